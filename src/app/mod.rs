@@ -1,0 +1,1 @@
+//! Builds the parts, and decides the order in which they start and stop.

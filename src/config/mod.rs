@@ -1,0 +1,1 @@
+//! Settings: flags, then environment, then a TOML file. The only place that reads the environment.

@@ -1,0 +1,1 @@
+//! Outgoing HTTP: callbacks, and the change feed of another process.

@@ -1,0 +1,8 @@
+//! The clock: from pending timers to callbacks.
+//!
+//! `engine` and `shards` are pure machines; `runner` turns their effects into calls on the `ports`. Nothing here knows
+//! SQL, HTTP or how the feed works.
+
+pub mod engine;
+pub mod ports;
+pub mod shards;

@@ -1,0 +1,168 @@
+//! What the dispatcher needs from outside: the rows, the callbacks and the feed. `store`, `delivery` and `app` implement
+//! these; the simulation puts a model in their place, and one contract suite runs against both.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::domain::lease::{Epoch, Lease, Owner};
+use crate::domain::run::{Attempt, Run, Settlement};
+use crate::domain::sequence::Sequence;
+use crate::domain::shard::Shard;
+use crate::domain::timer::TimerKey;
+
+/// A hint that this timer may be due at this moment. The row decides.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Entry {
+    /// When it may be due. First, so that entries sort by it.
+    pub due_at: Timestamp,
+    /// The timer.
+    pub key: TimerKey,
+}
+
+/// The store, or the feed, did not answer. What was asked for may or may not have happened.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing}")]
+pub struct Unavailable {
+    /// What was being done, "claiming timers".
+    pub doing: &'static str,
+    /// Why it failed.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// One round of a dispatcher with the lease table.
+#[derive(Clone, Debug)]
+pub struct LeaseRequest {
+    /// Who asks.
+    pub owner: Owner,
+    /// How long what is granted lasts, from the moment the statement runs.
+    pub ttl: Duration,
+    /// Held shards to give up now. They are free at once for others.
+    pub release: Vec<Lease>,
+    /// How many shards this owner wants to hold at most, after the release. It is granted its own unexpired ones first,
+    /// then free or expired ones.
+    pub shards_max: usize,
+}
+
+/// What the lease table said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseGrant {
+    /// All that this owner holds now, renewed for the whole `ttl`.
+    pub held: Vec<Lease>,
+    /// How many dispatchers are alive, this one included.
+    pub owners_alive: usize,
+    /// PostgreSQL's clock when the statement ran.
+    pub now: Timestamp,
+}
+
+/// Which timers a load is to return, in the order of their entries.
+#[derive(Clone, Debug)]
+pub struct LoadRequest {
+    /// The shards to look in.
+    pub shards: Vec<Shard>,
+    /// Only entries behind this one; none begins at the oldest.
+    pub after: Option<Entry>,
+    /// Only timers due at or before this moment.
+    pub until: Timestamp,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Which timers to claim.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    /// Who claims.
+    pub owner: Owner,
+    /// The timers, each with the epoch in which its shard is held.
+    pub timers: Vec<(TimerKey, Epoch)>,
+    /// Only those due at or before this moment are taken.
+    pub until: Timestamp,
+}
+
+/// What a claim found.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// The timers that were really there and that near: they are runs now.
+    pub runs: Vec<Run>,
+    /// Timers that are there but were not taken: another transaction holds the row, or it is due later (its true due
+    /// moment is given). Those in neither list are gone, or not yet visible.
+    pub left: Vec<Entry>,
+}
+
+/// Timers, runs and leases at rest. Every write is fenced: it changes nothing where the epoch is not the current one of
+/// an unexpired lease of that owner.
+pub trait Store: Send + Sync + 'static {
+    /// PostgreSQL's clock.
+    fn now(&self) -> impl Future<Output = Result<Timestamp, Unavailable>> + Send;
+
+    /// Announces the owner as alive, releases, renews and acquires leases. The epoch of a shard grows whenever its owner
+    /// changes, and whenever it is acquired anew.
+    fn lease(&self, request: LeaseRequest) -> impl Future<Output = Result<LeaseGrant, Unavailable>> + Send;
+
+    /// The timers of some shards by due moment.
+    fn load(&self, request: LoadRequest) -> impl Future<Output = Result<Vec<Entry>, Unavailable>> + Send;
+
+    /// Moves timers to runs. The claim counts the attempt and need not be durable when it answers.
+    fn claim(&self, request: ClaimRequest) -> impl Future<Output = Result<Claimed, Unavailable>> + Send;
+
+    /// Takes over runs of the held shards that an older epoch left running, at most `limit` of them; they are the
+    /// caller's to deliver, under the same attempt number, in the new epoch.
+    fn adopt(
+        &self,
+        owner: &Owner,
+        leases: &[Lease],
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Run>, Unavailable>> + Send;
+
+    /// Writes back how runs ended, durably. Returns for each whether it was written: false where the epoch is stale or
+    /// the run has been settled before.
+    fn settle(
+        &self,
+        owner: &Owner,
+        settlements: &[Settlement],
+    ) -> impl Future<Output = Result<Vec<bool>, Unavailable>> + Send;
+
+    /// Gives up every lease and the announcement of this owner: it is going away.
+    fn leave(&self, owner: &Owner) -> impl Future<Output = Result<(), Unavailable>> + Send;
+}
+
+/// Outgoing callbacks.
+pub trait Delivery: Send + Sync + 'static {
+    /// Makes one attempt, within the callback's time-out. Never fails: what goes wrong is the attempt's verdict.
+    fn attempt(&self, run: &Run) -> impl Future<Output = Attempt> + Send;
+}
+
+/// News of the timers table, from the change feed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct News {
+    /// Timers that were inserted or updated.
+    pub entries: Vec<Entry>,
+    /// Where to follow on.
+    pub last: Sequence,
+}
+
+/// Why the feed gave no news.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The feed cannot continue from this position without a hole: read everything anew.
+    #[error("the feed no longer reaches back to the position")]
+    Gap,
+    /// The feed did not answer.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// The change feed, as far as the dispatcher needs it.
+pub trait Feed: Send + Sync + 'static {
+    /// The position of the newest change.
+    fn position(&self) -> impl Future<Output = Result<Sequence, FeedError>> + Send;
+
+    /// News of these shards behind `since`; waits for some at most `wait`, then answers with none.
+    fn follow(
+        &self,
+        shards: &[Shard],
+        since: Sequence,
+        wait: Duration,
+    ) -> impl Future<Output = Result<News, FeedError>> + Send;
+}

@@ -1,0 +1,37 @@
+//! Every bound of the server that is not a setting, each with its reason. Settings have theirs in `config`.
+
+use std::time::Duration;
+
+/// Longest scope, in bytes: the original change server's bound, and an index entry stays small.
+pub const SCOPE_BYTES_MAX: usize = 255;
+/// Most changes of one answer: the contract's bound.
+pub const CHANGES_LIMIT_MAX: usize = 100_000;
+/// Changes of one answer where the reader does not say: the contract's default.
+pub const CHANGES_LIMIT_DEFAULT: usize = 100;
+/// Longest timer id, in characters: the contract's bound.
+pub const TIMER_ID_CHARS_MAX: usize = 255;
+/// Longest namespace, in bytes: it is part of every key.
+pub const NAMESPACE_BYTES_MAX: usize = 255;
+/// Largest payload of a timer, in bytes: a timer is a message, not a file.
+pub const PAYLOAD_BYTES_MAX: usize = 100 * 1024;
+/// Longest callback URL, in bytes: the contract's bound.
+pub const URL_BYTES_MAX: usize = 2048;
+/// Most headers of a callback.
+pub const CALLBACK_HEADERS_MAX: usize = 32;
+/// All headers of a callback together, in bytes of names and values.
+pub const CALLBACK_HEADER_BYTES_MAX: usize = 8 * 1024;
+/// How far ahead a timer may lie.
+pub const EXECUTE_AT_AHEAD_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
+/// Shortest and longest time that one callback may take.
+pub const CALLBACK_TIMEOUT_SECONDS: std::ops::RangeInclusive<u16> = 1..=300;
+/// How much of a callback's answer is read; what is behind it is dropped and the connection with it.
+pub const REPLY_BYTES_MAX: usize = 64 * 1024;
+/// How much of a callback's answer is kept with its run: enough to see what went wrong.
+pub const REPLY_HEAD_BYTES_MAX: usize = 1024;
+/// Longest error text kept with a run or an attempt.
+pub const ERROR_BYTES_MAX: usize = 1024;
+/// Rows of one claim, settle or load statement: large enough to spread the round trip, small enough to hold locks
+/// for milliseconds only.
+pub const BATCH_ROWS_MAX: usize = 500;
+/// Largest body of a request to the server.
+pub const REQUEST_BYTES_MAX: usize = 256 * 1024;

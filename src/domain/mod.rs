@@ -1,0 +1,14 @@
+//! The words of the server and the rules on them. Pure: no async, no clock, no randomness, no input or output.
+
+pub mod callback;
+pub mod change;
+pub mod hash;
+pub mod lease;
+pub mod limits;
+pub mod retry;
+pub mod run;
+pub mod scope;
+pub mod sequence;
+pub mod shard;
+pub mod snapshot;
+pub mod timer;

@@ -1,0 +1,90 @@
+//! A run: what became of a timer once its moment had come. It stands in `walclock.runs`.
+
+use super::callback::Verdict;
+use super::lease::Epoch;
+use super::timer::{Timer, TimerKey};
+use crate::clock::Timestamp;
+
+/// What names a run: the timer's key and the moment it was claimed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunKey {
+    /// The timer that was claimed.
+    pub timer: TimerKey,
+    /// When the claim took it, by PostgreSQL's clock; also what the table is partitioned by.
+    pub claimed_at: Timestamp,
+}
+
+/// A claimed timer under way: all that delivery and settling need.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Names the row in `walclock.runs`.
+    pub key: RunKey,
+    /// The timer as it was when it was claimed. `attempts` counts this attempt too, so it is at least 1.
+    pub timer: Timer,
+    /// The epoch of the shard's lease under which it was claimed: the fence of every later write.
+    pub epoch: Epoch,
+}
+
+/// The state of a timer as its readers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// In `walclock.timers`: it can still be changed and cancelled.
+    Pending,
+    /// Claimed; its callback is under way.
+    Running,
+    /// The receiver took it.
+    Succeeded,
+    /// Refused, or the policy was exhausted.
+    Failed,
+}
+
+impl State {
+    /// The word that the database and the API use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One attempt, as delivery saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When the request left.
+    pub sent_at: Timestamp,
+    /// When the answer was there, or the attempt was given up.
+    pub answered_at: Timestamp,
+    /// The HTTP status, where there was an answer.
+    pub status: Option<u16>,
+    /// The first bytes of the answer, at most `limits::REPLY_HEAD_BYTES_MAX`.
+    pub reply_head: String,
+    /// What the answer, or its absence, means.
+    pub verdict: Verdict,
+}
+
+/// How a run ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Over: the receiver took it.
+    Succeeded,
+    /// Over: refused, or the policy was exhausted.
+    Failed,
+    /// Back to `walclock.timers` for another attempt at this moment; the failed attempt goes into `walclock.attempts`.
+    RetryAt(Timestamp),
+    /// Back to `walclock.timers` with a new `execute_at` and no attempts, as the receiver asked.
+    Reschedule(Timestamp),
+}
+
+/// What is written back about a run.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The run, with its epoch.
+    pub run: Run,
+    /// The attempt that ends it.
+    pub attempt: Attempt,
+    /// What becomes of it.
+    pub ending: Ending,
+}

@@ -1,0 +1,1 @@
+//! From messages to rendered transactions: relations, scopes, JSON.

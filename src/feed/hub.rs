@@ -1,0 +1,1 @@
+//! Wakes exactly the waiters of the scopes that were touched.

@@ -1,0 +1,1 @@
+//! The runner of the way in: source, decoder, journal, acknowledgement.

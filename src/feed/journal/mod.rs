@@ -1,0 +1,1 @@
+//! The journal: append-only segment files in commit order, indexed by scope.

@@ -1,0 +1,1 @@
+//! The decoder of pgoutput, protocol 1. Pure: bytes in, messages out, never a panic.

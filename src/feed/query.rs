@@ -1,0 +1,46 @@
+//! What a reader of the feed asks, and what it is answered. The faces translate to and from it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::domain::scope::Scope;
+use crate::domain::sequence::Sequence;
+use crate::domain::snapshot::Snapshot;
+
+/// One call for changes.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// The scopes asked for, OR; sorted, without duplicates, never empty ([`Scope::empty`] where none was named).
+    pub scopes: Vec<Scope>,
+    /// Only changes behind it; [`Sequence::ZERO`] begins at the oldest.
+    pub since: Sequence,
+    /// At most so many changes; 0 asks for the bounds alone.
+    pub limit: usize,
+    /// How long to wait for a change where there is none.
+    pub block: Duration,
+    /// Hides the changes that it already shows.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// One answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The oldest sequence still there, over all scopes.
+    pub first: Sequence,
+    /// Where to follow on: the contract's `lastSequence`.
+    pub last: Sequence,
+    /// The changes in commit order, each as its JSON text.
+    pub changes: Vec<Bytes>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The journal cannot continue from `since`, or complete `snapshot`, without a hole.
+    #[error("the feed no longer reaches back that far")]
+    TooOld,
+    /// The journal could not be read.
+    #[error("reading the journal")]
+    Journal(#[source] std::io::Error),
+}

@@ -1,0 +1,1 @@
+//! Answers one call for changes, waiting for some where asked to.

@@ -1,0 +1,6 @@
+//! The HTTP faces, a folder each. A handler parses, makes one service call, renders.
+
+pub mod changes;
+pub mod common;
+pub mod manage;
+pub mod timers;

@@ -1,0 +1,1 @@
+//! The face of the timer service: four POST operations under `/api/v1`.

@@ -1,0 +1,3 @@
+//! The binary: see `walclock --help`.
+
+fn main() {}

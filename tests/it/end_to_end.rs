@@ -1,0 +1,1 @@
+//! Integration: end_to_end.

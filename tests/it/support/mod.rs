@@ -1,0 +1,69 @@
+//! What the integration tests share: one private PostgreSQL for all of them, and a database each.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, NoTls};
+use walclock::localpg::{Cluster, Config};
+
+/// A cluster that is gone, data and all, when the test process ends.
+pub fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| new_cluster(&[]))
+}
+
+/// A cluster of its own for a test that stops or breaks it. Its folder is removed by the next test run.
+pub fn new_cluster(settings: &[(&str, &str)]) -> Cluster {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let folder = scratch().join(format!("pg{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+    let fast = [("fsync", "off"), ("max_wal_senders", "60"), ("max_replication_slots", "60")];
+    let settings = fast.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Cluster::start(Config { folder, programs: None, settings }).unwrap()
+}
+
+/// A folder for this process alone; those of processes that are gone are removed.
+pub fn scratch() -> PathBuf {
+    static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+    let make = || {
+        let all = std::env::temp_dir().join("walclock-it");
+        for old in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+            if !PathBuf::from("/proc").join(old.file_name()).exists() {
+                let _ = std::fs::remove_dir_all(old.path());
+            }
+        }
+        let own = all.join(std::process::id().to_string());
+        std::fs::create_dir_all(&own).unwrap();
+        own
+    };
+    SCRATCH.get_or_init(make).clone()
+}
+
+/// Runs SQL on its own connection.
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// An empty database of its own for one test, in the shared cluster; returns its URL.
+pub async fn database() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let cluster = tokio::task::spawn_blocking(cluster).await.unwrap();
+    connect(&cluster.url("postgres")).await.batch_execute(&format!("create database {name}")).await.unwrap();
+    cluster.url(&name)
+}
+
+/// Asks again and again until there is an answer, or fails at the deadline.
+pub async fn eventually<T>(deadline: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

@@ -1,0 +1,1 @@
+//! Simulation: the pure machines under a virtual clock and a seed.
