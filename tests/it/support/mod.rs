@@ -1,5 +1,8 @@
 //! What the integration tests share: one private PostgreSQL for all of them, and a database each.
 
+pub mod receiver;
+pub mod server;
+
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
