@@ -1,8 +1,12 @@
 //! A callback: the HTTP request that a timer makes, and what its answer means.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Deserialize;
+
+use super::limits;
 use crate::clock::Timestamp;
 
 /// The request that leaves when a timer is due.
@@ -48,4 +52,151 @@ pub enum Verdict {
         /// Why, in a few words, for `last_error`.
         error: String,
     },
+}
+
+/// The body of a 200. What else the receiver puts into it does not matter.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    ok: bool,
+    #[serde(borrow, default)]
+    next_execute_at: Option<Cow<'a, str>>,
+}
+
+impl Reply {
+    /// What this reply, received at `now`, means.
+    pub fn verdict(&self, now: Timestamp) -> Verdict {
+        match self.status {
+            200 => self.verdict_of_body(now),
+            // A receiver that names a time to come back has not refused for good.
+            429 if self.retry_after.is_some() => self.retry("answered 429".to_owned()),
+            400..=499 => Verdict::Failed { error: format!("answered {}", self.status) },
+            status => self.retry(format!("answered {status}")),
+        }
+    }
+
+    fn verdict_of_body(&self, now: Timestamp) -> Verdict {
+        let Ok(answer) = serde_json::from_slice::<Answer<'_>>(&self.body) else {
+            return self.retry("answered 200 without {\"ok\": true or false}".to_owned());
+        };
+        if answer.ok {
+            return Verdict::Succeeded;
+        }
+        let Some(text) = answer.next_execute_at else {
+            return self.retry("answered ok: false".to_owned());
+        };
+        match text.parse::<Timestamp>() {
+            Ok(at) if at <= now.after(limits::EXECUTE_AT_AHEAD_MAX) => Verdict::Reschedule(at.max(now)),
+            Ok(_) => self.retry("answered a nextExecuteAt too far ahead".to_owned()),
+            Err(_) => self.retry("answered a nextExecuteAt that is not RFC 3339".to_owned()),
+        }
+    }
+
+    fn retry(&self, error: String) -> Verdict {
+        Verdict::Retry { not_before: self.retry_after, error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+    const LATER: Timestamp = Timestamp::from_micros(1_700_000_060_000_000);
+
+    fn verdict(status: u16, body: &str, retry_after: Option<Timestamp>) -> Verdict {
+        Reply { status, body: body.into(), retry_after }.verdict(NOW)
+    }
+
+    #[test]
+    fn an_ok_is_a_success_whatever_comes_with_it() {
+        for body in [
+            r#"{"ok":true}"#,
+            " {\"ok\" : true, \"note\": [1, {}]}\n",
+            r#"{"ok":true,"nextExecuteAt":"2100-01-01T00:00:00Z"}"#,
+            r#"{"nextExecuteAt":"nonsense","ok":true}"#,
+        ] {
+            assert_eq!(verdict(200, body, None), Verdict::Succeeded, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_next_moment_reschedules_and_never_into_the_past() {
+        for (text, at) in [
+            ("2023-11-14T22:14:20Z", LATER),
+            ("2023-11-14T23:14:20.000001+01:00", LATER.after(Duration::from_micros(1))),
+            ("2000-01-01T00:00:00Z", NOW),
+        ] {
+            let body = format!(r#"{{"ok":false,"nextExecuteAt":"{text}"}}"#);
+            assert_eq!(verdict(200, &body, None), Verdict::Reschedule(at), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_yes_nor_no_is_tried_again() {
+        for (status, body) in [
+            (200, r#"{"ok":false}"#),
+            (200, r#"{"ok":false,"nextExecuteAt":null}"#),
+            (200, r#"{"ok":false,"nextExecuteAt":"tomorrow"}"#),
+            (200, r#"{"ok":false,"nextExecuteAt":"9000-01-01T00:00:00Z"}"#),
+            (200, r#"{"ok":false,"nextExecuteAt":17}"#),
+            (200, r#"{"ok":"true"}"#),
+            (200, r#"{"ok":1}"#),
+            (200, r#"{"ok":true"#),
+            (200, r#"{"ok":true} and more"#),
+            (200, "{}"),
+            (200, "ok"),
+            (200, ""),
+            (200, "\u{0}"),
+            (201, r#"{"ok":true}"#),
+            (204, ""),
+            (100, ""),
+            (301, ""),
+            (307, r#"{"ok":true}"#),
+            (500, r#"{"ok":true}"#),
+            (503, ""),
+            (999, ""),
+        ] {
+            for not_before in [None, Some(LATER)] {
+                let found = verdict(status, body, not_before);
+                assert!(
+                    matches!(&found, Verdict::Retry { not_before: n, error } if *n == not_before && !error.is_empty()),
+                    "{status} {body} became {found:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_final_unless_a_429_names_a_time() {
+        for status in [400, 401, 404, 408, 410, 429, 499] {
+            let error = format!("answered {status}");
+            assert_eq!(verdict(status, r#"{"ok":true}"#, None), Verdict::Failed { error });
+        }
+        for status in [400, 408, 410] {
+            let error = format!("answered {status}");
+            assert_eq!(verdict(status, "", Some(LATER)), Verdict::Failed { error });
+        }
+        let error = "answered 429".to_owned();
+        assert_eq!(verdict(429, "", Some(LATER)), Verdict::Retry { not_before: Some(LATER), error });
+    }
+
+    proptest! {
+        #[test]
+        fn a_verdict_never_panics(status: u16, body: Vec<u8>, now: i64, retry_after in proptest::option::of(any::<i64>())) {
+            let retry_after = retry_after.map(Timestamp::from_micros);
+            let _ = Reply { status, body, retry_after }.verdict(Timestamp::from_micros(now));
+        }
+
+        #[test]
+        fn a_reschedule_is_never_in_the_past(now in 0_i64..4_000_000_000_000_000, at in -60_000_000_000_000_000_i64..200_000_000_000_000_000) {
+            let (now, at) = (Timestamp::from_micros(now), Timestamp::from_micros(at));
+            let body = format!(r#"{{"ok":false,"nextExecuteAt":"{at}"}}"#).into_bytes();
+            match (Reply { status: 200, body, retry_after: None }).verdict(now) {
+                Verdict::Reschedule(next) => prop_assert_eq!(next, at.max(now)),
+                other => prop_assert!(at > now.after(limits::EXECUTE_AT_AHEAD_MAX), "{:?}", other),
+            }
+        }
+    }
 }

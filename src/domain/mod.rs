@@ -12,3 +12,4 @@ pub mod sequence;
 pub mod shard;
 pub mod snapshot;
 pub mod timer;
+pub mod webhook;

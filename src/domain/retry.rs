@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
+
 /// How often and how fast a callback is tried again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RetryPolicy {
@@ -13,7 +15,7 @@ pub struct RetryPolicy {
     pub interval_first: Duration,
     /// By how much each wait is longer than the one before it, 1.0 to 100.
     pub multiplier: f64,
-    /// No wait is longer.
+    /// No wait is longer, jitter aside.
     pub interval_max: Duration,
 }
 
@@ -25,6 +27,155 @@ impl Default for RetryPolicy {
             interval_first: Duration::from_secs(1),
             multiplier: 2.0,
             interval_max: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What becomes of a run after an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// Another attempt at this moment.
+    RetryAt(Timestamp),
+    /// No attempt is left.
+    GiveUp,
+}
+
+impl RetryPolicy {
+    /// Decides what follows the failure of attempt number `attempt`, counted from 1, where the first one began at
+    /// `first_attempt_at`.
+    ///
+    /// The receiver may have asked for no attempt before `not_before`. `jitter`, from 0 to 1, spreads the wait over
+    /// 80 to 120 percent, so that timers which failed together do not come back together.
+    pub fn after_failure(
+        &self,
+        attempt: u32,
+        first_attempt_at: Timestamp,
+        failed_at: Timestamp,
+        not_before: Option<Timestamp>,
+        jitter: f64,
+    ) -> AfterFailure {
+        assert!(attempt >= 1, "attempts are counted from 1");
+        if self.attempts_max.is_some_and(|max| attempt >= max) {
+            return AfterFailure::GiveUp;
+        }
+        let by_policy = failed_at.after(self.wait_after(attempt, jitter));
+        let retry_at = by_policy.max(not_before.unwrap_or(Timestamp::MIN));
+        if retry_at > first_attempt_at.after(self.attempts_duration) {
+            return AfterFailure::GiveUp;
+        }
+        AfterFailure::RetryAt(retry_at)
+    }
+
+    /// The wait between attempt number `attempt` and the next one.
+    fn wait_after(&self, attempt: u32, jitter: f64) -> Duration {
+        let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+        // Finite, so that its product with a wait of zero is zero and not NaN.
+        let factor = self.multiplier.powi(exponent).min(f64::MAX);
+        let wait = (self.interval_first.as_secs_f64() * factor).min(self.interval_max.as_secs_f64());
+        let spread = 0.8 + 0.4 * jitter.clamp(0.0, 1.0);
+        Duration::try_from_secs_f64(wait * spread).unwrap_or(Duration::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+    /// The wait that follows each attempt in turn, in milliseconds, up to the attempt after which there is none.
+    fn waits(policy: &RetryPolicy, jitter: f64) -> Vec<u128> {
+        let mut now = START;
+        let mut waits = Vec::new();
+        for attempt in 1..=20 {
+            match policy.after_failure(attempt, START, now, None, jitter) {
+                AfterFailure::RetryAt(at) => waits.push(at.since(now).as_millis()),
+                AfterFailure::GiveUp => return waits,
+            }
+            now = now.after(Duration::from_millis(u64::try_from(waits[waits.len() - 1]).unwrap()));
+        }
+        waits
+    }
+
+    fn policy(attempts_max: Option<u32>, attempts_duration: u64, multiplier: f64) -> RetryPolicy {
+        RetryPolicy {
+            attempts_max,
+            attempts_duration: Duration::from_secs(attempts_duration),
+            interval_first: Duration::from_secs(1),
+            multiplier,
+            interval_max: Duration::from_secs(10),
+        }
+    }
+
+    #[test]
+    fn waits_grow_to_the_longest_and_end_with_the_policy() {
+        assert_eq!(waits(&policy(Some(7), 3600, 2.0), 0.5), [1000, 2000, 4000, 8000, 10_000, 10_000]);
+        assert_eq!(waits(&policy(Some(4), 3600, 1.0), 0.5), [1000, 1000, 1000]);
+        assert_eq!(waits(&policy(Some(4), 3600, 2.0), 0.0), [800, 1600, 3200]);
+        assert_eq!(waits(&policy(Some(4), 3600, 2.0), 1.0), [1200, 2400, 4800]);
+        assert_eq!(waits(&policy(Some(1), 3600, 2.0), 0.5), []);
+        // 1 + 2 + 4 = 7 seconds; the next attempt would be at 15.
+        assert_eq!(waits(&policy(None, 7, 2.0), 0.5), [1000, 2000, 4000]);
+        assert_eq!(waits(&policy(None, 0, 2.0), 0.5), []);
+    }
+
+    #[test]
+    fn the_receivers_wish_is_a_lower_bound() {
+        let policy = policy(None, 60, 2.0);
+        let after = |seconds| START.after(Duration::from_secs(seconds));
+        for (not_before, expected) in [
+            (START, AfterFailure::RetryAt(after(1))),
+            (after(30), AfterFailure::RetryAt(after(30))),
+            (after(60), AfterFailure::RetryAt(after(60))),
+            (after(61), AfterFailure::GiveUp),
+            (Timestamp::MAX, AfterFailure::GiveUp),
+        ] {
+            assert_eq!(policy.after_failure(1, START, START, Some(not_before), 0.5), expected, "{not_before}");
+        }
+    }
+
+    #[test]
+    fn no_wait_stays_no_wait_however_many_attempts() {
+        let policy = RetryPolicy { interval_first: Duration::ZERO, multiplier: 100.0, ..RetryPolicy::default() };
+        assert_eq!(policy.after_failure(u32::MAX, START, START, None, 1.0), AfterFailure::RetryAt(START));
+    }
+
+    prop_compose! {
+        fn policies()(
+            attempts_max in proptest::option::of(1_u32..),
+            durations: [u64; 3],
+            multiplier in 1.0_f64..=100.0,
+        ) -> RetryPolicy {
+            let [duration, first, max] = durations.map(Duration::from_micros);
+            RetryPolicy { attempts_max, attempts_duration: duration, interval_first: first, multiplier, interval_max: max }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_retry_lies_within_its_bounds(
+            policy in policies(),
+            attempt in 1_u32..,
+            first: i64,
+            failed: i64,
+            not_before in proptest::option::of(any::<i64>()),
+            jitter in 0.0_f64..=1.0,
+        ) {
+            let (first, failed) = (Timestamp::from_micros(first), Timestamp::from_micros(failed));
+            let not_before = not_before.map(Timestamp::from_micros);
+            if let AfterFailure::RetryAt(at) = policy.after_failure(attempt, first, failed, not_before, jitter) {
+                prop_assert!(at >= failed && Some(at) >= not_before);
+                prop_assert!(at <= first.after(policy.attempts_duration));
+                prop_assert!(policy.attempts_max.is_none_or(|max| attempt < max));
+                let latest = failed.after(policy.interval_max.mul_f64(1.2).saturating_add(Duration::from_millis(1)));
+                prop_assert!(at <= latest || Some(at) == not_before);
+            }
+        }
+
+        #[test]
+        fn a_later_attempt_never_waits_less(policy in policies(), attempt in 1_u32..1000, jitter in 0.0_f64..=1.0) {
+            prop_assert!(policy.wait_after(attempt, jitter) <= policy.wait_after(attempt + 1, jitter));
         }
     }
 }

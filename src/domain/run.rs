@@ -1,8 +1,11 @@
 //! A run: what became of a timer once its moment had come. It stands in `walclock.runs`.
 
+use std::sync::Arc;
+
 use super::callback::Verdict;
 use super::lease::Epoch;
 use super::timer::{Timer, TimerKey};
+use super::webhook::Secret;
 use crate::clock::Timestamp;
 
 /// What names a run: the timer's key and the moment it was claimed.
@@ -23,6 +26,8 @@ pub struct Run {
     pub timer: Timer,
     /// The epoch of the shard's lease under which it was claimed: the fence of every later write.
     pub epoch: Epoch,
+    /// What signs its callback: the secrets of its namespace, two while one replaces the other, none for no signature.
+    pub secrets: Arc<[Secret]>,
 }
 
 /// The state of a timer as its readers see it.
