@@ -1,45 +1,68 @@
 //! How to reach PostgreSQL: settings from a URL or libpq's words, and TLS. For the replication stream and the queries
 //! alike. The password never leaves this module in text.
 
-use std::sync::Arc;
+mod settings;
+mod tls;
+mod words;
 
-use tokio_postgres_rustls::MakeRustlsConnect;
+pub use settings::Settings;
+pub use tls::TlsMode;
 
-/// Why the settings are no good.
+use std::path::PathBuf;
+
+/// Why the settings are no good. No message ever shows the password.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The text is neither a URL nor libpq's `key=value` words.
-    #[error("the database URL cannot be read")]
+    #[error("the database URL cannot be read: expected postgres://user:password@host:port/database or key=value words")]
     Parse(#[source] tokio_postgres::Error),
-}
-
-/// Where and as whom to connect.
-#[derive(Clone)]
-pub struct Settings {
-    config: tokio_postgres::Config,
-}
-
-impl Settings {
-    /// Reads `postgres://…` or `host=… user=…`.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        Ok(Self { config: text.parse().map_err(Error::Parse)? })
-    }
-
-    /// The same, as the driver wants it.
-    pub fn config(&self) -> &tokio_postgres::Config {
-        &self.config
-    }
-
-    /// What makes TLS connections; used only where the settings ask for TLS.
-    pub fn connector(&self) -> MakeRustlsConnect {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider supports the default versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        MakeRustlsConnect::new(config)
-    }
+    /// A word has no value, or a quote is never closed.
+    #[error("the database URL cannot be read: {what} behind {after:?}")]
+    Syntax {
+        /// What is wrong.
+        what: &'static str,
+        /// The key that it is about, as far as it could be read.
+        after: String,
+    },
+    /// The key is not known.
+    #[error("database URL: unknown key {key}; known are {known}")]
+    Key {
+        /// The key.
+        key: String,
+        /// All known keys.
+        known: String,
+    },
+    /// The key is known, its value is not.
+    #[error("database URL: {key}={value} is not allowed; allowed is {allowed}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value; masked for a password.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// Something that must be there is not.
+    #[error("database URL: {key} is missing; {hint}")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// What to write.
+        hint: &'static str,
+    },
+    /// The file of trusted certificates is of no use.
+    #[error("database URL: sslrootcert={path} cannot be used; allowed is a file with PEM certificates, or `system`", path = path.display())]
+    Roots {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The machine has no trusted certificates, and the mode needs some.
+    #[error("sslmode={mode} needs trusted certificates and this machine has none: name a file with sslrootcert=…")]
+    NoRoots {
+        /// The mode.
+        mode: TlsMode,
+    },
 }
