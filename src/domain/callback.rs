@@ -4,10 +4,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
+use url::Host;
 
-use super::limits;
+use super::invalid::{Field, Invalid};
+use super::{callback_url, limits};
 use crate::clock::Timestamp;
+
+/// The methods that a callback may have.
+pub const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 /// The request that leaves when a timer is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +26,48 @@ pub struct Callback {
     pub headers: BTreeMap<String, String>,
     /// How long one attempt may take in all, 1 to 300 s.
     pub timeout: Duration,
+}
+
+impl Callback {
+    /// Checks all of it, and returns the host that the URL names. Which headers are the server's own is delivery's to
+    /// say.
+    pub fn check(&self) -> Result<Host, Invalid> {
+        if !METHODS.contains(&self.method.as_str()) {
+            let allowed = format!("one of {}", METHODS.join(", "));
+            return Err(Invalid::new(Field::CallbackMethod, &self.method, allowed));
+        }
+        check_headers(&self.headers)?;
+        check_timeout(self.timeout)?;
+        callback_url::check(&self.url)
+    }
+}
+
+/// Checks how long one attempt may take: whole seconds, 1 to 300.
+pub fn check_timeout(timeout: Duration) -> Result<(), Invalid> {
+    let seconds = u16::try_from(timeout.as_secs()).unwrap_or(u16::MAX);
+    let range = limits::CALLBACK_TIMEOUT_SECONDS;
+    match range.contains(&seconds) && timeout.subsec_nanos() == 0 {
+        true => Ok(()),
+        false => {
+            let allowed = format!("a whole number of seconds from {} to {}", range.start(), range.end());
+            Err(Invalid::new(Field::CallbackTimeout, timeout.as_secs_f64(), allowed))
+        }
+    }
+}
+
+fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), Invalid> {
+    let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if headers.len() > limits::CALLBACK_HEADERS_MAX || bytes > limits::CALLBACK_HEADER_BYTES_MAX {
+        let (count_max, bytes_max) = (limits::CALLBACK_HEADERS_MAX, limits::CALLBACK_HEADER_BYTES_MAX);
+        let allowed = format!("at most {count_max} headers of {bytes_max} bytes together");
+        return Err(Invalid::new(Field::CallbackHeaders, format!("{} of {bytes} bytes", headers.len()), allowed));
+    }
+    for (name, value) in headers {
+        if name.parse::<HeaderName>().is_err() || value.parse::<HeaderValue>().is_err() {
+            return Err(Invalid::new(Field::CallbackHeaders, name.escape_debug(), "names and values that HTTP allows"));
+        }
+    }
+    Ok(())
 }
 
 /// What came back from an attempt, as far as the rules look at it.
@@ -107,6 +155,38 @@ mod tests {
 
     fn verdict(status: u16, body: &str, retry_after: Option<Timestamp>) -> Verdict {
         Reply { status, body: body.into(), retry_after }.verdict(NOW)
+    }
+
+    #[test]
+    fn a_callback_is_checked_whole() {
+        let good = Callback {
+            url: "https://example.com/hook".to_owned(),
+            method: "POST".to_owned(),
+            headers: BTreeMap::from([("x-tenant".to_owned(), "7".to_owned())]),
+            timeout: Duration::from_secs(30),
+        };
+        assert_eq!(good.check().map(|host| host.to_string()).as_deref(), Ok("example.com"));
+        let headers = |headers: &[(&str, &str)]| {
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let many = (0..33).map(|n| (format!("x-{n}"), String::new())).collect();
+        for (bad, field) in [
+            (Callback { url: "example.com".to_owned(), ..good.clone() }, Field::CallbackUrl),
+            (Callback { method: "post".to_owned(), ..good.clone() }, Field::CallbackMethod),
+            (Callback { method: "CONNECT".to_owned(), ..good.clone() }, Field::CallbackMethod),
+            (Callback { timeout: Duration::ZERO, ..good.clone() }, Field::CallbackTimeout),
+            (Callback { timeout: Duration::from_millis(1500), ..good.clone() }, Field::CallbackTimeout),
+            (Callback { timeout: Duration::from_secs(301), ..good.clone() }, Field::CallbackTimeout),
+            (Callback { timeout: Duration::MAX, ..good.clone() }, Field::CallbackTimeout),
+            (Callback { headers: headers(&[("a b", "")]), ..good.clone() }, Field::CallbackHeaders),
+            (Callback { headers: headers(&[("", "")]), ..good.clone() }, Field::CallbackHeaders),
+            (Callback { headers: headers(&[("a", "b\r\nc: d")]), ..good.clone() }, Field::CallbackHeaders),
+            (Callback { headers: headers(&[("a", "\0")]), ..good.clone() }, Field::CallbackHeaders),
+            (Callback { headers: headers(&[("a", &"b".repeat(8192))]), ..good.clone() }, Field::CallbackHeaders),
+            (Callback { headers: many, ..good.clone() }, Field::CallbackHeaders),
+        ] {
+            assert_eq!(bad.check().expect_err("it is bad").field, field, "{bad:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub const TIMER_ID_CHARS_MAX: usize = 255;
 pub const NAMESPACE_BYTES_MAX: usize = 255;
 /// Largest payload of a timer, in bytes: a timer is a message, not a file.
 pub const PAYLOAD_BYTES_MAX: usize = 100 * 1024;
+/// How deep the arrays and objects of a payload may nest: what receivers' parsers commonly bear, and far from what would
+/// overrun PostgreSQL's.
+pub const PAYLOAD_DEPTH_MAX: usize = 128;
 /// Longest callback URL, in bytes: the contract's bound.
 pub const URL_BYTES_MAX: usize = 2048;
 /// Most headers of a callback.
@@ -24,6 +27,16 @@ pub const CALLBACK_HEADER_BYTES_MAX: usize = 8 * 1024;
 pub const EXECUTE_AT_AHEAD_MAX: Duration = Duration::from_secs(100 * 366 * 86_400);
 /// Shortest and longest time that one callback may take.
 pub const CALLBACK_TIMEOUT_SECONDS: std::ops::RangeInclusive<u16> = 1..=300;
+/// Most attempts that a policy can name: the database's integer.
+pub const RETRY_ATTEMPTS_MAX: u32 = 2_147_483_647;
+/// Longest span of a retry policy: 100 years as PostgreSQL compares them, of 360 days each.
+pub const RETRY_SPAN_MAX: Duration = Duration::from_secs(100 * 360 * 86_400);
+/// Shortest wait of a retry policy: below it a failing receiver would be hammered.
+pub const RETRY_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// By how much the waits of a retry policy may grow from one to the next.
+pub const RETRY_MULTIPLIER: std::ops::RangeInclusive<f64> = 1.0..=100.0;
+/// How much of a wrong value an error shows, in characters.
+pub const ERROR_VALUE_CHARS_MAX: usize = 100;
 /// How much of a callback's answer is read; what is behind it is dropped and the connection with it.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024;
 /// How much of a callback's answer is kept with its run: enough to see what went wrong.
@@ -35,3 +48,7 @@ pub const ERROR_BYTES_MAX: usize = 1024;
 pub const BATCH_ROWS_MAX: usize = 500;
 /// Largest body of a request to the server.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// How long the body of a request may take to arrive: a slow sender must not hold a connection for ever.
+pub const REQUEST_BODY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Timers of one page of a list.
+pub const LIST_LIMIT_MAX: usize = 1000;

@@ -1,10 +1,15 @@
 //! The words of the server and the rules on them. Pure: no async, no clock, no randomness, no input or output.
 
 pub mod callback;
+pub mod callback_url;
 pub mod change;
+pub mod duration;
 pub mod hash;
+pub mod invalid;
 pub mod lease;
 pub mod limits;
+pub mod moment;
+pub mod namespace;
 pub mod retry;
 pub mod run;
 pub mod scope;

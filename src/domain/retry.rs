@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::invalid::{Field, Invalid};
+use super::{duration, limits};
 use crate::clock::Timestamp;
 
 /// How often and how fast a callback is tried again.
@@ -41,6 +43,22 @@ pub enum AfterFailure {
 }
 
 impl RetryPolicy {
+    /// Checks that every figure is within its bounds.
+    pub fn check(&self) -> Result<(), Invalid> {
+        if let Some(max) = self.attempts_max.filter(|max| !(1..=limits::RETRY_ATTEMPTS_MAX).contains(max)) {
+            let allowed = format!("a whole number from 1 to {}", limits::RETRY_ATTEMPTS_MAX);
+            return Err(Invalid::new(Field::RetryAttemptsMax, max, allowed));
+        }
+        let (least, most) = (limits::RETRY_MULTIPLIER.start(), limits::RETRY_MULTIPLIER.end());
+        if !limits::RETRY_MULTIPLIER.contains(&self.multiplier) {
+            let allowed = format!("a number from {least:.1} to {most}");
+            return Err(Invalid::new(Field::RetryMultiplier, self.multiplier, allowed));
+        }
+        check_span(Field::RetryDuration, self.attempts_duration, Duration::ZERO)?;
+        check_span(Field::RetryIntervalFirst, self.interval_first, limits::RETRY_INTERVAL_MIN)?;
+        check_span(Field::RetryIntervalMax, self.interval_max, limits::RETRY_INTERVAL_MIN)
+    }
+
     /// Decides what follows the failure of attempt number `attempt`, counted from 1, where the first one began at
     /// `first_attempt_at`.
     ///
@@ -74,6 +92,17 @@ impl RetryPolicy {
         let wait = (self.interval_first.as_secs_f64() * factor).min(self.interval_max.as_secs_f64());
         let spread = 0.8 + 0.4 * jitter.clamp(0.0, 1.0);
         Duration::try_from_secs_f64(wait * spread).unwrap_or(Duration::MAX)
+    }
+}
+
+fn check_span(field: Field, span: Duration, least: Duration) -> Result<(), Invalid> {
+    let most = limits::RETRY_SPAN_MAX;
+    match (least..=most).contains(&span) {
+        true => Ok(()),
+        false => {
+            let allowed = format!("a duration from {} to {}", duration::format(least), duration::format(most));
+            Err(Invalid::new(field, duration::format(span), allowed))
+        }
     }
 }
 
@@ -149,6 +178,30 @@ mod tests {
         ) -> RetryPolicy {
             let [duration, first, max] = durations.map(Duration::from_micros);
             RetryPolicy { attempts_max, attempts_duration: duration, interval_first: first, multiplier, interval_max: max }
+        }
+    }
+
+    #[test]
+    fn a_policy_is_checked_whole() {
+        let good = RetryPolicy::default();
+        assert_eq!(good.check(), Ok(()));
+        assert_eq!(RetryPolicy { attempts_duration: Duration::ZERO, ..good.clone() }.check(), Ok(()));
+        let beyond = limits::RETRY_SPAN_MAX + Duration::from_micros(1);
+        for (bad, field) in [
+            (RetryPolicy { attempts_max: Some(0), ..good.clone() }, Field::RetryAttemptsMax),
+            (RetryPolicy { attempts_max: Some(u32::MAX), ..good.clone() }, Field::RetryAttemptsMax),
+            (RetryPolicy { multiplier: 0.0, ..good.clone() }, Field::RetryMultiplier),
+            (RetryPolicy { multiplier: 0.999, ..good.clone() }, Field::RetryMultiplier),
+            (RetryPolicy { multiplier: 100.1, ..good.clone() }, Field::RetryMultiplier),
+            (RetryPolicy { multiplier: f64::NAN, ..good.clone() }, Field::RetryMultiplier),
+            (RetryPolicy { multiplier: f64::INFINITY, ..good.clone() }, Field::RetryMultiplier),
+            (RetryPolicy { attempts_duration: beyond, ..good.clone() }, Field::RetryDuration),
+            (RetryPolicy { interval_first: Duration::ZERO, ..good.clone() }, Field::RetryIntervalFirst),
+            (RetryPolicy { interval_first: Duration::MAX, ..good.clone() }, Field::RetryIntervalFirst),
+            (RetryPolicy { interval_max: Duration::from_micros(999), ..good.clone() }, Field::RetryIntervalMax),
+            (RetryPolicy { interval_max: beyond, ..good.clone() }, Field::RetryIntervalMax),
+        ] {
+            assert_eq!(bad.check().expect_err("it is bad").field, field, "{bad:?}");
         }
     }
 

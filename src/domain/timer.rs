@@ -1,13 +1,21 @@
 //! A timer: a callback at a moment. It is pending for as long as it stands in `walclock.timers`.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
+use url::Host;
 
-use super::callback::Callback;
+use super::callback::{self, Callback};
+use super::invalid::{Field, Invalid};
 use super::retry::RetryPolicy;
+use super::run::State;
 use super::shard::Shard;
+use super::{callback_url, limits, namespace};
 use crate::clock::Timestamp;
 
 /// What names a timer: unique among the pending ones. Cheap to clone.
@@ -23,6 +31,19 @@ impl TimerKey {
     /// The key of these two names, taken as they are.
     pub fn new(namespace: &str, id: &str) -> Self {
         Self { namespace: Arc::from(namespace), id: Arc::from(id) }
+    }
+
+    /// Checks both names.
+    pub fn check(&self) -> Result<(), Invalid> {
+        namespace::check(&self.namespace)?;
+        let fits = (1..=limits::TIMER_ID_CHARS_MAX).contains(&self.id.chars().count());
+        match fits && !self.id.contains(namespace::is_control) {
+            true => Ok(()),
+            false => {
+                let allowed = format!("1 to {} characters, none a control character", limits::TIMER_ID_CHARS_MAX);
+                Err(Invalid::new(Field::Id, &self.id, allowed))
+            }
+        }
     }
 
     /// The shard that the timer belongs to.
@@ -52,6 +73,88 @@ pub struct Definition {
     pub retry: RetryPolicy,
 }
 
+impl Definition {
+    /// Checks all of it against the rules at the moment `now`, and returns the host that is to be called.
+    pub fn check(&self, now: Timestamp) -> Result<Host, Invalid> {
+        self.key.check()?;
+        check_execute_at(self.execute_at, now)?;
+        self.payload.as_deref().map_or(Ok(()), check_payload)?;
+        self.retry.check()?;
+        self.callback.check()
+    }
+}
+
+/// What a client wants to be different about a pending timer. What is none stays.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// A new moment; the attempts are counted anew from there.
+    pub execute_at: Option<Timestamp>,
+    /// Another URL to call.
+    pub callback_url: Option<String>,
+    /// Another bound on one attempt.
+    pub callback_timeout: Option<Duration>,
+    /// Another payload; `Some(None)` takes it away.
+    pub payload: Option<Option<Box<RawValue>>>,
+    /// Another policy, as a whole.
+    pub retry: Option<RetryPolicy>,
+}
+
+impl Update {
+    /// Checks what is to be different against the rules at the moment `now`, and returns the new host, if there is one.
+    pub fn check(&self, now: Timestamp) -> Result<Option<Host>, Invalid> {
+        self.execute_at.map_or(Ok(()), |at| check_execute_at(at, now))?;
+        self.payload.iter().flatten().try_for_each(|payload| check_payload(payload))?;
+        self.retry.as_ref().map_or(Ok(()), RetryPolicy::check)?;
+        self.callback_timeout.map_or(Ok(()), callback::check_timeout)?;
+        self.callback_url.as_deref().map(callback_url::check).transpose()
+    }
+}
+
+fn check_execute_at(at: Timestamp, now: Timestamp) -> Result<(), Invalid> {
+    if at <= now {
+        return Err(Invalid::new(Field::ExecuteAt, at, "a future timestamp"));
+    }
+    if at > now.after(limits::EXECUTE_AT_AHEAD_MAX) {
+        return Err(Invalid::new(Field::ExecuteAt, at, "at most 100 years ahead"));
+    }
+    Ok(())
+}
+
+fn check_payload(payload: &RawValue) -> Result<(), Invalid> {
+    let text = payload.get();
+    let refuse = |allowed: String| Err(Invalid::new(Field::Payload, text, allowed));
+    if !text.starts_with('{') {
+        return refuse("a JSON object".to_owned());
+    }
+    if text.len() > limits::PAYLOAD_BYTES_MAX {
+        return refuse(format!("at most {} bytes of JSON", limits::PAYLOAD_BYTES_MAX));
+    }
+    if depth(text) > limits::PAYLOAD_DEPTH_MAX {
+        return refuse(format!("nested at most {} deep", limits::PAYLOAD_DEPTH_MAX));
+    }
+    Ok(())
+}
+
+/// How deep the arrays and objects of a JSON text nest.
+fn depth(json: &str) -> usize {
+    let (mut open, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                open += 1;
+                deepest = deepest.max(open);
+            }
+            b'}' | b']' if !in_string => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
 /// A timer as it stands: its definition, and what has happened to it so far.
 #[derive(Clone, Debug)]
 pub struct Timer {
@@ -76,4 +179,15 @@ impl Timer {
     pub fn due_at(&self) -> Timestamp {
         self.retry_at.unwrap_or(self.definition.execute_at)
     }
+}
+
+/// A timer as its readers see it: pending, or what its latest run became.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The timer; with a run, as it was when it was claimed, its attempt counted.
+    pub timer: Timer,
+    /// Whether it is pending, or how its run stands.
+    pub state: State,
+    /// When the receiver took it; none unless `state` is succeeded.
+    pub executed_at: Option<Timestamp>,
 }

@@ -1,0 +1,76 @@
+//! What a request got wrong: which value, and what would be right. A face translates the field into its own word for it.
+
+use super::limits;
+
+/// A part of a request that a rule is about. Every dialect has its own word for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Field {
+    /// A timer's namespace.
+    Namespace,
+    /// A timer's id.
+    Id,
+    /// When a timer is to fire.
+    ExecuteAt,
+    /// Whom a timer calls.
+    CallbackUrl,
+    /// The method of its call.
+    CallbackMethod,
+    /// The further headers of its call.
+    CallbackHeaders,
+    /// How long its call may take.
+    CallbackTimeout,
+    /// The JSON that it carries.
+    Payload,
+    /// How many attempts its policy allows.
+    RetryAttemptsMax,
+    /// How long its policy goes on.
+    RetryDuration,
+    /// The first wait of its policy.
+    RetryIntervalFirst,
+    /// The growth of its policy's waits.
+    RetryMultiplier,
+    /// The longest wait of its policy.
+    RetryIntervalMax,
+}
+
+/// A value that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field:?} must be {allowed}")]
+pub struct Invalid {
+    /// The part of the request.
+    pub field: Field,
+    /// The value as it came, cut where it is long.
+    pub value: String,
+    /// What it must be; goes on after "must be".
+    pub allowed: String,
+}
+
+impl Invalid {
+    /// Says that `value` is no good for `field`, which must be `allowed`.
+    pub fn new(field: Field, value: impl ToString, allowed: impl Into<String>) -> Self {
+        Self { field, value: head(&value.to_string()), allowed: allowed.into() }
+    }
+}
+
+/// The beginning of a text that may be long, for an error to show.
+pub fn head(text: &str) -> String {
+    match text.char_indices().nth(limits::ERROR_VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_shown_by_its_beginning() {
+        for (length, shown) in [(0, 0), (limits::ERROR_VALUE_CHARS_MAX, limits::ERROR_VALUE_CHARS_MAX)] {
+            assert_eq!(head(&"ü".repeat(length)).chars().count(), shown);
+        }
+        let cut = head(&"字".repeat(limits::ERROR_VALUE_CHARS_MAX + 1));
+        assert_eq!(cut.chars().count(), limits::ERROR_VALUE_CHARS_MAX + 1);
+        assert!(cut.ends_with('…'));
+    }
+}
