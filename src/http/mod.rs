@@ -3,4 +3,5 @@
 pub mod changes;
 pub mod common;
 pub mod manage;
+pub mod server;
 pub mod timers;

@@ -1,1 +1,3 @@
 //! What the server can do, without HTTP and without SQL.
+
+pub mod health;

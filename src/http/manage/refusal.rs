@@ -1,0 +1,75 @@
+//! How a process that cannot serve says so: the reason as text, or as JSON where the caller asks for it.
+
+use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::service::health::Health;
+
+/// What kind of no it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Status {
+    Unhealthy,
+    NotReady,
+}
+
+/// 503 with the reason.
+pub(super) fn refusal(status: Status, reason: &str, accept: Option<&HeaderValue>) -> Response {
+    let word = match status {
+        Status::Unhealthy => "Unhealthy",
+        Status::NotReady => "NotReady",
+    };
+    let code = StatusCode::SERVICE_UNAVAILABLE;
+    match wants_json(accept) {
+        true => {
+            let body = json!({ "status": word, "reason": reason }).to_string();
+            (code, [(CONTENT_TYPE, "application/json")], body).into_response()
+        }
+        false => (code, [(CONTENT_TYPE, "text/plain")], reason.to_owned()).into_response(),
+    }
+}
+
+/// Whether Accept names JSON. Text is what a caller gets who has no preference.
+pub(super) fn wants_json(accept: Option<&HeaderValue>) -> bool {
+    let Some(accept) = accept.and_then(|value| value.to_str().ok()) else { return false };
+    accept.split(',').any(|range| {
+        let mut words = range.split(';').map(str::trim);
+        let json = words.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
+        let excluded = words
+            .any(|word| word.strip_prefix("q=").is_some_and(|q| q.parse::<f32>().is_ok_and(|quality| quality <= 0.0)));
+        json && !excluded
+    })
+}
+
+/// A layer for every route: once the process is marked down, nothing but `/health` is answered.
+pub async fn refuse_when_down(State(health): State<Health>, request: Request, next: Next) -> Response {
+    if health.is_marked_down() && request.uri().path() != "/health" {
+        return refusal(Status::NotReady, "Marked down", request.headers().get(ACCEPT));
+    }
+    next.run(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_for_those_who_name_it() {
+        for (accept, json) in [
+            ("application/json", true),
+            ("text/html, Application/JSON;q=0.5", true),
+            ("application/json;charset=utf-8", true),
+            ("application/json;q=0", false),
+            ("application/json; q=0.0", false),
+            ("*/*", false),
+            ("text/plain", false),
+            ("", false),
+        ] {
+            assert_eq!(wants_json(Some(&HeaderValue::from_static(accept))), json, "{accept}");
+        }
+        assert!(!wants_json(None));
+    }
+}

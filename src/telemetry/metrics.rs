@@ -1,0 +1,87 @@
+//! Every metric of the server in one place: name, kind, unit, meaning. The recorder has no listener of its own; the
+//! management face hands out its text.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution over buckets.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name, as Prometheus shows it.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its base unit.
+    pub unit: Unit,
+    /// What it says.
+    pub help: &'static str,
+}
+
+const fn metric(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Metric {
+    Metric { name, kind, unit, help }
+}
+
+/// Bounds of the buckets of every span, in seconds: from a tenth of a millisecond to a minute.
+const BUCKETS_SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// All metrics that the parts record.
+pub static METRICS: &[Metric] = &[
+    metric("walclock_feed_lag_bytes", Kind::Gauge, Unit::Bytes, "WAL between PostgreSQL and the journal"),
+    metric("walclock_waiters", Kind::Gauge, Unit::Count, "Readers that wait for a change"),
+];
+
+/// Hands out the recorded values.
+#[derive(Clone)]
+pub struct Exposition(PrometheusHandle);
+
+impl Exposition {
+    /// All metrics in Prometheus' text form.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Folds what histograms have gathered into their buckets, so that they do not grow where nobody asks. For a tick.
+    pub fn fold(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+impl std::fmt::Debug for Exposition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Exposition")
+    }
+}
+
+/// Makes the recorder of the whole process. In a process that has one already (tests), its values stay with that one.
+pub fn start_metrics() -> Exposition {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), BUCKETS_SECONDS)
+        .expect("the list of buckets is not empty")
+        .build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_ok() {
+        METRICS.iter().for_each(describe);
+    }
+    Exposition(handle)
+}
+
+fn describe(metric: &Metric) {
+    match metric.kind {
+        Kind::Counter => describe_counter!(metric.name, metric.unit, metric.help),
+        Kind::Gauge => describe_gauge!(metric.name, metric.unit, metric.help),
+        Kind::Histogram => describe_histogram!(metric.name, metric.unit, metric.help),
+    }
+}
