@@ -22,11 +22,16 @@ impl Scope {
 
     /// Checks the text of a scope that a reader asks for.
     pub fn parse(text: &str) -> Result<Self, ParseScopeError> {
-        let fits = !text.is_empty() && text.len() <= limits::SCOPE_BYTES_MAX;
-        match fits && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:/-".contains(&b)) {
+        match Self::allows(text) {
             true => Ok(Self(Arc::from(text))),
             false => Err(ParseScopeError),
         }
+    }
+
+    /// Whether a reader may ask for this text.
+    pub fn allows(text: &str) -> bool {
+        let fits = !text.is_empty() && text.len() <= limits::SCOPE_BYTES_MAX;
+        fits && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:/-".contains(&b))
     }
 
     /// The text of the scope; empty for the empty scope.

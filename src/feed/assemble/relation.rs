@@ -1,0 +1,105 @@
+//! A table as its rows need it: names rendered already, the scope column found.
+
+use super::Violation;
+use super::scopes::{Scopes, Selector};
+use super::{json, name};
+use crate::feed::pgoutput::{self, Attribute, Column, Old, OldKind, Tuple};
+
+/// The oid of `bool`, the one type whose text differs in JSON.
+const BOOL: u32 = 16;
+
+/// What is known of a table.
+#[derive(Debug)]
+pub(super) struct Relation {
+    /// `,"table":"public.t","sequence":"`: the part of a change that names the table.
+    pub(super) table: Vec<u8>,
+    /// In the order of every row.
+    pub(super) fields: Vec<Field>,
+    selector: Selector,
+}
+
+/// What is known of a column.
+#[derive(Debug)]
+pub(super) struct Field {
+    /// `"id"`.
+    pub(super) name: Vec<u8>,
+    /// `"id":{"value":`.
+    pub(super) open: Vec<u8>,
+    /// `,"type":23}`.
+    pub(super) close: Vec<u8>,
+    /// Whether its type is bool.
+    pub(super) is_bool: bool,
+    /// Whether it belongs to the replica identity.
+    is_key: bool,
+}
+
+impl Relation {
+    pub(super) fn new(relation: &pgoutput::Relation<'_>, selector_columns: &[String]) -> Self {
+        let mut table = b",\"table\":".to_vec();
+        json::string(&mut table, name::qualified(relation.schema, relation.name).as_bytes());
+        table.extend_from_slice(b",\"sequence\":\"");
+        Self {
+            table,
+            fields: relation.attributes.map(|attribute| Field::new(&attribute)).collect(),
+            selector: Selector::of(relation, selector_columns),
+        }
+    }
+
+    /// Checks that a row has a value for every column.
+    pub(super) fn check(&self, id: u32, tuple: &Tuple<'_>) -> Result<(), Violation> {
+        match tuple.len() == self.fields.len() {
+            true => Ok(()),
+            false => Err(Violation::ColumnCount { id }),
+        }
+    }
+
+    /// The scopes that a row has after a change; none where the stream does not tell.
+    pub(super) fn scopes_after<'a>(&self, new: &Tuple<'a>, old: Option<&Old<'a>>) -> Option<Scopes<'a>> {
+        self.selector.scopes(|place| match new.get(place)? {
+            Column::Unchanged => self.told_before(place, old?).map(Column::Text),
+            column @ (Column::Null | Column::Text(_) | Column::Binary(_)) => Some(column),
+        })
+    }
+
+    /// The scopes that a row had before a change; none where the stream does not tell.
+    pub(super) fn scopes_before<'a>(&self, old: &Old<'a>) -> Option<Scopes<'a>> {
+        self.selector.scopes(|place| match self.tells(place, old.kind) {
+            true => old.tuple.get(place).filter(|column| *column != Column::Unchanged),
+            false => None,
+        })
+    }
+
+    /// The text that the old row has in a column, where it tells one.
+    pub(super) fn told_before<'a>(&self, place: usize, old: &Old<'a>) -> Option<&'a [u8]> {
+        match old.tuple.get(place)? {
+            Column::Text(text) if self.tells(place, old.kind) => Some(text),
+            Column::Text(_) | Column::Null | Column::Unchanged | Column::Binary(_) => None,
+        }
+    }
+
+    /// Whether an old row of this kind says anything about a column.
+    fn tells(&self, place: usize, kind: OldKind) -> bool {
+        self.fields.get(place).is_some_and(|field| field.told_in(kind))
+    }
+}
+
+impl Field {
+    fn new(attribute: &Attribute<'_>) -> Self {
+        let mut name = Vec::new();
+        json::string(&mut name, attribute.name);
+        let mut open = name.clone();
+        open.extend_from_slice(b":{\"value\":");
+        let mut close = b",\"type\":".to_vec();
+        json::decimal(&mut close, u64::from(attribute.type_id));
+        close.push(b'}');
+        Self { name, open, close, is_bool: attribute.type_id == BOOL, is_key: attribute.is_key }
+    }
+
+    /// Whether an old row of this kind says anything about the column.
+    pub(super) fn told_in(&self, kind: OldKind) -> bool {
+        match kind {
+            OldKind::Full => true,
+            OldKind::Key => self.is_key,
+        }
+    }
+}
