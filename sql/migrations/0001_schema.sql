@@ -1,11 +1,13 @@
 -- The schema of walclock: pending timers, what became of them, and who may claim them.
 -- A released migration is never edited; a later file changes what this one made.
+--
+-- Names and ids sort by their bytes (collate "C"): as the server's own code sorts them, alike in every database, and fast.
 
-create schema walclock;
+create schema if not exists walclock;
 
 -- A namespace isolates ids. One that is not listed here has the defaults, except that the HTTP API may refuse it.
 create table walclock.namespaces (
-    name text primary key
+    name text collate "C" primary key
         constraint namespaces_name_length check (octet_length(name) between 1 and 255)
         constraint namespaces_name_characters check (name !~ '[[:cntrl:]]'),
     -- Secrets that sign callbacks (Standard Webhooks, whsec_…); two while one replaces the other.
@@ -17,17 +19,20 @@ create table walclock.namespaces (
 
 -- Pending timers, and nothing else: a claim moves the row to walclock.runs.
 create table walclock.timers (
-    namespace text not null
+    namespace text collate "C" not null
         constraint timers_namespace_length check (octet_length(namespace) between 1 and 255)
         constraint timers_namespace_characters check (namespace !~ '[[:cntrl:]]'),
-    id text not null
+    id text collate "C" not null
         constraint timers_id_length check (char_length(id) between 1 and 255)
         constraint timers_id_characters check (id !~ '[[:cntrl:]]'),
     execute_at timestamptz not null
-        constraint timers_execute_at_finite check (isfinite(execute_at)),
+        -- The years that RFC 3339 can write.
+        constraint timers_execute_at_range
+            check (execute_at >= '0001-01-01 00:00:00+00' and execute_at < '10000-01-01 00:00:00+00'),
     -- Set once an attempt has failed: when the next one leaves.
     retry_at timestamptz
-        constraint timers_retry_at_finite check (isfinite(retry_at)),
+        constraint timers_retry_at_range
+            check (retry_at >= '0001-01-01 00:00:00+00' and retry_at < '10000-01-01 00:00:00+00'),
     due_at timestamptz not null generated always as (coalesce(retry_at, execute_at)) stored,
     -- The part of the ring that the timer belongs to; the change feed computes the same from namespace and id.
     shard smallint not null generated always as ((hashtextextended(namespace || '/' || id, 0) & 255)::smallint) stored,
@@ -37,7 +42,16 @@ create table walclock.timers (
     callback_method text not null default 'POST'
         constraint timers_callback_method_known check (callback_method in ('GET', 'POST', 'PUT', 'PATCH', 'DELETE')),
     callback_headers jsonb not null default '{}'
-        constraint timers_callback_headers_object check (jsonb_typeof(callback_headers) = 'object'),
+        constraint timers_callback_headers_object check (jsonb_typeof(callback_headers) = 'object')
+        constraint timers_callback_headers_count
+            check (jsonb_array_length(jsonb_path_query_array(callback_headers, '$.keyvalue()', silent => true)) <= 32)
+        constraint timers_callback_headers_length check (octet_length(callback_headers::text) <= 16384)
+        constraint timers_callback_headers_names
+            check (not jsonb_path_exists(callback_headers,
+                '$.keyvalue() ? (!(@.key like_regex "^[-!#$%&''*+.^_`|~0-9A-Za-z]+$"))', silent => true))
+        constraint timers_callback_headers_values
+            check (not jsonb_path_exists(callback_headers,
+                'strict $.* ? (@.type() != "string" || !(@ like_regex "^[^\\x01-\\x08\\x0a-\\x1f\\x7f]*$"))', silent => true)),
     callback_timeout_seconds smallint not null default 30
         constraint timers_callback_timeout_range check (callback_timeout_seconds between 1 and 300),
     -- json, not jsonb: the receiver gets the bytes that were given.
@@ -63,16 +77,17 @@ create table walclock.timers (
     primary key (namespace, id)
 );
 
--- What the dispatcher loads by: the near future of its shards.
-create index timers_by_shard_and_due on walclock.timers (shard, due_at, namespace, id);
+-- What the dispatcher loads by: the near future. One order over all shards, because a dispatcher usually holds many
+-- of them: it passes over the entries of others', which is cheaper than to merge 256 ranges.
+create index timers_by_due on walclock.timers (due_at, namespace, id) include (shard);
 
 -- Every timer comes and goes; dead rows must not pile up under the index above.
 alter table walclock.timers set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
 -- What became of a timer: running, then succeeded or failed. One partition a day, by the moment of the claim.
 create table walclock.runs (
-    namespace text not null,
-    id text not null,
+    namespace text collate "C" not null,
+    id text collate "C" not null,
     claimed_at timestamptz not null,
     shard smallint not null,
     -- The epoch of the shard's lease under which the run is under way: a settle under another one changes nothing.
@@ -113,8 +128,8 @@ create index runs_running_by_shard on walclock.runs (shard) where state = 'runni
 
 -- The failed attempts before the last one, which stands in its run's row. One partition a day.
 create table walclock.attempts (
-    namespace text not null,
-    id text not null,
+    namespace text collate "C" not null,
+    id text collate "C" not null,
     claimed_at timestamptz not null,
     attempt integer not null,
     due_at timestamptz not null,
@@ -155,7 +170,8 @@ select namespace, id, state, execute_at, due_at, attempts, last_error,
        callback_url, payload, created_at, updated_at, claimed_at
 from walclock.runs;
 
--- Makes the daily partitions of runs and attempts from yesterday to some days ahead. Safe to call at any time, by many.
+-- Makes the daily partitions of runs and attempts from yesterday to some days ahead, and returns how many it made. Safe to
+-- call at any time, by many. A partition is made apart and then attached, which claims and settles do not wait for.
 create function walclock.make_partitions(days_ahead integer default 7) returns integer
     language plpgsql as $$
 declare
@@ -164,37 +180,41 @@ declare
     parent text;
     name text;
 begin
-    perform pg_advisory_xact_lock(hashtextextended('walclock.make_partitions', 0));
-    for day in select generate_series(-1, days_ahead) + (now() at time zone 'UTC')::date loop
+    perform pg_advisory_xact_lock(hashtextextended('walclock.partitions', 0));
+    for day in select (clock_timestamp() at time zone 'UTC')::date + generate_series(-1, days_ahead) loop
         foreach parent in array array['runs', 'attempts'] loop
             name := parent || '_' || to_char(day, 'YYYYMMDD');
             continue when to_regclass(format('walclock.%I', name)) is not null;
-            execute format('create table walclock.%I partition of walclock.%I for values from (%L) to (%L)',
-                           name, parent, day || ' 00:00+00', day + 1 || ' 00:00+00');
-            -- A settle updates its row in place.
-            execute format('alter table walclock.%I set (fillfactor = 70)', name);
+            -- A settle updates its row in place, for which the page needs room.
+            execute format('create table walclock.%I (like walclock.%I including defaults including constraints)'
+                           ' with (fillfactor = 70)', name, parent);
+            execute format('alter table walclock.%I attach partition walclock.%I for values from (%L) to (%L)',
+                           parent, name, to_char(day, 'YYYY-MM-DD 00:00:00+00'), to_char(day + 1, 'YYYY-MM-DD 00:00:00+00'));
             made := made + 1;
         end loop;
     end loop;
     return made;
 end $$;
 
--- Drops the partitions whose whole day lies further back than the retention, unless a run in them is still running.
+-- Drops the partitions whose whole day lies further back than the retention, unless a run in them is still running, and
+-- returns how many days it dropped. A drop needs the table to itself for a moment. While somebody reads it, it would wait,
+-- and every claim behind it; so it gives up soon (lock_not_available), and the next call tries again.
 create function walclock.drop_partitions(retention interval) returns integer
-    language plpgsql as $$
+    language plpgsql
+    set lock_timeout = '100ms' as $$
 declare
     day date;
     dropped integer := 0;
     name text;
     running boolean;
 begin
-    perform pg_advisory_xact_lock(hashtextextended('walclock.make_partitions', 0));
+    perform pg_advisory_xact_lock(hashtextextended('walclock.partitions', 0));
     for name in
         select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
         where i.inhparent = 'walclock.runs'::regclass order by c.relname
     loop
         day := to_date(right(name, 8), 'YYYYMMDD');
-        continue when ((day + 1)::timestamp at time zone 'UTC') > now() - retention;
+        continue when (day + 1)::timestamp at time zone 'UTC' > clock_timestamp() - retention;
         execute format('select exists (select from walclock.%I where state = ''running'')', name) into running;
         continue when running;
         execute format('drop table walclock.%I', name);

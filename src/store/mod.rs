@@ -1,1 +1,65 @@
 //! PostgreSQL at rest: one Rust function per file of `sql/queries`. The only place that holds SQL.
+//!
+//! Three pools keep the parts out of each other's way: requests of the API can never use up the connections on which
+//! leases are renewed, and claims, which alone need not be durable, have sessions of their own.
+
+mod error;
+pub mod migrate;
+mod pool;
+pub mod time;
+
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+
+pub use self::error::Error;
+use crate::pg;
+
+/// Connections for the dispatcher's durable statements: two settles, a load and a lease at the same time.
+const DISPATCH_CONNECTIONS: usize = 4;
+/// Connections for claims: while one commits, the next is under way.
+const CLAIM_CONNECTIONS: usize = 2;
+
+/// How to reach the database, and with how many connections.
+#[derive(Clone)]
+pub struct Config {
+    /// Where and as whom.
+    pub settings: pg::Settings,
+    /// The most connections for general use, 1 to 1000; the dispatcher's own few come on top, as it needs them.
+    pub connections: usize,
+    /// Longest wait for a free or a new connection.
+    pub connect_timeout: Duration,
+}
+
+impl Config {
+    /// The usual bounds.
+    pub fn new(settings: pg::Settings) -> Self {
+        Self { settings, connections: 16, connect_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// The database. Cheap to clone; clones share the connections, which are made when they are first needed.
+#[derive(Clone)]
+pub struct Store {
+    general: Pool,
+    dispatch: Pool,
+    claims: Pool,
+}
+
+impl Store {
+    /// Prepares the pools; connects to nothing yet. Fails where the settings' certificates are of no use.
+    pub fn new(config: Config) -> Result<Self, pg::Error> {
+        let tls = config.settings.connector()?;
+        let connections = config.connections.clamp(1, 1000);
+        Ok(Self {
+            general: pool::new(&config, tls.clone(), connections, &[pool::OPEN]),
+            dispatch: pool::new(&config, tls.clone(), DISPATCH_CONNECTIONS, &[pool::OPEN, pool::DISPATCH]),
+            claims: pool::new(&config, tls, CLAIM_CONNECTIONS, &[pool::OPEN, pool::DISPATCH, pool::CLAIMS]),
+        })
+    }
+
+    /// A connection for general use. Its `prepare_cached` keeps statements over uses.
+    pub async fn client(&self) -> Result<deadpool_postgres::Client, Error> {
+        pool::get(&self.general).await
+    }
+}

@@ -70,3 +70,22 @@ pub async fn eventually<T>(deadline: Duration, what: &str, mut ask: impl AsyncFn
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// A database of its own with the schema, for one test; returns its URL. The schema is migrated once, into a template.
+pub async fn migrated() -> String {
+    static TEMPLATE: tokio::sync::OnceCell<String> = tokio::sync::OnceCell::const_new();
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let template = TEMPLATE
+        .get_or_init(|| async {
+            let url = database().await;
+            walclock::store::migrate::run(&walclock::pg::Settings::parse(&url).unwrap()).await.unwrap();
+            url.rsplit('/').next().unwrap().to_owned()
+        })
+        .await;
+    let name = format!("migrated_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    let copy = format!("create database {name} template {template}");
+    let admin = connect(&cluster().url("postgres")).await;
+    // A session of the migration may take a moment to be gone, and a template must have none.
+    eventually(Duration::from_secs(20), "a copy of the template", async || admin.batch_execute(&copy).await.ok()).await;
+    cluster().url(&name)
+}

@@ -1,0 +1,35 @@
+//! Why the database did not do what was asked.
+
+use std::error::Error as Cause;
+
+use crate::dispatch::ports;
+
+/// Why the database did not do what was asked. What a caller must tell apart (a taken id, say) its query's function
+/// returns; this is the rest.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no answer, or it is an error. What was asked for may or may not have happened.
+    #[error("{doing}")]
+    Unavailable {
+        /// What was being done, "inserting a timer".
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn Cause + Send + Sync>,
+    },
+}
+
+impl Error {
+    /// For `map_err`: this failed while `doing`.
+    pub fn unavailable<E: Into<Box<dyn Cause + Send + Sync>>>(doing: &'static str) -> impl FnOnce(E) -> Self {
+        move |source| Self::Unavailable { doing, source: source.into() }
+    }
+}
+
+impl From<Error> for ports::Unavailable {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unavailable { doing, source } => Self { doing, source },
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Brings the schema to what this binary needs. Safe to run twice, and by several processes at once.
+
+use std::time::Duration;
+
+use refinery::{Migration, Runner};
+use tokio_postgres::Client;
+
+use super::{Error as StoreError, pool};
+use crate::pg;
+
+/// Every migration, oldest first. One that was released is never edited.
+const MIGRATIONS: &[(&str, &str)] = &[("V1__schema", include_str!("../../sql/migrations/0001_schema.sql"))];
+/// The table with what was run, in the schema that the migrations make.
+const HISTORY: &str = "walclock.walclock_migrations";
+
+const SERVER: &str = include_str!("../../sql/queries/migrations/server.sql");
+const EXISTS: &str = include_str!("../../sql/queries/migrations/exists.sql");
+const APPLIED: &str = include_str!("../../sql/queries/migrations/applied.sql");
+const LOCK: &str = include_str!("../../sql/queries/migrations/lock.sql");
+const BEGIN: &str = include_str!("../../sql/queries/migrations/begin.sql");
+
+/// The oldest PostgreSQL that is supported, as `server_version_num` writes it.
+const SERVER_VERSION_MIN: i32 = 140_000;
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why the schema was not brought up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server is too old.
+    #[error("this is PostgreSQL {version}, and walclock needs 14 or newer")]
+    ServerTooOld {
+        /// As the server says it.
+        version: String,
+    },
+    /// Texts would not be what they are elsewhere.
+    #[error("the database's encoding is {encoding}, and walclock needs UTF8: create one with `encoding 'UTF8'`")]
+    WrongEncoding {
+        /// As the server says it.
+        encoding: String,
+    },
+    /// The database has had a migration that this binary does not know.
+    #[error(
+        "the database has migration {version} ({name}), which this walclock does not know: a newer one was here; run that one"
+    )]
+    Ahead {
+        /// The unknown migration.
+        version: i32,
+        /// Its name.
+        name: String,
+    },
+    /// The database has had another migration of the same number.
+    #[error("migration {version} of this database is not this walclock's: it has {applied}, this walclock {known}")]
+    Different {
+        /// The migration.
+        version: i32,
+        /// What the database has, name and checksum.
+        applied: String,
+        /// What this binary has.
+        known: String,
+    },
+    /// A migration failed; it left nothing behind.
+    #[error("a migration failed")]
+    Failed(#[source] Box<refinery::Error>),
+    /// The settings' certificates are of no use.
+    #[error(transparent)]
+    Settings(#[from] pg::Error),
+    /// The database did not answer.
+    #[error(transparent)]
+    Unavailable(#[from] StoreError),
+}
+
+/// Runs what is missing, and returns the names of what was run, oldest first.
+pub async fn run(settings: &pg::Settings) -> Result<Vec<String>, Error> {
+    let mut client = connect(settings).await?;
+    check_server(&client).await?;
+    // A session lock: it ends with the connection, however that ends.
+    client.batch_execute(LOCK).await.map_err(StoreError::unavailable("waiting for another migration"))?;
+    let missing = missing(&client).await?;
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    client.batch_execute(BEGIN).await.map_err(StoreError::unavailable("creating the schema walclock"))?;
+    let mut runner = Runner::new(&migrations());
+    runner.set_migration_table_name(HISTORY);
+    let report = runner.run_async(&mut client).await.map_err(|error| Error::Failed(Box::new(error)))?;
+    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// The names of what [`run`] would run, oldest first. Changes nothing.
+pub async fn dry_run(settings: &pg::Settings) -> Result<Vec<String>, Error> {
+    let client = connect(settings).await?;
+    check_server(&client).await?;
+    Ok(missing(&client).await?.iter().map(ToString::to_string).collect())
+}
+
+async fn connect(settings: &pg::Settings) -> Result<Client, Error> {
+    let connecting = "connecting to the database";
+    let config = pool::driver_config(settings, CONNECT_TIMEOUT);
+    let (client, connection) =
+        config.connect(settings.connector()?).await.map_err(StoreError::unavailable(connecting))?;
+    // It ends when the client is dropped; what goes wrong on it, the client's calls say too.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+async fn check_server(client: &Client) -> Result<(), Error> {
+    let asking = "asking for the server's version";
+    let row = client.query_one(SERVER, &[]).await.map_err(StoreError::unavailable(asking))?;
+    let (number, version, encoding): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
+    if number < SERVER_VERSION_MIN {
+        return Err(Error::ServerTooOld { version });
+    }
+    match encoding.as_str() {
+        "UTF8" => Ok(()),
+        _ => Err(Error::WrongEncoding { encoding }),
+    }
+}
+
+/// The migrations that the database has not had, after a check that it has had no others.
+async fn missing(client: &Client) -> Result<Vec<Migration>, Error> {
+    let reading = "reading the history of migrations";
+    let known = migrations();
+    let exists = client.query_one(EXISTS, &[]).await.map_err(StoreError::unavailable(reading))?;
+    if !exists.get::<_, bool>(0) {
+        return Ok(known);
+    }
+    let applied = client.query(APPLIED, &[]).await.map_err(StoreError::unavailable(reading))?;
+    for row in &applied {
+        let (version, name, checksum): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
+        let Some(own) = known.iter().find(|migration| migration.version() == version) else {
+            return Err(Error::Ahead { version, name });
+        };
+        if own.name() != name || own.checksum().to_string() != checksum {
+            return Err(Error::Different {
+                version,
+                applied: format!("{name} {checksum}"),
+                known: format!("{} {}", own.name(), own.checksum()),
+            });
+        }
+    }
+    let is_missing = |migration: &Migration| applied.iter().all(|row| row.get::<_, i32>(0) != migration.version());
+    Ok(known.into_iter().filter(is_missing).collect())
+}
+
+fn migrations() -> Vec<Migration> {
+    let parse = |(name, sql): &(&str, &str)| Migration::unapplied(name, sql).expect("the names are well formed");
+    MIGRATIONS.iter().map(parse).collect()
+}

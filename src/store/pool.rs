@@ -1,0 +1,70 @@
+//! Pools of connections whose sessions are set up alike, and whose every wait has a bound.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Client, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{Config, Error};
+use crate::pg;
+
+/// What every session begins with.
+pub const OPEN: &str = include_str!("../../sql/queries/session/open.sql");
+/// What a dispatcher's session has besides.
+pub const DISPATCH: &str = include_str!("../../sql/queries/session/dispatch.sql");
+/// What a session for claims has besides.
+pub const CLAIMS: &str = include_str!("../../sql/queries/session/claims.sql");
+
+/// How long a peer may leave what we sent unacknowledged before the connection counts as broken.
+const PEER_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// When an idle connection is first asked whether it is still there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// The name that `pg_stat_activity` shows, unless the settings have one.
+const APPLICATION_NAME: &str = "walclock";
+
+/// A pool of at most `connections`, each of which begins with the statements of `session`.
+pub fn new(config: &Config, tls: MakeRustlsConnect, connections: usize, session: &[&str]) -> Pool {
+    let manager = Manager::from_config(
+        driver_config(&config.settings, config.connect_timeout),
+        tls,
+        ManagerConfig { recycling_method: RecyclingMethod::Fast },
+    );
+    let session = session.concat();
+    Pool::builder(manager)
+        .max_size(connections)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(config.connect_timeout))
+        .create_timeout(Some(config.connect_timeout))
+        .recycle_timeout(Some(config.connect_timeout))
+        .post_create(Hook::async_fn(move |client, _| {
+            let session = session.clone();
+            Box::pin(async move { client.batch_execute(&session).await.map_err(HookError::Backend) })
+        }))
+        .build()
+        .expect("a pool with time-outs has a runtime")
+}
+
+/// A connection of the pool.
+pub async fn get(pool: &Pool) -> Result<Client, Error> {
+    pool.get().await.map_err(Error::unavailable("connecting to the database"))
+}
+
+/// The driver's settings: only a server that can write, and no silence without an end.
+pub fn driver_config(settings: &pg::Settings, connect_timeout: Duration) -> tokio_postgres::Config {
+    let mut config = settings.config().clone();
+    if config.get_application_name().is_none() {
+        config.application_name(APPLICATION_NAME);
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(connect_timeout);
+    }
+    config
+        .target_session_attrs(TargetSessionAttrs::ReadWrite)
+        .keepalives(true)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .tcp_user_timeout(PEER_SILENCE_MAX);
+    config
+}
