@@ -11,6 +11,11 @@ mod transaction;
 mod truncate;
 mod tuple;
 
+#[cfg(test)]
+pub(crate) mod encode;
+#[cfg(test)]
+mod tests;
+
 use input::Input;
 
 pub use logical::Logical;
