@@ -11,6 +11,9 @@ mod render;
 mod scopes;
 mod txid;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use crate::domain::change::Operation;
@@ -263,9 +266,13 @@ fn known(relations: &HashMap<u32, Relation>, id: u32) -> Result<&Relation, Viola
 /// Which scopes a change is told to. Where the log lacks the old scope, an update counts as one that moved nothing and
 /// a deleted row as one of the empty scope: `doctor` names the tables where that can happen.
 fn sides<'a>(relation: &Relation, change: &Change<'a>) -> Sides<'a> {
+    let unknown = || {
+        metrics::counter!("walclock_feed_scope_unknown_total").increment(1);
+        Scopes::EMPTY
+    };
     let before = change.old.as_ref().and_then(|old| relation.scopes_before(old));
-    let Some(new) = &change.new else { return Sides::staying(&before.unwrap_or(Scopes::EMPTY)) };
-    let after = relation.scopes_after(new, change.old.as_ref()).unwrap_or(Scopes::EMPTY);
+    let Some(new) = &change.new else { return Sides::staying(&before.unwrap_or_else(unknown)) };
+    let after = relation.scopes_after(new, change.old.as_ref()).unwrap_or_else(unknown);
     match before {
         Some(before) => Sides::moving(&before, &after),
         None => Sides::staying(&after),
