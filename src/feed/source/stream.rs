@@ -1,0 +1,276 @@
+//! The stream: messages in, reports out. The two halves live apart, so that reports leave on time whatever the reader
+//! is busy with.
+
+use std::io;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use postgres_protocol::message::{backend, frontend};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tracing::{info, warn};
+
+use super::connection::{Connection, Socket, refused};
+use super::copy::{self, Event, Position};
+use super::error::{Error, Refusal};
+use super::pace::Pace;
+use crate::clock;
+use crate::domain::sequence::Lsn;
+
+/// How much is read at once: what the kernel has joined meanwhile, in one system call.
+const READ_BYTES: usize = 256 * 1024;
+/// A buffer that one large message made grow beyond this is given back.
+const KEEP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Longest message: PostgreSQL's own bound on anything that it allocates.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// How long the server may take to end the stream when asked to.
+const END_MAX: Duration = Duration::from_secs(2);
+/// A header is the tag and the length, which counts itself.
+const HEADER_BYTES: usize = 5;
+
+/// The messages of the walsender.
+pub struct Stream {
+    socket: ReadHalf<Box<dyn Socket>>,
+    buffer: BytesMut,
+    /// What lies before it in the buffer has been handed out.
+    at: usize,
+    pace: Pace,
+    pid: i32,
+}
+
+/// What is reported to the walsender.
+pub struct Reports {
+    socket: WriteHalf<Box<dyn Socket>>,
+    buffer: BytesMut,
+}
+
+/// Streams from the slot, beginning behind `from`. The names must have passed `Config::validate`.
+pub async fn start(
+    connection: Connection,
+    slot: &str,
+    publications: &[String],
+    from: Lsn,
+) -> Result<(Stream, Reports), Error> {
+    let pid = connection.pid();
+    let names = publications.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",");
+    let command = format!(
+        "START_REPLICATION SLOT \"{slot}\" LOGICAL {from} \
+         (proto_version '1', publication_names '{names}', messages 'true')"
+    );
+    let (socket, buffer) = connection.start(&command).await?;
+    let (reading, writing) = tokio::io::split(socket);
+    let stream = Stream { socket: reading, buffer, at: 0, pace: Pace::new(Instant::now()), pid };
+    Ok((stream, Reports { socket: writing, buffer: BytesMut::with_capacity(128) }))
+}
+
+impl Stream {
+    /// The walsender at the other end.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Reads once, as much as there is; waits where there is nothing. May be dropped at any await: nothing is lost.
+    pub async fn fill(&mut self) -> Result<(), Error> {
+        if let Some(pause) = self.pace.pause(Instant::now()) {
+            tokio::time::sleep(pause).await;
+        }
+        self.make_room()?;
+        match self.socket.read_buf(&mut self.buffer).await.map_err(Error::Broken)? {
+            0 => Err(Error::Broken(io::ErrorKind::UnexpectedEof.into())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next message of what was read; none when it is time to read again.
+    pub fn next(&mut self) -> Result<Option<Event<'_>>, Error> {
+        while let Some((tag, body)) = self.frame()? {
+            self.at = body.end;
+            if tag == backend::COPY_DATA_TAG {
+                self.pace.count();
+                let body = self.buffer.get(body).unwrap_or_default();
+                let event = Event::parse(body);
+                return event.map(Some).ok_or(Error::Protocol { what: "an unknown message in the stream" });
+            }
+            self.aside(tag, body)?;
+        }
+        Ok(None)
+    }
+
+    /// Reads on until the server has ended the stream, after [`Reports::end`]; what still comes is dropped.
+    pub async fn drain(mut self) {
+        let drained = async {
+            loop {
+                match self.next() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => self.fill().await?,
+                    Err(error) => return Err::<(), Error>(error),
+                }
+            }
+        };
+        // The end of the stream is an error to all others.
+        let _ = tokio::time::timeout(END_MAX, drained).await;
+    }
+
+    /// Tag and place of the next frame, if all of it is there.
+    fn frame(&self) -> Result<Option<(u8, Range<usize>)>, Error> {
+        let Some((tag, length)) = self.header()? else { return Ok(None) };
+        let start = self.at.saturating_add(HEADER_BYTES);
+        let end = start.saturating_add(length);
+        Ok((end <= self.buffer.len()).then_some((tag, start..end)))
+    }
+
+    /// Tag and body length of the next frame.
+    fn header(&self) -> Result<Option<(u8, usize)>, Error> {
+        let header = self.buffer.get(self.at..).and_then(<[u8]>::first_chunk::<HEADER_BYTES>);
+        let Some([tag, length @ ..]) = header else { return Ok(None) };
+        let length = u32::from_be_bytes(*length).checked_sub(4).and_then(|length| usize::try_from(length).ok());
+        match length.filter(|length| *length <= MESSAGE_BYTES_MAX) {
+            Some(length) => Ok(Some((*tag, length))),
+            None => Err(Error::Protocol { what: "a message of impossible length" }),
+        }
+    }
+
+    /// What may come between the messages of the stream.
+    fn aside(&mut self, tag: u8, body: Range<usize>) -> Result<(), Error> {
+        let start = body.start.saturating_sub(HEADER_BYTES);
+        let mut frame = BytesMut::from(self.buffer.get(start..body.end).unwrap_or_default());
+        match tag {
+            backend::COPY_DONE_TAG | backend::COMMAND_COMPLETE_TAG | backend::READY_FOR_QUERY_TAG => Err(Error::Ended),
+            backend::PARAMETER_STATUS_TAG => Ok(()),
+            backend::ERROR_RESPONSE_TAG | backend::NOTICE_RESPONSE_TAG => {
+                match backend::Message::parse(&mut frame).map_err(Error::Broken)? {
+                    Some(backend::Message::ErrorResponse(body)) => Err(refused("streaming", &body)),
+                    Some(backend::Message::NoticeResponse(body)) => notice(Refusal::read(body.fields())),
+                    _ => Err(Error::Protocol { what: "half an error" }),
+                }
+            }
+            _ => Err(Error::Protocol { what: "an unknown message beside the stream" }),
+        }
+    }
+
+    fn make_room(&mut self) -> Result<(), Error> {
+        self.buffer.advance(self.at);
+        self.at = 0;
+        if self.buffer.is_empty() && self.buffer.capacity() > KEEP_BYTES_MAX {
+            self.buffer = BytesMut::new();
+        }
+        let missing = match self.header()? {
+            Some((_, length)) => length.saturating_add(HEADER_BYTES).saturating_sub(self.buffer.len()),
+            None => HEADER_BYTES,
+        };
+        self.buffer.reserve(missing.max(READ_BYTES));
+        Ok(())
+    }
+}
+
+/// PostgreSQL 18 goes on without a publication that is gone, and says so in a warning alone.
+fn notice(notice: Refusal) -> Result<(), Error> {
+    if notice.code == "55000" || notice.message.contains("skipped loading publication") {
+        return Err(Error::Skipped { notice: notice.message });
+    }
+    match notice.code.starts_with("01") {
+        true => warn!(code = notice.code, "PostgreSQL warns on the stream: {}", notice.message),
+        false => info!(code = notice.code, "PostgreSQL says on the stream: {}", notice.message),
+    }
+    Ok(())
+}
+
+impl Reports {
+    /// Reports what was received and what may be forgotten.
+    pub async fn send(&mut self, position: Position) -> Result<(), Error> {
+        copy::put_status(&mut self.buffer, position, clock::wall());
+        self.write().await
+    }
+
+    /// Asks the server to end the stream. [`Stream::drain`] waits for it.
+    pub async fn end(mut self) -> Result<(), Error> {
+        frontend::copy_done(&mut self.buffer);
+        frontend::terminate(&mut self.buffer);
+        self.write().await
+    }
+
+    async fn write(&mut self) -> Result<(), Error> {
+        self.socket.write_all(&self.buffer).await.map_err(Error::Broken)?;
+        self.buffer.clear();
+        self.socket.flush().await.map_err(Error::Broken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::io::DuplexStream;
+
+    fn stream() -> (DuplexStream, Stream) {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (reading, _) = tokio::io::split(Box::new(near) as Box<dyn Socket>);
+        let pace = Pace::new(Instant::now());
+        (far, Stream { socket: reading, buffer: BytesMut::new(), at: 0, pace, pid: 0 })
+    }
+
+    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).expect("short");
+        [&[tag], length.to_be_bytes().as_slice(), body].concat()
+    }
+
+    fn data(lsn: u64, payload: &[u8]) -> Vec<u8> {
+        frame(b'd', &[&[b'w'], lsn.to_be_bytes().as_slice(), &[0; 16], payload].concat())
+    }
+
+    fn notice(code: &str, message: &str) -> Vec<u8> {
+        frame(b'N', format!("SWARNING\0C{code}\0M{message}\0\0").as_bytes())
+    }
+
+    /// Everything that the stream gives for these bytes, until it ends.
+    async fn all(bytes: &[u8]) -> (Vec<(Lsn, Vec<u8>)>, Error) {
+        let (mut far, mut stream) = stream();
+        far.write_all(bytes).await.expect("room");
+        drop(far);
+        let mut events = Vec::new();
+        loop {
+            match stream.next() {
+                Ok(Some(Event::Data { lsn, payload })) => events.push((lsn, payload.to_vec())),
+                Ok(Some(Event::Keepalive { end, .. })) => events.push((end, Vec::new())),
+                Ok(None) => match stream.fill().await {
+                    Ok(()) => {}
+                    Err(error) => return (events, error),
+                },
+                Err(error) => return (events, error),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn messages_larger_than_a_read_arrive_whole() {
+        let large = vec![7; READ_BYTES * 2];
+        let bytes = [data(1, b"a"), data(2, &large), data(3, b"c"), frame(b'c', b"")].concat();
+        let (events, error) = all(&bytes).await;
+        assert_eq!(events, [(Lsn(1), b"a".to_vec()), (Lsn(2), large), (Lsn(3), b"c".to_vec())]);
+        assert!(matches!(error, Error::Ended));
+    }
+
+    #[tokio::test]
+    async fn a_skipped_publication_ends_the_stream_and_another_notice_does_not() {
+        let skipped = notice("55000", "skipped loading publication \"walclock\"");
+        let (events, error) = all(&[notice("01000", "hm"), data(1, b"a"), skipped].concat()).await;
+        assert_eq!(events.len(), 1);
+        assert!(matches!(error, Error::Skipped { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn impossible_lengths_are_refused() {
+        for length in [0, 3, u32::MAX] {
+            let (_, error) = all(&[&[b'd'], length.to_be_bytes().as_slice(), &[0; 8]].concat()).await;
+            assert!(matches!(error, Error::Protocol { .. }), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+            runtime.block_on(all(&bytes));
+        }
+    }
+}
