@@ -1,1 +1,310 @@
-//! The pure machine from entries to effects: due-queue, claims, in flight, settles.
+//! The durable clock's core as a pure machine: what happened goes in, what to do comes out. It knows no clock, no SQL
+//! and no HTTP, and it must never trust its memory over the row.
+//!
+//! A timer's way through it: a hint from the feed or a load (`horizon`) waits in the due-queue (`queue`); a moment
+//! before it is due it is claimed (`claims`), which makes it a run; the run is sent at its due moment and its outcome
+//! settled (`runs`). `holds` says which shards all this may be done for, `invariants` what must never happen.
+
+mod claims;
+mod holds;
+mod horizon;
+pub mod invariants;
+mod queue;
+mod random;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::ports::{Claimed, Entry, LoadRequest, Unavailable};
+use super::shards::Holding;
+use crate::clock::Timestamp;
+use crate::domain::lease::{Epoch, Lease};
+use crate::domain::run::{Attempt, Run, RunKey, Settlement};
+use crate::domain::shard::Shard;
+use crate::domain::timer::TimerKey;
+use claims::Claim;
+use holds::Holds;
+use horizon::Loader;
+use queue::{Hint, Queue};
+use random::Random;
+use runs::{Adoption, Record};
+
+/// The engine's bounds and paces.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long before its due moment a timer is claimed: time for the claim's round trip.
+    pub lead: Duration,
+    /// How far ahead timers are kept in memory.
+    pub horizon: Duration,
+    /// By how much the horizon moves at a time. News up to one step behind the horizon is kept too, so that a timer
+    /// committed while the horizon moves is not missed by both the feed and the load.
+    pub horizon_step: Duration,
+    /// Most hints in memory; beyond it the horizon is pulled in.
+    pub queue_max: usize,
+    /// Hints in memory above which overdue timers are not loaded further until some are claimed.
+    pub backlog_max: usize,
+    /// Most runs claimed and not finished, those being claimed included.
+    pub inflight_max: usize,
+    /// Most claims under way at the same time.
+    pub claims_max: usize,
+    /// Most settle statements under way at the same time.
+    pub settles_max: usize,
+    /// How often overdue timers that nobody knows of are looked for.
+    pub sweep_every: Duration,
+    /// How long a timer must be overdue before the sweep looks at it.
+    pub sweep_grace: Duration,
+    /// How often runs of older epochs are looked for, besides at each take-over.
+    pub adopt_every: Duration,
+    /// What the jitter of retries follows from.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            lead: Duration::from_millis(50),
+            horizon: Duration::from_secs(60),
+            horizon_step: Duration::from_secs(15),
+            queue_max: 1_000_000,
+            backlog_max: 50_000,
+            inflight_max: 4_096,
+            claims_max: 3,
+            settles_max: 2,
+            sweep_every: Duration::from_secs(5),
+            sweep_grace: Duration::from_secs(3),
+            adopt_every: Duration::from_secs(15),
+            seed: 0,
+        }
+    }
+}
+
+impl Config {
+    /// Checks that the engine can work with it; says what is wrong otherwise.
+    pub fn validate(&self) -> Result<(), &'static str> {
+        if self.horizon_step.is_zero() {
+            return Err("horizon_step must be longer than nothing");
+        }
+        if self.lead > self.horizon {
+            return Err("lead must not be longer than horizon");
+        }
+        if self.sweep_every.is_zero() || self.adopt_every.is_zero() {
+            return Err("sweep_every and adopt_every must be longer than nothing");
+        }
+        let counts = [self.queue_max, self.backlog_max, self.inflight_max, self.claims_max, self.settles_max];
+        if counts.contains(&0) {
+            return Err("queue_max, backlog_max, inflight_max, claims_max and settles_max must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The leases are these now.
+    Holding(Holding),
+    /// The feed told of timers that were inserted or updated, in commit order.
+    Noted(Vec<Entry>),
+    /// The feed begins anew, at a position from which it is followed from now on: what came before must be read.
+    Gap,
+    /// The answer to [`Effect::Load`].
+    Loaded(Result<Vec<Entry>, Unavailable>),
+    /// The answer to [`Effect::Claim`].
+    Claimed {
+        /// The claim's number.
+        id: u64,
+        /// What it found. When this is an error the claim may have happened.
+        answer: Result<Claimed, Unavailable>,
+    },
+    /// The answer to [`Effect::Adopt`].
+    Adopted(Result<Vec<Run>, Unavailable>),
+    /// The answer to [`Effect::Deliver`].
+    Attempted {
+        /// What was delivered.
+        run: Box<Run>,
+        /// How it went.
+        attempt: Attempt,
+    },
+    /// The answer to [`Effect::Settle`].
+    Settled {
+        /// What was to be written.
+        settlements: Vec<Settlement>,
+        /// Whether each was. When this is an error they may have been.
+        written: Result<Vec<bool>, Unavailable>,
+    },
+    /// Take nothing new any more; finish what is under way.
+    Drain,
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Load hints; at most one load is under way.
+    Load(LoadRequest),
+    /// Claim these timers.
+    Claim {
+        /// Names the claim in its answer.
+        id: u64,
+        /// The timers, each with the epoch of its shard.
+        timers: Vec<(TimerKey, Epoch)>,
+        /// Only those due at or before this moment.
+        until: Timestamp,
+    },
+    /// Take over what older epochs left running; at most one adoption is under way.
+    Adopt {
+        /// The leases of the shards to look in.
+        leases: Vec<Lease>,
+        /// At most so many runs.
+        limit: usize,
+    },
+    /// Send the callback now.
+    Deliver(Box<Run>),
+    /// Write these outcomes.
+    Settle(Vec<Settlement>),
+    /// Release these leases and acquire them anew: a write under them has an unknown outcome.
+    GiveUp(Vec<Lease>),
+    /// So many writes were refused because another owner has taken over.
+    Stale(u64),
+    /// The sweep found this timer; neither the feed nor a load had told of it. A bug, or a fault of the feed.
+    Found(TimerKey),
+}
+
+/// The machine. See the module.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    random: Random,
+    draining: bool,
+    holds: Holds,
+    queue: Queue,
+    /// Due hints of shards that are unsure at the moment.
+    parked: Vec<Hint>,
+    loader: Loader,
+    claims: HashMap<u64, Claim>,
+    claims_count: u64,
+    /// Timers in `claims`.
+    claiming: usize,
+    /// Claimed and not sent, by the due moment, then first in first out.
+    ready: BTreeMap<(Timestamp, u64), Box<Run>>,
+    ready_count: u64,
+    /// Due runs of shards that are unsure at the moment.
+    parked_runs: Vec<Box<Run>>,
+    /// Every run that is claimed and not finished.
+    records: HashMap<RunKey, Record>,
+    settlements: VecDeque<Settlement>,
+    /// Settlements that wait for their shard to be sure again, or for its adoption.
+    parked_settlements: Vec<Settlement>,
+    settling: usize,
+    settle_after: Timestamp,
+    adopting: Option<Adoption>,
+    adopt_again_at: Timestamp,
+}
+
+impl Engine {
+    /// A machine that holds nothing yet. Panics where [`Config::validate`] fails.
+    pub fn new(config: Config) -> Self {
+        assert_eq!(config.validate(), Ok(()), "a configuration that was validated");
+        Self {
+            random: Random::new(config.seed),
+            config,
+            draining: false,
+            holds: Holds::default(),
+            queue: Queue::default(),
+            parked: Vec::new(),
+            loader: Loader::default(),
+            claims: HashMap::new(),
+            claims_count: 0,
+            claiming: 0,
+            ready: BTreeMap::new(),
+            ready_count: 0,
+            parked_runs: Vec::new(),
+            records: HashMap::new(),
+            settlements: VecDeque::new(),
+            parked_settlements: Vec::new(),
+            settling: 0,
+            settle_after: Timestamp::MIN,
+            adopting: None,
+            adopt_again_at: Timestamp::MIN,
+        }
+    }
+
+    /// Takes in what happened, in order, and appends what is to be done now. `now` must not be ahead of PostgreSQL's
+    /// clock; it may step back.
+    pub fn step(&mut self, now: Timestamp, events: impl IntoIterator<Item = Event>, effects: &mut Vec<Effect>) {
+        for event in events {
+            self.apply(now, event, effects);
+        }
+        self.send(now, effects);
+        self.settle(now, effects);
+        if !self.draining {
+            self.adopt(now, effects);
+            self.load(now, effects);
+            self.claim(now, effects);
+        }
+    }
+
+    fn apply(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Holding(holding) => self.hold(&holding),
+            Event::Noted(entries) => self.note(now, entries),
+            Event::Gap => self.reload(),
+            Event::Loaded(page) => self.loaded(now, page),
+            Event::Claimed { id, answer } => self.claimed(now, id, answer, effects),
+            Event::Adopted(runs) => self.adopted(runs, effects),
+            Event::Attempted { run, attempt } => self.attempted(run, attempt),
+            Event::Settled { settlements, written } => self.settled(now, settlements, written, effects),
+            Event::Drain => self.drain(),
+            Event::Tick => {}
+        }
+    }
+
+    /// When `step` is to be called at the latest, though nothing happened until then; none while only an answer can
+    /// bring new work.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        let send_at = self.ready.first_key_value().map(|((due_at, _), _)| *due_at);
+        let settle_at = (!self.settlements.is_empty() && self.settling == 0).then_some(self.settle_after);
+        let work = match self.draining {
+            true => [None, None, None],
+            false => [self.next_claim(), self.next_load(), self.next_adoption()],
+        };
+        work.into_iter().chain([send_at, settle_at]).flatten().min()
+    }
+
+    /// Whether nothing is under way that a drain would wait for.
+    pub fn is_idle(&self) -> bool {
+        self.claims.is_empty() && self.records.len() == self.parked_settlements.len() + self.parked_runs.len()
+    }
+
+    /// Hints in memory.
+    pub fn queue_len(&self) -> usize {
+        self.queue.len() + self.parked.len()
+    }
+
+    /// Runs claimed or being claimed or adopted, and not finished. At most `inflight_max`.
+    pub fn inflight(&self) -> usize {
+        self.claiming + self.records.len() + self.adopting.as_ref().map_or(0, |adoption| adoption.limit)
+    }
+
+    /// How many more runs may be taken.
+    fn room(&self) -> usize {
+        self.config.inflight_max.saturating_sub(self.inflight())
+    }
+
+    /// Takes nothing new any more.
+    fn drain(&mut self) {
+        self.draining = true;
+        self.queue = Queue::default();
+        self.parked.clear();
+        self.loader = Loader::default();
+    }
+
+    /// Whether the shard's timers are this engine's to keep: held, or not surely lost.
+    fn is_kept(&self, shard: Shard) -> bool {
+        self.holds.is_kept(shard)
+    }
+}

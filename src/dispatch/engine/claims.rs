@@ -1,0 +1,162 @@
+//! Claiming: what is nearly due is taken in batches, and the row decides. A claim that is never answered may have
+//! happened all the same. Its runs would then stand under our own epoch, where nobody looks for them. So the leases it
+//! was made under are given up and acquired anew, and the adoption that follows finds them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use super::queue::{Hint, Source};
+use super::{Effect, Engine};
+use crate::clock::Timestamp;
+use crate::dispatch::ports::{Claimed, Unavailable};
+use crate::domain::lease::{Epoch, Lease};
+use crate::domain::limits::BATCH_ROWS_MAX;
+use crate::domain::timer::TimerKey;
+
+/// The first pause of a timer whose row is held by another transaction, or not yet visible; it doubles.
+const MISS_PAUSE_FIRST: Duration = Duration::from_millis(5);
+/// Its longest pause.
+const MISS_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// For how long the feed may be ahead of what a query sees. What is not there later is gone.
+const UNSEEN_MAX: Duration = Duration::from_secs(2);
+/// The pause after a claim that failed.
+const CLAIM_RETRY: Duration = Duration::from_millis(100);
+
+/// The timers of a claim that is under way, each with the epoch that it is claimed in.
+pub(super) type Claim = Vec<(Hint, Epoch)>;
+
+impl Engine {
+    /// The moment at which a timer that is due at `due_at` is to be claimed: the lead before it, rounded down to a
+    /// quarter of the lead, so that timers of about the same moment share a claim.
+    pub(super) fn claim_at(&self, due_at: Timestamp) -> Timestamp {
+        let at = due_at.before(self.config.lead);
+        let grain = i64::try_from(self.grain().as_micros()).unwrap_or(i64::MAX);
+        let into_grain = if grain > 0 { at.micros().rem_euclid(grain) } else { 0 };
+        Timestamp::from_micros(at.micros().saturating_sub(into_grain))
+    }
+
+    fn grain(&self) -> Duration {
+        self.config.lead / 4
+    }
+
+    /// Whether another claim may start. Where nearly all room is taken by runs, it waits until some more is free, so
+    /// that claims stay batches.
+    fn may_claim(&self) -> bool {
+        let worthwhile = BATCH_ROWS_MAX.min(self.config.inflight_max) / 8;
+        self.claims.len() < self.config.claims_max && self.room() > worthwhile
+    }
+
+    pub(super) fn next_claim(&self) -> Option<Timestamp> {
+        self.queue.first_at().filter(|_| self.may_claim())
+    }
+
+    /// Claims what is nearly due.
+    pub(super) fn claim(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        while self.may_claim() {
+            let batch = self.take_batch(now);
+            if batch.is_empty() {
+                return;
+            }
+            let timers = batch.iter().map(|(hint, epoch)| (hint.key.clone(), *epoch)).collect();
+            self.claims_count += 1;
+            self.claiming += batch.len();
+            self.claims.insert(self.claims_count, batch);
+            let until = now.after(self.config.lead + self.grain());
+            effects.push(Effect::Claim { id: self.claims_count, timers, until });
+        }
+    }
+
+    /// Takes due hints out of the queue, those of unsure shards aside.
+    fn take_batch(&mut self, now: Timestamp) -> Claim {
+        let rows_max = BATCH_ROWS_MAX.min(self.room());
+        let mut batch = Vec::new();
+        while batch.len() < rows_max
+            && let Some(hint) = self.queue.pop_due(now)
+        {
+            if let Some(epoch) = self.holds.sure(hint.shard) {
+                batch.push((hint, epoch));
+            } else if self.is_kept(hint.shard) {
+                self.parked.push(hint);
+            }
+        }
+        batch
+    }
+
+    /// Takes in the answer to a claim.
+    pub(super) fn claimed(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        answer: Result<Claimed, Unavailable>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(claim) = self.claims.remove(&id) else { return };
+        self.claiming -= claim.len();
+        match answer {
+            Ok(claimed) => self.sort_out(now, claim, claimed, effects),
+            Err(_) => {
+                let lease = |(hint, epoch): &(Hint, Epoch)| Lease { shard: hint.shard, epoch: *epoch };
+                self.give_up(claim.iter().map(lease).collect(), effects);
+                for (hint, _) in claim {
+                    self.try_again(now.after(CLAIM_RETRY), hint);
+                }
+            }
+        }
+    }
+
+    /// Doubts these leases and asks for new ones, because a write under them may have happened unseen.
+    pub(super) fn give_up(&mut self, leases: BTreeSet<Lease>, effects: &mut Vec<Effect>) {
+        let doubted: Vec<Lease> = leases.into_iter().filter(|lease| self.holds.doubt(*lease)).collect();
+        if !doubted.is_empty() {
+            effects.push(Effect::GiveUp(doubted));
+        }
+    }
+
+    /// Runs are to be sent, what was left is tried again, and what is gone is forgotten.
+    fn sort_out(&mut self, now: Timestamp, claim: Claim, claimed: Claimed, effects: &mut Vec<Effect>) {
+        let complete = claimed.runs.len() == claim.len() && !claim.iter().any(|(hint, _)| hint.swept);
+        let mut missing: HashMap<TimerKey, Hint> = match complete {
+            true => HashMap::new(),
+            false => claim.into_iter().map(|(hint, _)| (hint.key.clone(), hint)).collect(),
+        };
+        for run in claimed.runs {
+            if missing.remove(&run.key.timer).is_some_and(|hint| hint.swept) {
+                effects.push(Effect::Found(run.key.timer.clone()));
+            }
+            self.take_run(run);
+        }
+        let near = self.loader_near();
+        for entry in claimed.left {
+            let Some(hint) = missing.remove(&entry.key) else { continue };
+            let later = entry.due_at > now.after(self.config.lead + self.grain());
+            let hint = Hint { due_at: entry.due_at, source: Source::Store, ..hint };
+            match later {
+                true if entry.due_at <= near => self.offer(Hint { misses: 0, ..hint }),
+                // A load brings it once the horizon is there.
+                true => {}
+                false => self.miss(now, hint),
+            }
+        }
+        let mut unseen: Vec<Hint> = missing.into_values().collect();
+        unseen.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        for hint in unseen {
+            match hint.source {
+                Source::Feed(seen_at) if now.since(seen_at) < UNSEEN_MAX => self.miss(now, hint),
+                Source::Feed(_) | Source::Store => {}
+            }
+        }
+    }
+
+    /// Tries a timer again that could not be claimed, after a pause that grows.
+    fn miss(&mut self, now: Timestamp, hint: Hint) {
+        let pause = MISS_PAUSE_FIRST.saturating_mul(1 << hint.misses.min(16)).min(MISS_PAUSE_MAX);
+        self.try_again(now.after(pause), Hint { misses: hint.misses.saturating_add(1), ..hint });
+    }
+
+    /// Puts a hint back, unless something newer is known of its timer.
+    fn try_again(&mut self, at: Timestamp, hint: Hint) {
+        if self.is_kept(hint.shard) && self.queue.get(&hint.key).is_none() {
+            self.enqueue(at.max(self.claim_at(hint.due_at)), hint);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The near future: which hints are kept, and how they are loaded. First the horizon moves, then the rows up to it are
+//! read, so that the feed and the load can not both miss one.
+//!
+//! What always holds: every row of a kept shard that is due up to the horizon, and visible when its shard was scanned,
+//! is in memory or ahead of a scan that is pending.
+
+use std::cmp::Ordering;
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use super::queue::{Hint, Source};
+use super::{Effect, Engine};
+use crate::clock::Timestamp;
+use crate::dispatch::ports::{Entry, LoadRequest, Unavailable};
+use crate::domain::limits::BATCH_ROWS_MAX;
+use crate::domain::shard::Shard;
+use crate::domain::timer::TimerKey;
+
+/// The pause after a load that failed.
+const LOAD_RETRY: Duration = Duration::from_millis(200);
+
+/// Why rows are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Shards were acquired, or the feed began anew.
+    TakeOver,
+    /// The horizon moved.
+    Advance,
+    /// To find what was missed.
+    Sweep,
+}
+
+/// Rows that are to be read, page by page.
+#[derive(Debug)]
+struct Scan {
+    kind: Kind,
+    shards: Vec<Shard>,
+    after: Option<Entry>,
+    until: Timestamp,
+}
+
+impl Scan {
+    /// Whether it stands in the past, so that all that follows soon is overdue.
+    fn is_behind(&self, now: Timestamp) -> bool {
+        self.after.as_ref().is_none_or(|entry| entry.due_at <= now)
+    }
+
+    fn is_over(&self) -> bool {
+        self.shards.is_empty() || self.after.as_ref().is_some_and(|entry| entry.due_at > self.until)
+    }
+}
+
+/// The horizon, and the scans up to it.
+#[derive(Debug)]
+pub(super) struct Loader {
+    horizon: Timestamp,
+    pending: VecDeque<Scan>,
+    /// The scan whose page is being read.
+    loading: Option<Scan>,
+    retry_at: Timestamp,
+    sweep_at: Timestamp,
+}
+
+impl Default for Loader {
+    fn default() -> Self {
+        Self {
+            horizon: Timestamp::MIN,
+            pending: VecDeque::new(),
+            loading: None,
+            retry_at: Timestamp::MIN,
+            sweep_at: Timestamp::MIN,
+        }
+    }
+}
+
+impl Loader {
+    /// Whether rows up to the horizon are still to be read.
+    fn is_behind(&self) -> bool {
+        self.loading.iter().chain(&self.pending).any(|scan| scan.kind != Kind::Sweep)
+    }
+
+    fn has(&self, kind: Kind) -> bool {
+        self.loading.iter().chain(&self.pending).any(|scan| scan.kind == kind)
+    }
+}
+
+impl Engine {
+    /// Plans to read all rows of these shards up to the horizon.
+    pub(super) fn scan(&mut self, kind: Kind, shards: Vec<Shard>) {
+        let until = self.loader.horizon;
+        if until == Timestamp::MIN {
+            return; // The first advance reads everything anyway.
+        }
+        self.loader.pending.push_back(Scan { kind, shards, after: None, until });
+    }
+
+    /// Reads everything anew.
+    pub(super) fn reload(&mut self) {
+        self.loader.pending.clear();
+        self.scan(Kind::TakeOver, self.holds.kept());
+    }
+
+    /// Takes in news of the feed, in its order: the last word about a timer counts.
+    pub(super) fn note(&mut self, now: Timestamp, entries: Vec<Entry>) {
+        if self.draining {
+            return;
+        }
+        let near = self.loader_near();
+        for Entry { due_at, key } in entries {
+            let shard = key.shard();
+            if due_at <= near && self.is_kept(shard) {
+                self.offer(Hint { key, shard, due_at, source: Source::Feed(now), misses: 0, swept: false });
+            }
+        }
+    }
+
+    /// Hints due up to this moment are kept; a later load brings the others.
+    pub(super) fn loader_near(&self) -> Timestamp {
+        self.loader.horizon.after(self.config.horizon_step)
+    }
+
+    /// Puts a hint into the queue, unless a better one is there. Among hints of the feed the later one counts, because
+    /// they come in commit order. Otherwise it is unknown which is newer, and the earlier moment counts: a claim that
+    /// comes too early is told the true one.
+    pub(super) fn offer(&mut self, hint: Hint) {
+        if let Some(old) = self.queue.get(&hint.key) {
+            let is_news = matches!(hint.source, Source::Feed(_));
+            let replaces = match hint.due_at.cmp(&old.due_at) {
+                Ordering::Less => true,
+                // The transaction that kept the row from being claimed may just have ended.
+                Ordering::Equal => is_news && old.misses > 0,
+                Ordering::Greater => is_news && matches!(old.source, Source::Feed(_)),
+            };
+            if !replaces {
+                return;
+            }
+        }
+        let at = self.claim_at(hint.due_at);
+        self.enqueue(at, hint);
+    }
+
+    /// Puts a hint into the queue, to be claimed at `at`. What no longer fits is dropped from the far end, and the
+    /// horizon pulled in before it.
+    pub(super) fn enqueue(&mut self, at: Timestamp, hint: Hint) {
+        self.queue.put(at, hint);
+        while self.queue_len() > self.config.queue_max
+            && let Some(last) = self.queue.pop_last()
+        {
+            self.loader.horizon = self.loader.horizon.min(last.due_at.before(Duration::from_micros(1)));
+        }
+    }
+
+    /// Takes in a page.
+    pub(super) fn loaded(&mut self, now: Timestamp, page: Result<Vec<Entry>, Unavailable>) {
+        let Some(mut scan) = self.loader.loading.take() else { return };
+        let Ok(entries) = page else {
+            self.loader.retry_at = now.after(LOAD_RETRY);
+            self.loader.pending.push_front(scan);
+            return;
+        };
+        let more = entries.len() >= BATCH_ROWS_MAX;
+        scan.after = entries.last().cloned().or(scan.after);
+        let swept = scan.kind == Kind::Sweep;
+        let claiming = if swept { self.keys_being_claimed() } else { HashSet::new() };
+        for Entry { due_at, key } in entries {
+            let shard = key.shard();
+            if self.is_kept(shard) && !claiming.contains(&key) {
+                self.offer(Hint { key, shard, due_at, source: Source::Store, misses: 0, swept });
+            }
+        }
+        if more {
+            self.loader.pending.push_back(scan);
+        }
+    }
+
+    fn keys_being_claimed(&self) -> HashSet<TimerKey> {
+        let parked = self.parked.iter().map(|hint| hint.key.clone());
+        self.claims.values().flatten().map(|(hint, _)| hint.key.clone()).chain(parked).collect()
+    }
+
+    /// Moves the horizon, plans the sweep, and asks for the next page.
+    pub(super) fn load(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.advance(now);
+        self.plan_sweep(now);
+        if self.loader.loading.is_some() || now < self.loader.retry_at {
+            return;
+        }
+        let (holds, horizon) = (&self.holds, self.loader.horizon);
+        self.loader.pending.retain_mut(|scan| {
+            scan.shards.retain(|shard| holds.is_kept(*shard));
+            scan.until = scan.until.min(horizon);
+            !scan.is_over()
+        });
+        let full = self.queue_len() >= self.config.backlog_max;
+        let next = self.loader.pending.iter().position(|scan| !(full && scan.is_behind(now)));
+        if let Some(scan) = next.and_then(|index| self.loader.pending.remove(index)) {
+            effects.push(Effect::Load(LoadRequest {
+                shards: scan.shards.clone(),
+                after: scan.after.clone(),
+                until: scan.until,
+                limit: BATCH_ROWS_MAX,
+            }));
+            self.loader.loading = Some(scan);
+        }
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        let target = now.after(self.config.horizon);
+        if self.loader.horizon > target || !self.may_advance() {
+            return;
+        }
+        let old = std::mem::replace(&mut self.loader.horizon, target.after(self.config.horizon_step));
+        self.scan(Kind::Advance, self.holds.kept());
+        // Behind every entry of the old horizon and before every later one, because no namespace is empty.
+        let after = Entry { due_at: old.after(Duration::from_micros(1)), key: TimerKey::new("", "") };
+        if let Some(scan) = self.loader.pending.back_mut() {
+            scan.after = (old != Timestamp::MIN).then_some(after);
+        }
+    }
+
+    /// Whether there is room behind the horizon, and the last move is over.
+    fn may_advance(&self) -> bool {
+        let crowded = self.queue_len() > self.config.queue_max - self.config.queue_max / 10;
+        !crowded && !self.loader.has(Kind::Advance)
+    }
+
+    /// Plans to look for overdue rows, unless those up to the horizon are being read anyway.
+    fn plan_sweep(&mut self, now: Timestamp) {
+        if now < self.loader.sweep_at {
+            return;
+        }
+        self.loader.sweep_at = now.after(self.config.sweep_every);
+        if !self.loader.is_behind() && !self.loader.has(Kind::Sweep) {
+            self.scan(Kind::Sweep, self.holds.kept());
+            if let Some(scan) = self.loader.pending.back_mut() {
+                scan.until = scan.until.min(now.before(self.config.sweep_grace));
+            }
+        }
+    }
+
+    /// When there is something to load, without anything happening until then.
+    pub(super) fn next_load(&self) -> Option<Timestamp> {
+        let page_at =
+            (self.loader.loading.is_none() && !self.loader.pending.is_empty()).then_some(self.loader.retry_at);
+        let page_at = page_at.filter(|_| self.queue_len() < self.config.backlog_max);
+        let advance_at = self.may_advance().then_some(self.loader.horizon.before(self.config.horizon));
+        page_at.into_iter().chain(advance_at).chain([self.loader.sweep_at]).min()
+    }
+}

@@ -1,0 +1,40 @@
+//! What must never happen, said once. The engine asserts what it can see of it; the simulation checks all of it after
+//! every step.
+//!
+//! - I1 Every committed timer that is not cancelled is fired at or after its due moment, at least once.
+//! - I2 A delete or update acknowledged before the claim is honoured: the old definition never fires.
+//! - I3 One owner per shard and epoch; a stale owner's writes change no row.
+//! - I4 A callback repeats only after a failed or unanswered attempt, or a change of owner; always with the same id.
+
+use super::Engine;
+use crate::clock::Timestamp;
+use crate::domain::lease::Epoch;
+use crate::domain::run::Run;
+
+/// Asserts what must hold when a run is sent at `now`, by a clock that is not ahead of PostgreSQL's, while its shard is
+/// surely held in `epoch`: never early (I1), and under no older epoch (I3).
+pub(super) fn assert_sendable(now: Timestamp, run: &Run, epoch: Epoch) {
+    assert!(now >= run.timer.due_at(), "{} would be sent before it is due", run.key.timer);
+    assert_eq!(run.epoch, epoch, "{} would be sent under another epoch than its claim's", run.key.timer);
+}
+
+impl Engine {
+    /// Asserts what holds between any two steps. For tests and the simulation: it is too slow for every step of a server.
+    pub fn assert_invariants(&self) {
+        assert!(self.queue.is_consistent(), "the queue's two views differ");
+        assert!(self.queue_len() <= self.config.queue_max, "{} hints are over the bound", self.queue_len());
+        assert!(self.inflight() <= self.config.inflight_max, "{} runs are over the bound", self.inflight());
+        assert!(self.claims.len() <= self.config.claims_max, "too many claims at once");
+        assert!(self.settling <= self.config.settles_max, "too many settles at once");
+        let claiming: usize = self.claims.values().map(Vec::len).sum();
+        assert_eq!(self.claiming, claiming, "the count of timers being claimed is wrong");
+        for run in self.ready.values().chain(&self.parked_runs) {
+            let record = self.records.get(&run.key).expect("a run that waits has its record");
+            assert_eq!(record.epoch, run.epoch, "{} waits under an epoch that is over", run.key.timer);
+        }
+        for settlement in self.settlements.iter().chain(&self.parked_settlements) {
+            let waits = self.ready.values().any(|run| run.key == settlement.run.key);
+            assert!(!waits, "{} would be sent again after its answer", settlement.run.key.timer);
+        }
+    }
+}
