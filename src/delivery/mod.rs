@@ -1,1 +1,44 @@
-//! Outgoing HTTP: callbacks, and the change feed of another process.
+//! Outgoing HTTP: callbacks, and the change feed of another process. Nothing here decides what follows an attempt.
+
+mod client;
+mod connect;
+pub mod guard;
+mod heard;
+mod pool;
+mod reply;
+mod request;
+mod transport;
+
+use std::io;
+
+pub use client::{Client, Config, InvalidConfig};
+pub use connect::{Resolver, system_resolver};
+
+/// Why a request got no whole answer.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("callback {0} not allowed")]
+    Callback(&'static str),
+    #[error("callback header not allowed: {0}")]
+    Header(String),
+    #[error(transparent)]
+    Blocked(#[from] guard::Blocked),
+    #[error("host not found")]
+    Resolve(#[source] io::Error),
+    #[error("not connected in time")]
+    ConnectTimedOut,
+    #[error("not connected")]
+    Connect(#[source] io::Error),
+    #[error("no secure connection")]
+    Tls(#[source] io::Error),
+    #[error("no answer")]
+    Exchange(#[source] hyper::Error),
+    #[error("answer cut off")]
+    Cut(#[source] hyper::Error),
+}
+
+/// An error and its causes in one line, for people.
+fn describe(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -29,8 +29,7 @@ pub struct Callback {
 }
 
 impl Callback {
-    /// Checks all of it, and returns the host that the URL names. Which headers are the server's own is delivery's to
-    /// say.
+    /// Checks all of it, and returns the host that the URL names.
     pub fn check(&self) -> Result<Host, Invalid> {
         if !METHODS.contains(&self.method.as_str()) {
             let allowed = format!("one of {}", METHODS.join(", "));
@@ -63,11 +62,40 @@ fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), Invalid> {
         return Err(Invalid::new(Field::CallbackHeaders, format!("{} of {bytes} bytes", headers.len()), allowed));
     }
     for (name, value) in headers {
+        if is_reserved_header(name) {
+            let allowed = "a header that belongs neither to the connection nor to the server";
+            return Err(Invalid::new(Field::CallbackHeaders, name.escape_debug(), allowed));
+        }
         if name.parse::<HeaderName>().is_err() || value.parse::<HeaderValue>().is_err() {
             return Err(Invalid::new(Field::CallbackHeaders, name.escape_debug(), "names and values that HTTP allows"));
         }
     }
     Ok(())
+}
+
+/// Headers that belong to the connection or to the server; a name that ends in `-` stands for all that begin with it.
+const RESERVED_HEADERS: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "walclock-",
+    "webhook-",
+];
+
+/// Whether a timer may not set a header of this name, in whatever case.
+pub fn is_reserved_header(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    RESERVED_HEADERS.iter().any(|reserved| match reserved.ends_with('-') {
+        true => name.starts_with(reserved),
+        false => name == *reserved,
+    })
 }
 
 /// What came back from an attempt, as far as the rules look at it.
@@ -260,6 +288,17 @@ mod tests {
         }
         let error = "answered 429".to_owned();
         assert_eq!(verdict(429, "", Some(LATER)), Verdict::Retry { not_before: Some(LATER), error });
+    }
+
+    #[test]
+    fn headers_of_the_connection_and_the_server_are_reserved() {
+        for name in ["Host", "content-length", "TE", "Proxy-Authorization", "Webhook-Id", "walclock-fence", "webhook-"]
+        {
+            assert!(is_reserved_header(name), "{name}");
+        }
+        for name in ["authorization", "content-type", "x-te", "hosts", "webhook", "x-webhook-id", ""] {
+            assert!(!is_reserved_header(name), "{name}");
+        }
     }
 
     proptest! {

@@ -1,0 +1,144 @@
+//! Callbacks over HTTP/1.1: one attempt from the request to the verdict.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
+
+use super::connect::{Connector, Resolver, system_resolver};
+use super::transport::{Progress, Transport};
+use super::{Error, describe, reply, request};
+use crate::clock::{Clock, Timestamp};
+use crate::dispatch::ports::Delivery;
+use crate::domain::callback::{Reply, Verdict};
+use crate::domain::limits;
+use crate::domain::run::{Attempt, Run};
+
+/// How callbacks are made.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Ranges that may be called although they are not public. Metadata services and link-local stay closed.
+    pub allow: Vec<IpNet>,
+    /// How long a connection may take to come about: name, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// How long a connection is kept after its last request. Many servers close theirs after 5 seconds.
+    pub idle_max: Duration,
+    /// Connections at all; above it, requests wait within their time-out. At least as many as there are attempts at once.
+    pub connections_max: usize,
+    /// Certificates that are trusted besides the machine's own.
+    pub roots: Vec<CertificateDer<'static>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+            idle_max: Duration::from_secs(4),
+            connections_max: 4096,
+            roots: Vec::new(),
+        }
+    }
+}
+
+/// A setting is out of its bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} must be {allowed}")]
+pub struct InvalidConfig {
+    /// The setting.
+    pub what: &'static str,
+    /// Its bounds.
+    pub allowed: &'static str,
+}
+
+impl Config {
+    /// Checks the bounds.
+    pub fn validate(&self) -> Result<(), InvalidConfig> {
+        let spans = Duration::from_millis(1)..=Duration::from_secs(300);
+        if !spans.contains(&self.connect_timeout) {
+            return Err(InvalidConfig { what: "the callbacks' connect time-out", allowed: "from 1 ms to 300 s" });
+        }
+        if !spans.contains(&self.idle_max) {
+            return Err(InvalidConfig { what: "the callbacks' idle time", allowed: "from 1 ms to 300 s" });
+        }
+        if self.connections_max == 0 {
+            return Err(InvalidConfig { what: "the number of callback connections", allowed: "at least 1" });
+        }
+        Ok(())
+    }
+}
+
+/// Makes callbacks.
+pub struct Client {
+    transport: Transport,
+    clock: Clock,
+}
+
+impl Client {
+    /// A client that asks the machine's own resolver. Must be called within a runtime.
+    pub fn new(config: Config, clock: Clock) -> Self {
+        Self::with_resolver(config, clock, system_resolver())
+    }
+
+    /// A client that asks this resolver. Must be called within a runtime.
+    pub fn with_resolver(config: Config, clock: Clock, resolver: Resolver) -> Self {
+        let Config { allow, connect_timeout, idle_max, connections_max, roots } = config;
+        let connector = Connector::new(Some(allow), connect_timeout, resolver, &roots);
+        Self { transport: Transport::new(connector, connections_max, idle_max, clock.clone()), clock }
+    }
+
+    async fn exchange(&self, run: &Run, begun_at: Timestamp, progress: &mut Progress) -> Result<(), Error> {
+        let url = request::url(&run.timer.definition.callback.url)?;
+        let message = request::message(run, &url, begun_at)?;
+        self.transport.exchange(&url, &message, limits::REPLY_BYTES_MAX, progress).await
+    }
+}
+
+impl Delivery for Client {
+    async fn attempt(&self, run: &Run) -> Attempt {
+        let timeout = run.timer.definition.callback.timeout;
+        let begun_at = self.clock.now();
+        let mut progress = Progress::default();
+        let outcome = tokio::time::timeout(timeout, self.exchange(run, begun_at, &mut progress)).await;
+        let sent_at = progress.sent_at.unwrap_or(begun_at);
+        // The clock may have been set back meanwhile; an answer never comes before its request.
+        let answered_at = self.clock.now().max(sent_at);
+        let not_before = reply::retry_after(&progress.headers, answered_at);
+        let reply_head = reply::head(&progress.body);
+        let verdict = match outcome {
+            Ok(Ok(())) => {
+                let status = progress.status.unwrap_or(0);
+                Reply { status, body: progress.body, retry_after: not_before }.verdict(answered_at)
+            }
+            Ok(Err(failure)) => verdict_of_failure(&failure, not_before),
+            Err(_elapsed) => Verdict::Retry { not_before, error: format!("timed out after {timeout:?}") },
+        };
+        count(&verdict, answered_at.since(sent_at));
+        Attempt { sent_at, answered_at, status: progress.status, reply_head, verdict }
+    }
+}
+
+/// What it means that there was no whole answer: only what lies in the timer itself is final.
+fn verdict_of_failure(failure: &Error, not_before: Option<Timestamp>) -> Verdict {
+    let error = reply::error(&describe(failure));
+    match failure {
+        Error::Callback(_) | Error::Header(_) | Error::Blocked(_) => Verdict::Failed { error },
+        Error::Resolve(_)
+        | Error::ConnectTimedOut
+        | Error::Connect(_)
+        | Error::Tls(_)
+        | Error::Exchange(_)
+        | Error::Cut(_) => Verdict::Retry { not_before, error },
+    }
+}
+
+fn count(verdict: &Verdict, took: Duration) {
+    let outcome = match verdict {
+        Verdict::Succeeded => "succeeded",
+        Verdict::Reschedule(_) => "rescheduled",
+        Verdict::Retry { .. } => "retry",
+        Verdict::Failed { .. } => "failed",
+    };
+    metrics::counter!("walclock_delivery_attempts_total", "outcome" => outcome).increment(1);
+    metrics::histogram!("walclock_delivery_attempt_seconds").record(took.as_secs_f64());
+}

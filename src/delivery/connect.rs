@@ -1,0 +1,189 @@
+//! New connections: resolve, check, connect to the very address that was checked, and speak TLS where the URL says so.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+use url::{Host, Url};
+
+use super::Error;
+use super::guard;
+use super::heard::Heard;
+
+/// Turns a host's name into its addresses. Tests put their own in its place.
+pub type Resolver = Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
+
+/// Most addresses of a name that are tried.
+const ADDRESSES_MAX: usize = 8;
+/// Most bytes of an answer's head.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Asks the machine's own resolver.
+pub fn system_resolver() -> Resolver {
+    Arc::new(|host, port| Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }))
+}
+
+/// Makes connections.
+pub(super) struct Connector {
+    /// Which ranges are open although they are not public; none where every address is (the operator named the server).
+    guard: Option<Vec<IpNet>>,
+    timeout: Duration,
+    resolver: Resolver,
+    tls: tokio_rustls::TlsConnector,
+}
+
+impl Connector {
+    /// A connector that trusts the machine's certificates and `roots`.
+    pub(super) fn new(
+        guard: Option<Vec<IpNet>>,
+        timeout: Duration,
+        resolver: Resolver,
+        roots: &[CertificateDer<'static>],
+    ) -> Self {
+        let mut store = rustls::RootCertStore::empty();
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        store.add_parsable_certificates(roots.iter().cloned());
+        let mut config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("the provider supports the default versions")
+                .with_root_certificates(store)
+                .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { guard, timeout, resolver, tls: Arc::new(config).into() }
+    }
+
+    /// A new connection to the server of `url`. `permit` goes when it is closed.
+    pub(super) async fn connect(&self, url: &Url, permit: OwnedSemaphorePermit) -> Result<Connection, Error> {
+        let deadline = Instant::now() + self.timeout;
+        match timeout_at(deadline, self.connect_by(deadline, url, permit)).await {
+            Ok(done) => done,
+            Err(_) => Err(Error::ConnectTimedOut),
+        }
+    }
+
+    async fn connect_by(
+        &self,
+        deadline: Instant,
+        url: &Url,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Connection, Error> {
+        let addresses = self.addresses(url).await?;
+        let tcp = dial(deadline, &addresses).await?;
+        tcp.set_nodelay(true).map_err(Error::Connect)?;
+        if url.scheme() == "http" {
+            return Connection::new(tcp, permit).await;
+        }
+        let tls = self.tls.connect(server_name(url)?, tcp).await.map_err(Error::Tls)?;
+        Connection::new(tls, permit).await
+    }
+
+    /// The addresses of the URL's host, if all of them may be called. A name with mixed answers is an attack.
+    async fn addresses(&self, url: &Url) -> Result<Vec<SocketAddr>, Error> {
+        let port = url.port_or_known_default().ok_or(Error::Callback("URL"))?;
+        let addresses = match url.host().ok_or(Error::Callback("URL"))? {
+            Host::Ipv4(v4) => vec![SocketAddr::new(IpAddr::V4(v4), port)],
+            Host::Ipv6(v6) => vec![SocketAddr::new(IpAddr::V6(v6), port)],
+            Host::Domain(name) => (self.resolver)(name.to_owned(), port).await.map_err(Error::Resolve)?,
+        };
+        if let Some(allow) = &self.guard {
+            addresses.iter().try_for_each(|address| guard::check(address.ip(), allow))?;
+        }
+        Ok(addresses)
+    }
+}
+
+/// Connects to the first address that answers. Each may take its share of the time that is left, so that a dead one
+/// does not use up that of the others.
+async fn dial(deadline: Instant, addresses: &[SocketAddr]) -> Result<TcpStream, Error> {
+    let mut failure = Error::Resolve(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+    let count = addresses.len().min(ADDRESSES_MAX);
+    for (address, left) in addresses.iter().take(count).zip((1..=u32::try_from(count).unwrap_or(1)).rev()) {
+        let share = deadline.saturating_duration_since(Instant::now()) / left;
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(source)) => failure = Error::Connect(source),
+            Err(_) => failure = Error::ConnectTimedOut,
+        }
+    }
+    Err(failure)
+}
+
+/// The name that the certificate must bear. The dot that ends a fully qualified name is not part of it.
+fn server_name(url: &Url) -> Result<ServerName<'static>, Error> {
+    match url.host().ok_or(Error::Callback("URL"))? {
+        Host::Ipv4(v4) => Ok(ServerName::IpAddress(IpAddr::V4(v4).into())),
+        Host::Ipv6(v6) => Ok(ServerName::IpAddress(IpAddr::V6(v6).into())),
+        Host::Domain(name) => {
+            let name = name.strip_suffix('.').unwrap_or(name).to_owned();
+            ServerName::try_from(name).map_err(|_| Error::Callback("URL"))
+        }
+    }
+}
+
+/// One HTTP/1.1 connection. It closes when it is dropped.
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    heard: Arc<AtomicBool>,
+    /// Whether it has carried a request before: then the server may be closing it at this moment.
+    pub(super) kept: bool,
+}
+
+impl Connection {
+    async fn new<T>(stream: T, permit: OwnedSemaphorePermit) -> Result<Self, Error>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let heard = Arc::new(AtomicBool::new(false));
+        let io = TokioIo::new(Heard::new(stream, heard.clone()));
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(io).await.map_err(Error::Exchange)?;
+        metrics::counter!("walclock_delivery_connections_opened_total").increment(1);
+        tokio::spawn(async move {
+            metrics::gauge!("walclock_delivery_connections_open").increment(1.0);
+            // What goes wrong on it is the answer of the request under way.
+            let _ = connection.await;
+            metrics::gauge!("walclock_delivery_connections_open").decrement(1.0);
+            drop(permit);
+        });
+        Ok(Self { sender, heard, kept: false })
+    }
+
+    /// Whether another request may go out on it, waiting for the last answer to be done with.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
+    /// Whether the server has closed it.
+    pub(super) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(super) async fn send(
+        &mut self,
+        request: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, Error> {
+        self.heard.store(false, Ordering::Relaxed);
+        self.sender.send_request(request).await.map_err(Error::Exchange)
+    }
+
+    /// Whether a single byte has come back since the last request.
+    pub(super) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+}

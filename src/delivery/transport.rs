@@ -1,0 +1,113 @@
+//! One exchange of request and answer, over a kept connection or a new one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use url::Url;
+
+use super::Error;
+use super::connect::{Connection, Connector};
+use super::pool::Pool;
+use crate::clock::{Clock, Timestamp};
+
+/// A request, as it goes out.
+pub(super) struct Message {
+    pub(super) method: Method,
+    /// Path and query.
+    pub(super) target: Uri,
+    /// All headers but Content-Length.
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Message {
+    fn request(&self) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+}
+
+/// How far an exchange has come. It stands outside, so that it is known of an exchange that was given up too.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// When the request left.
+    pub(super) sent_at: Option<Timestamp>,
+    /// The status of the answer.
+    pub(super) status: Option<u16>,
+    /// The headers of the answer.
+    pub(super) headers: HeaderMap,
+    /// What has come of the answer's body.
+    pub(super) body: Vec<u8>,
+    /// Whether the body was longer than was read.
+    pub(super) is_cut: bool,
+}
+
+/// Exchanges requests and answers.
+pub(super) struct Transport {
+    pool: Pool,
+    clock: Clock,
+}
+
+impl Transport {
+    /// A transport with connections of its own. Must be called within a runtime.
+    pub(super) fn new(connector: Connector, connections_max: usize, idle_max: Duration, clock: Clock) -> Self {
+        Self { pool: Pool::new(connector, connections_max, idle_max), clock }
+    }
+
+    /// Sends `message` to the server of `url` and reads at most `body_max` bytes of the answer's body.
+    pub(super) async fn exchange(
+        &self,
+        url: &Url,
+        message: &Message,
+        body_max: usize,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
+        let (connection, response) = self.send(url, message, progress).await?;
+        let (head, mut body) = response.into_parts();
+        progress.status = Some(head.status.as_u16());
+        progress.headers = head.headers;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(Error::Cut)?.into_data() else { continue };
+            let room = body_max.saturating_sub(progress.body.len());
+            progress.body.extend_from_slice(data.get(..room).unwrap_or(&data));
+            if data.len() > room {
+                // The rest would have to be read before the connection could be used again; it is closed instead.
+                progress.is_cut = true;
+                return Ok(());
+            }
+        }
+        self.pool.give_back(url, connection);
+        Ok(())
+    }
+
+    /// Sends the request and waits for the head of its answer.
+    ///
+    /// A server may close a kept connection at the moment at which the next request leaves. So where that fails before
+    /// a byte has come back, the same request goes out once more, on a new connection.
+    async fn send(
+        &self,
+        url: &Url,
+        message: &Message,
+        progress: &mut Progress,
+    ) -> Result<(Connection, Response<Incoming>), Error> {
+        let mut connection = self.pool.take(url).await?;
+        progress.sent_at = Some(self.clock.now());
+        let failure = match connection.send(message.request()).await {
+            Ok(response) => return Ok((connection, response)),
+            Err(failure) => failure,
+        };
+        if !connection.kept || connection.has_heard() {
+            return Err(failure);
+        }
+        metrics::counter!("walclock_delivery_keepalive_retries_total").increment(1);
+        let mut connection = self.pool.open(url).await?;
+        let response = connection.send(message.request()).await?;
+        Ok((connection, response))
+    }
+}
