@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -30,6 +31,14 @@ pub enum Error {
         "PostgreSQL refuses to run as root, and there is neither a user `postgres` nor a user `nobody` to run it as"
     )]
     NoUser,
+    /// PostgreSQL would run as another user, who cannot get to the folder.
+    #[error(
+        "PostgreSQL refuses to run as root, and the user it runs as instead cannot enter {}: choose another folder, such as one in /var/lib", folder.display()
+    )]
+    Closed {
+        /// The folder on the way that is closed to others.
+        folder: PathBuf,
+    },
     /// A file or a program failed.
     #[error("{doing}")]
     Io {
@@ -78,6 +87,7 @@ impl Cluster {
         let user = unprivileged_user()?;
         fs::create_dir_all(&config.folder).map_err(io_error(format!("making {}", config.folder.display())))?;
         if let Some((uid, gid)) = user {
+            enterable(&config.folder, uid, gid)?;
             std::os::unix::fs::chown(&config.folder, Some(uid), Some(gid))
                 .map_err(io_error(format!("giving {} to the user of PostgreSQL", config.folder.display())))?;
         }
@@ -93,6 +103,15 @@ impl Cluster {
     /// The URL of a database in it, for its superuser.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// How to call psql: by name where it is in PATH, else by its place among PostgreSQL's programs.
+    pub fn psql(&self) -> Option<PathBuf> {
+        let programs = self.config.programs.clone().or_else(find_programs);
+        match search_path().any(|folder| folder.join("psql").exists()) {
+            true => Some(PathBuf::from("psql")),
+            false => programs.map(|folder| folder.join("psql")).filter(|psql| psql.exists()),
+        }
     }
 
     /// The port it listens on.
@@ -244,8 +263,6 @@ fn pause() {
 
 /// The newest PostgreSQL of this machine.
 fn find_programs() -> Option<PathBuf> {
-    #[expect(clippy::disallowed_methods, reason = "PATH is the operating system's, not a setting")]
-    let path = std::env::var_os("PATH").unwrap_or_default();
     let mut debian: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -254,9 +271,14 @@ fn find_programs() -> Option<PathBuf> {
         .collect();
     debian.sort();
     let debian = debian.into_iter().rev().map(|(_, folder)| folder);
-    debian
-        .chain(std::env::split_paths(&path))
-        .find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+    debian.chain(search_path()).find(|folder| folder.join("initdb").exists() && folder.join("postgres").exists())
+}
+
+/// The folders of PATH.
+fn search_path() -> impl Iterator<Item = PathBuf> {
+    #[expect(clippy::disallowed_methods, reason = "PATH is the operating system's, not a setting")]
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
 }
 
 /// For root, the user and group to run PostgreSQL as.
@@ -273,6 +295,23 @@ fn unprivileged_user() -> Result<Option<(u32, u32)>, Error> {
         Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
     };
     find("postgres").or_else(|| find("nobody")).map(Some).ok_or(Error::NoUser)
+}
+
+/// Checks that this user may enter every folder above this one.
+fn enterable(folder: &Path, uid: u32, gid: u32) -> Result<(), Error> {
+    let folder = fs::canonicalize(folder).map_err(io_error(format!("finding {}", folder.display())))?;
+    for above in folder.ancestors().skip(1) {
+        let found = fs::metadata(above).map_err(io_error(format!("looking at {}", above.display())))?;
+        let bit = match (found.uid() == uid, found.gid() == gid) {
+            (true, _) => 0o100,
+            (false, true) => 0o010,
+            (false, false) => 0o001,
+        };
+        if found.mode() & bit == 0 {
+            return Err(Error::Closed { folder: above.to_owned() });
+        }
+    }
+    Ok(())
 }
 
 fn as_user(command: &mut Command, user: Option<(u32, u32)>) {

@@ -1,3 +1,7 @@
 //! The binary: see `walclock --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    walclock::cli::main()
+}

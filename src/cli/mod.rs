@@ -1,1 +1,116 @@
-//! The commands of the binary.
+//! The commands of the binary: they read flags, call the app or a server, and print.
+
+mod changes;
+mod client;
+mod database;
+mod dev;
+mod exit;
+mod output;
+mod serve;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{self, DatabaseFlags, LogFormat, ServeFlags};
+use crate::telemetry::{Logs, start_logs};
+
+const EXAMPLES: &str = "\
+Examples:
+  walclock dev                                     everything in one process, with a private PostgreSQL
+  walclock migrate --database-url postgres://…     make or update the schema
+  walclock serve --database-url postgres://…       all roles beside that database
+  walclock changes --scope tenant:7 --follow       watch the feed
+
+Settings of serve, migrate and doctor also come from variables (WALCLOCK_PORT for --port) and from a file (--config).";
+
+/// A change feed and a durable clock beside PostgreSQL.
+#[derive(Parser)]
+#[command(name = "walclock", version, after_help = EXAMPLES, max_term_width = 120)]
+struct Cli {
+    /// How log lines look (or WALCLOCK_LOG_FORMAT) [default: auto: human on a terminal, JSON otherwise].
+    #[arg(long, value_name = "FORMAT", global = true, value_enum)]
+    log_format: Option<LogFormat>,
+    /// What is logged (or WALCLOCK_LOG), such as debug or walclock=debug,warn.
+    #[arg(long, value_name = "FILTER", global = true)]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything in one process with a private PostgreSQL in a folder.
+    #[command(after_help = "Examples:\n  walclock dev\n  walclock dev --ephemeral --port 9000")]
+    Dev(dev::Flags),
+    /// Serve beside a PostgreSQL of yours.
+    #[command(after_help = "Examples:\n  walclock serve --database-url postgres://walclock@db/app --bind 0.0.0.0\n  \
+        walclock serve --roles dispatcher --changes-url http://changes:8080 --config /etc/walclock.toml")]
+    Serve(Box<ServeFlags>),
+    /// Make or update walclock's schema in the database.
+    #[command(after_help = "Examples:\n  walclock migrate --database-url postgres://owner@db/app --dry-run")]
+    Migrate {
+        #[command(flatten)]
+        database: DatabaseFlags,
+        /// Say what would be done, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Check the database for what keeps walclock from working, and print the SQL that repairs it.
+    #[command(after_help = "Exits with 1 where an error was found; a warning alone is no failure.")]
+    Doctor(DatabaseFlags),
+    /// Read the change feed of a server.
+    #[command(after_help = "Examples:\n  walclock changes --scope tenant:7\n  \
+        walclock changes --scope tenant:7 --since now --follow --json")]
+    Changes(changes::Flags),
+    /// Print the completions of a shell.
+    #[command(after_help = "Examples:\n  walclock completions bash > /etc/bash_completion.d/walclock")]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that this process was started with.
+pub fn main() -> ExitCode {
+    exit::code(run(std::env::args_os()))
+}
+
+fn run(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let format = match cli.log_format {
+        Some(format) => Some(format),
+        None => config::log_format()?,
+    };
+    let filter = cli.log.or_else(config::log_filter);
+    start_logs(&Logs { format: format.unwrap_or(LogFormat::Auto), filter })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Dev(flags) => dev::run(flags).await,
+            Command::Serve(flags) => serve::run(*flags).await,
+            Command::Migrate { database, dry_run } => database::migrate(database, dry_run).await,
+            Command::Doctor(database) => database::doctor(database).await,
+            Command::Changes(flags) => changes::run(flags).await,
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "walclock", &mut script);
+                output::write(&script)
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

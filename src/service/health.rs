@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// What one part says of itself.
@@ -26,6 +27,8 @@ pub struct Health(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     parts: Mutex<BTreeMap<&'static str, Condition>>,
+    /// A part has said something.
+    said: Notify,
     marked_down: CancellationToken,
     shutting_down: CancellationToken,
 }
@@ -74,6 +77,20 @@ impl Health {
         self.0.parts.lock().iter().find_map(reason)
     }
 
+    /// Ends once the process can serve.
+    pub async fn until_ready(&self) {
+        loop {
+            let said = self.0.said.notified();
+            let mut said = std::pin::pin!(said);
+            // What is said from here on is heard, also while we look.
+            said.as_mut().enable();
+            if self.not_ready().is_none() {
+                return;
+            }
+            said.await;
+        }
+    }
+
     /// What each part says, by name.
     pub fn parts(&self) -> Vec<(&'static str, Condition)> {
         self.0.parts.lock().iter().map(|(part, condition)| (*part, condition.clone())).collect()
@@ -104,6 +121,7 @@ impl Check {
     /// Says how the part is.
     pub fn set(&self, condition: Condition) {
         self.health.0.parts.lock().insert(self.part, condition);
+        self.health.0.said.notify_waiters();
     }
 }
 
@@ -124,6 +142,21 @@ mod tests {
         feed.set(Condition::Failed("disk full".to_owned()));
         assert_eq!(health.not_ready().as_deref(), Some("feed: disk full"));
         assert_eq!(health.unhealthy().as_deref(), Some("feed: disk full"));
+    }
+
+    #[tokio::test]
+    async fn readiness_can_be_waited_for() {
+        let health = Health::new();
+        let feed = health.add("feed");
+        let waiting = tokio::spawn({
+            let health = health.clone();
+            async move { health.until_ready().await }
+        });
+        feed.set(Condition::NotReady("catching up".to_owned()));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        feed.set(Condition::Ready);
+        waiting.await.unwrap();
     }
 
     #[test]

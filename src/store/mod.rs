@@ -3,6 +3,7 @@
 //! Three pools keep the parts out of each other's way: requests of the API can never use up the connections on which
 //! leases are renewed, and claims, which alone need not be durable, have sessions of their own.
 
+pub mod dev;
 mod error;
 pub mod migrate;
 mod pool;

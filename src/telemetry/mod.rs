@@ -3,5 +3,5 @@
 mod logs;
 mod metrics;
 
-pub use logs::{Logs, start_logs};
+pub use logs::{FilterError, Logs, start_logs};
 pub use metrics::{Exposition, METRICS, Metric, start_metrics};

@@ -6,7 +6,6 @@
 mod connection;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,14 +40,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens. Fails with the kind `AddrInUse` where the port is taken.
-    pub async fn bind(config: Config, address: SocketAddr, router: Router) -> io::Result<Self> {
-        Ok(Self { config, listener: TcpListener::bind(address).await?, router })
-    }
-
-    /// Where it listens.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// A server behind this listener.
+    pub fn new(config: Config, listener: TcpListener, router: Router) -> Self {
+        Self { config, listener, router }
     }
 
     /// Accepts until the shutdown, then lets connections finish what is under way, for a bounded time.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -37,10 +37,10 @@ async fn start(connections_max: usize, head_max: Duration, drain_max: Duration) 
         .route("/panic", get(|| async { panic!("planted") as &'static str }))
         .route("/wait", get(wait));
     let config = Config { connections_max, head_max, drain_max };
-    let server = Server::bind(config, (Ipv4Addr::LOCALHOST, 0).into(), router).await.unwrap();
-    let address = server.address().unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let served = tokio::spawn(server.run(shutdown.clone()));
+    let served = tokio::spawn(Server::new(config, listener, router).run(shutdown.clone()));
     World { address, shutdown, served, release, asked }
 }
 

@@ -1,0 +1,69 @@
+//! What `walclock dev` prints once it is ready: where it is, and three things to try that work when they are pasted.
+
+use std::path::Path;
+
+/// What the text is about.
+pub(super) struct Banner<'a> {
+    pub(super) url: &'a str,
+    pub(super) database_url: &'a str,
+    /// How to call psql, where it is installed.
+    pub(super) psql: Option<&'a Path>,
+    pub(super) folder: &'a Path,
+}
+
+impl Banner<'_> {
+    /// The whole text.
+    pub(super) fn text(&self) -> String {
+        let Self { url, database_url, psql, folder } = self;
+        let folder = folder.display();
+        let psql_line = format!("{} {database_url}", psql.map_or("psql".into(), Path::to_string_lossy));
+        let hint = if psql.is_some() { "" } else { "   (psql is not installed here)" };
+        format!(
+            r#"
+walclock is ready.
+
+  HTTP        {url}
+  PostgreSQL  {psql_line}{hint}
+  Folder      {folder}
+
+Try, in another terminal:
+
+  1. A timer by SQL: it fires five seconds later, to this server's own /dev/echo.
+
+     {psql_line} -c "insert into walclock.timers (namespace, id, execute_at, callback_url, payload) values ('default', 'sql-' || gen_random_uuid(), now() + interval '5 seconds', '{url}/dev/echo', '{{\"hello\": \"sql\"}}')"
+
+  2. A timer by HTTP. What has arrived so far: curl -s {url}/dev/echo
+
+     curl -s {url}/api/v1/timers/create -H 'content-type: application/json' -d '{{"namespace": "default", "id": "http", "executeAt": "'$(date -u -d '+5 seconds' +%FT%TZ)'", "callbackUrl": "{url}/dev/echo", "payload": {{"hello": "http"}}}}'
+
+  3. The change feed of a table: follow it, and insert a row from yet another terminal.
+
+     curl -s '{url}/changes?scope=demo&block=60&pretty'
+
+     {psql_line} -c "insert into notes (_change_selector, body) values ('demo', 'hello')"
+
+Ctrl-C stops everything; the next start on the same folder finds it again.
+"#
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_to_paste_carry_the_addresses() {
+        let text = Banner {
+            url: "http://127.0.0.1:8080",
+            database_url: "postgres://p@h/d",
+            psql: None,
+            folder: Path::new("/x"),
+        }
+        .text();
+        assert!(text.contains("psql postgres://p@h/d -c \"insert into walclock.timers"), "{text}");
+        assert!(text.contains(r#"'{\"hello\": \"sql\"}'"#), "{text}");
+        assert!(text.contains("curl -s http://127.0.0.1:8080/api/v1/timers/create"), "{text}");
+        assert!(text.contains("psql is not installed"), "{text}");
+    }
+}

@@ -1,0 +1,39 @@
+//! Puts the faces together: which calls are answered on which port, and behind which path.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+
+use crate::domain::limits;
+use crate::http::manage;
+use crate::service::health::Health;
+
+/// The routers of the two ports. There is none for the second where everything is on the first.
+pub(super) struct Faces {
+    pub(super) main: Router,
+    pub(super) management: Option<Router>,
+}
+
+impl Faces {
+    /// `calls` are all but the management calls.
+    pub(super) fn new(
+        calls: Router,
+        management: Router,
+        prefix: &str,
+        management_has_a_port: bool,
+        health: &Health,
+    ) -> Self {
+        let calls = match prefix {
+            "" => calls,
+            prefix => Router::new().nest(prefix, calls),
+        };
+        let guarded = |router: Router| {
+            let refuse = from_fn_with_state(health.clone(), manage::refuse_when_down);
+            router.layer(DefaultBodyLimit::max(limits::REQUEST_BYTES_MAX)).layer(refuse)
+        };
+        match management_has_a_port {
+            true => Self { main: guarded(calls), management: Some(guarded(management)) },
+            false => Self { main: guarded(management.merge(calls)), management: None },
+        }
+    }
+}

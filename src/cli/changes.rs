@@ -1,0 +1,162 @@
+//! `walclock changes`: reads the feed of a server, page by page, and prints each change.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::{client, output};
+use crate::config;
+use crate::domain::limits;
+
+/// How long one call of `--follow` waits for a change.
+const BLOCK: Duration = Duration::from_secs(30);
+/// The pause before a server that did not answer is asked again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// A scope that nothing belongs to: asking for it tells the newest sequence and nothing else.
+const NO_SCOPE: &str = "walclock.no-such-scope";
+
+/// The flags of this command.
+#[derive(clap::Args)]
+pub(super) struct Flags {
+    /// The scope to read; several are OR'ed. Without one, the rows that have no scope.
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
+    /// Only changes behind this sequence; `now` skips what is there. [default: the oldest that is kept]
+    #[arg(long, value_name = "SEQUENCE")]
+    since: Option<String>,
+    /// Go on waiting for changes, until interrupted.
+    #[arg(long)]
+    follow: bool,
+    /// Print each change as a line of JSON.
+    #[arg(long)]
+    json: bool,
+    /// The server to ask (or WALCLOCK_URL) [default: http://127.0.0.1:8080].
+    #[arg(long, value_name = "URL")]
+    url: Option<Url>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page {
+    last_sequence: String,
+    changes: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    code: String,
+    description: String,
+}
+
+/// Reads and prints.
+pub(super) async fn run(flags: Flags) -> anyhow::Result<()> {
+    let base = client::base(flags.url.clone(), config::server_url())?;
+    let client = client::Client::new();
+    let mut since = flags.since.clone();
+    if since.as_deref() == Some("now") {
+        let newest = ask(&client, &page_url(&base, &[NO_SCOPE.to_owned()], None, Duration::ZERO)).await?;
+        since = Some(newest.last_sequence);
+    }
+    loop {
+        let block = if flags.follow { BLOCK } else { Duration::ZERO };
+        let page = match ask(&client, &page_url(&base, &flags.scope, since.as_deref(), block)).await {
+            Ok(page) => page,
+            Err(error) if flags.follow && error.is::<client::Unreachable>() => {
+                tracing::warn!("{error:#}");
+                tokio::time::sleep(RETRY_PAUSE).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        for change in &page.changes {
+            output::line(&if flags.json { change.get().to_owned() } else { human(change)? })?;
+        }
+        let over = page.changes.len() < limits::CHANGES_LIMIT_DEFAULT;
+        since = Some(page.last_sequence);
+        if over && !flags.follow {
+            return Ok(());
+        }
+    }
+}
+
+fn page_url(base: &Url, scopes: &[String], since: Option<&str>, block: Duration) -> Url {
+    let mut url = client::join(base, "changes");
+    let mut query = url.query_pairs_mut();
+    for scope in scopes {
+        query.append_pair("scope", scope);
+    }
+    if let Some(since) = since {
+        query.append_pair("since", since);
+    }
+    query.append_pair("limit", &limits::CHANGES_LIMIT_DEFAULT.to_string());
+    if !block.is_zero() {
+        query.append_pair("block", &block.as_secs().to_string());
+    }
+    drop(query);
+    url
+}
+
+async fn ask(client: &client::Client, url: &Url) -> anyhow::Result<Page> {
+    let (status, body) = client.get(url).await?;
+    if status == 200 {
+        return serde_json::from_slice(&body).with_context(|| format!("reading the answer of {url}"));
+    }
+    if status == 503 {
+        let said = String::from_utf8_lossy(&body).into_owned();
+        return Err(client::Unreachable { url: url.to_string(), source: said.into() }.into());
+    }
+    match serde_json::from_slice::<Refusal>(&body) {
+        Ok(refusal) => bail!("{url} answered {status} {}: {}", refusal.code, refusal.description),
+        Err(_) => bail!("{url} answered {status}"),
+    }
+}
+
+/// A change as a line for people: its sequence, what happened, where, and the row.
+fn human(change: &RawValue) -> anyhow::Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Change {
+        operation: u8,
+        table: String,
+        sequence: String,
+        new_row: Option<serde_json::Map<String, serde_json::Value>>,
+        old_row: Option<serde_json::Map<String, serde_json::Value>>,
+    }
+    let change: Change = serde_json::from_str(change.get()).context("reading a change")?;
+    let operation = match change.operation {
+        1 => "insert",
+        2 => "update",
+        3 => "delete",
+        4 => "truncate",
+        _ => "unknown",
+    };
+    let row = change.new_row.or(change.old_row).unwrap_or_default();
+    let columns = row.iter().map(|(name, column)| format!("{name}={}", column["value"]));
+    let columns = columns.collect::<Vec<_>>().join(" ");
+    Ok(format!("{} {operation} {} {columns}", change.sequence, change.table).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_a_line() {
+        let change = r#"{"operation":2,"table":"public.notes","sequence":"0.a.1",
+            "newRow":{"id":{"value":"1","type":23},"body":{"value":null,"type":25}},"oldRow":{}}"#;
+        let change = RawValue::from_string(change.to_owned()).unwrap();
+        assert_eq!(human(&change).unwrap(), r#"0.a.1 update public.notes body=null id="1""#);
+    }
+
+    #[test]
+    fn the_call_says_what_the_flags_say() {
+        let base = "http://h:1/prefix".parse().unwrap();
+        let scopes = ["a".to_owned(), "b/c".to_owned()];
+        let url = page_url(&base, &scopes, Some("0.1.2"), Duration::from_secs(30));
+        let expected = "http://h:1/prefix/changes?scope=a&scope=b%2Fc&since=0.1.2&limit=100&block=30";
+        assert_eq!(url.as_str(), expected);
+    }
+}

@@ -1,0 +1,23 @@
+//! What a command prints on its standard output.
+
+use std::io::{self, Write};
+
+/// Nobody reads the output any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the output was closed")]
+pub(super) struct Closed;
+
+/// Prints bytes as they are.
+pub(super) fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Closed.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Prints a line.
+pub(super) fn line(text: &str) -> anyhow::Result<()> {
+    write(format!("{text}\n").as_bytes())
+}
