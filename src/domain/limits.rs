@@ -51,4 +51,4 @@ pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// How long the body of a request may take to arrive: a slow sender must not hold a connection for ever.
 pub const REQUEST_BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Timers of one page of a list.
-pub const LIST_LIMIT_MAX: usize = 1000;
+pub const LIST_LIMIT_MAX: u32 = 1000;

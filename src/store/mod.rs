@@ -7,7 +7,9 @@ pub mod dev;
 mod error;
 pub mod migrate;
 mod pool;
+mod rows;
 pub mod time;
+pub mod timers;
 
 use std::time::Duration;
 
