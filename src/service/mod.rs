@@ -1,3 +1,40 @@
-//! What the server can do, without HTTP and without SQL.
+//! What the server can do, without HTTP and without SQL. Every face calls these, and has one match over [`Error`].
 
 pub mod health;
+pub mod timers;
+
+use crate::domain::invalid::Invalid;
+use crate::domain::run::State;
+use crate::domain::timer::TimerKey;
+use crate::store;
+
+/// Why the server did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A check of the database that this server does not know forbids it.
+    #[error("the database's check {constraint} forbids it")]
+    Refused {
+        /// The name of the check constraint.
+        constraint: String,
+    },
+    /// Only a pending timer can be changed.
+    #[error("timer {key} is not pending, it is {}", state.as_str())]
+    NotPending {
+        /// The timer.
+        key: TimerKey,
+        /// How its run stands.
+        state: State,
+    },
+    /// There is no such timer, and no run of one.
+    #[error("there is no timer {key}")]
+    NotFound {
+        /// The timer.
+        key: TimerKey,
+    },
+    /// The database did not answer. What was asked for may or may not have happened.
+    #[error("the database is unavailable")]
+    Unavailable(#[from] store::Error),
+}
