@@ -1,1 +1,4 @@
 //! What the faces share.
+
+pub mod body;
+pub mod fields;
