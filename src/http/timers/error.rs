@@ -1,0 +1,133 @@
+//! The errors of this face: `{error, message, details?, timestamp}`.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tracing::error;
+
+use super::wire;
+use crate::clock::wall;
+use crate::domain::invalid::head;
+use crate::http::common::{body, fields};
+use crate::service;
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(super) struct Failure {
+    status: StatusCode,
+    /// The word that a client's code looks at.
+    code: &'static str,
+    message: String,
+    details: Option<Details>,
+}
+
+/// What the error is about.
+#[derive(Debug, Default, Serialize)]
+struct Details {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    /// How the timer stands that is not pending.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
+}
+
+impl Failure {
+    /// The answer to an error of the service; `id` is the operation's word for a timer's id.
+    pub(super) fn of(error: service::Error, id: &'static str) -> Self {
+        match error {
+            service::Error::Invalid(invalid) => {
+                let field = wire::field_name(invalid.field, id);
+                let details = Details { field: Some(field.to_owned()), value: Some(invalid.value), status: None };
+                Self::invalid(format!("{field} must be {}", invalid.allowed), Some(details))
+            }
+            service::Error::Refused { .. } => Self::invalid(error.to_string(), None),
+            service::Error::NotPending { key, state } => Self {
+                status: StatusCode::BAD_REQUEST,
+                code: "TIMER_NOT_PENDING",
+                message: format!("Timer with ID '{}' is not pending, it is {}", key.id, state.as_str()),
+                details: Some(Details { status: Some(state.as_str()), ..Details::default() }),
+            },
+            service::Error::NotFound { key } => Self {
+                status: StatusCode::NOT_FOUND,
+                code: "TIMER_NOT_FOUND",
+                message: format!("Timer with ID '{}' not found", key.id),
+                details: None,
+            },
+            service::Error::Unavailable(cause) => {
+                error!(error = causes(&cause), "a timer request failed: the database is unavailable");
+                Self {
+                    status: StatusCode::INTERNAL_SERVER_ERROR,
+                    code: "INTERNAL_ERROR",
+                    message: "the store is unavailable, try again".to_owned(),
+                    details: None,
+                }
+            }
+        }
+    }
+
+    /// The answer to a method that the operation does not have.
+    pub(super) fn method_not_allowed() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            code: "METHOD_NOT_ALLOWED",
+            message: "the method must be POST".to_owned(),
+            details: None,
+        }
+    }
+
+    /// The answer to a path that is no operation.
+    pub(super) fn unknown_path(path: &str) -> Self {
+        Self {
+            status: StatusCode::NOT_FOUND,
+            code: "NOT_FOUND",
+            message: format!("there is no operation {}", head(path)),
+            details: None,
+        }
+    }
+
+    /// Every fault of a request is a 400, whatever status HTTP has for it besides: the specification knows no other.
+    fn invalid(message: String, details: Option<Details>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code: "INVALID_INPUT", message, details }
+    }
+}
+
+impl From<body::Error> for Failure {
+    fn from(error: body::Error) -> Self {
+        Self::invalid(error.to_string(), None)
+    }
+}
+
+impl From<fields::Error> for Failure {
+    fn from(error: fields::Error) -> Self {
+        let details = error.field().map(|(field, value)| Details {
+            field: Some(field.to_owned()),
+            value: value.map(str::to_owned),
+            status: None,
+        });
+        Self::invalid(error.to_string(), details)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body {
+            error: &'static str,
+            message: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            details: Option<Details>,
+            timestamp: String,
+        }
+        let Self { status, code, message, details } = self;
+        (status, Json(Body { error: code, message, details, timestamp: wall().to_string() })).into_response()
+    }
+}
+
+/// An error and what it comes from, in one line.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
