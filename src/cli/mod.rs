@@ -7,6 +7,7 @@ mod dev;
 mod exit;
 mod output;
 mod serve;
+pub mod timers;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -64,6 +65,10 @@ enum Command {
     #[command(after_help = "Examples:\n  walclock changes --scope tenant:7\n  \
         walclock changes --scope tenant:7 --since now --follow --json")]
     Changes(changes::Flags),
+    /// Create, show, list and delete timers.
+    #[command(after_help = "Examples:\n  walclock timers create --id tea --in 3m --url https://example.com/hook\n  \
+        walclock timers get --id tea\n  walclock timers list --status failed --json")]
+    Timers(timers::Flags),
     /// Print the completions of a shell.
     #[command(after_help = "Examples:\n  walclock completions bash > /etc/bash_completion.d/walclock")]
     Completions {
@@ -96,6 +101,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
             Command::Migrate { database, dry_run } => database::migrate(database, dry_run).await,
             Command::Doctor(database) => database::doctor(database).await,
             Command::Changes(flags) => changes::run(flags).await,
+            Command::Timers(flags) => timers::main(flags).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "walclock", &mut script);

@@ -92,7 +92,8 @@ impl FromArgMatches for DatabaseFlags {
 
 impl Args for DatabaseFlags {
     fn augment_args(command: Command) -> Command {
-        augment(command, is_for_database)
+        // Also behind the name of a subcommand, where there are any.
+        augment(command, is_for_database).mut_args(|arg| arg.global(true))
     }
 
     fn augment_args_for_update(command: Command) -> Command {

@@ -1,0 +1,333 @@
+//! `walclock timers`: create, show, list and delete timers, straight in the database. Prints tables for people, or with
+//! `--json` what the API would answer, a line each.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::value::RawValue;
+
+use super::output;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{DatabaseFlags, Settings};
+use crate::domain::callback::Callback;
+use crate::domain::invalid::{Field, Invalid};
+use crate::domain::retry::RetryPolicy;
+use crate::domain::run::State;
+use crate::domain::timer::{Definition, Status, TimerKey};
+use crate::domain::{duration, moment};
+use crate::service::Error;
+use crate::service::timers::{Config, ListRequest, Timers};
+use crate::store::{self, Store};
+use crate::{http, pg};
+
+/// The flags of `walclock timers`.
+#[derive(Args)]
+pub struct Flags {
+    #[command(flatten)]
+    database: DatabaseFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What to do with timers.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Store a timer; one of the same id is overwritten.
+    #[command(after_help = "Example:\n  walclock timers create --id tea --in 3m --url https://example.com/hook")]
+    Create(Create),
+    /// Show a timer, or what became of it.
+    Get(Select),
+    /// List the timers of a namespace and what became of them, by id.
+    List(List),
+    /// Cancel a pending timer.
+    Delete(Select),
+}
+
+/// The flags of `create`.
+#[derive(Args, Clone, Debug)]
+pub struct Create {
+    #[command(flatten)]
+    select: Select,
+    /// How long from now it fires: 300ms, 10s, 1h30m.
+    #[arg(long = "in", value_name = "SPAN", value_parser = duration::parse, required_unless_present = "at")]
+    wait: Option<Duration>,
+    /// When it fires: RFC 3339 with an offset.
+    #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "wait")]
+    at: Option<Timestamp>,
+    /// Whom it calls: an absolute http or https URL.
+    #[arg(long)]
+    url: String,
+    /// What it carries: a JSON object.
+    #[arg(long, value_name = "JSON")]
+    payload: Option<String>,
+    /// How often it is tried at most.
+    #[arg(long, value_name = "N")]
+    max_attempts: Option<u32>,
+    /// How long one attempt may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    timeout: u16,
+}
+
+/// Which timer.
+#[derive(Args, Clone, Debug)]
+pub struct Select {
+    /// Its namespace.
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Its id.
+    #[arg(long)]
+    id: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The flags of `list`.
+#[derive(Args, Clone, Debug)]
+pub struct List {
+    /// Of this namespace.
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Only ids behind this one: the next page.
+    #[arg(long, value_name = "ID", default_value = "")]
+    after: String,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Only those that are so.
+    #[arg(long)]
+    status: Option<Wanted>,
+    /// Print JSON, a timer a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A state to look for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Wanted {
+    /// Not yet claimed.
+    Pending,
+    /// Its callback is under way.
+    Running,
+    /// The receiver took it.
+    Succeeded,
+    /// Refused, or given up.
+    Failed,
+}
+
+/// Does it in the database that the settings name, and prints to the standard output.
+pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
+    let settings = Settings::load(flags.database.layer, flags.database.config.as_deref())?;
+    let database = pg::Settings::parse(settings.database_url()?.reveal())?;
+    let config = Config { auto_create: settings.auto_create_namespaces, callback_allow: settings.callback_allow };
+    let clock = Clock::system();
+    let timers = Timers::new(config, Store::new(store::Config::new(database))?, clock.clone());
+    let mut out = Vec::new();
+    run(flags.command, &timers, clock.now(), &mut out).await?;
+    output::write(&out)
+}
+
+/// Does it at the moment `now` and prints to `out`. Fails with one line that says why.
+pub async fn run(command: Command, timers: &Timers, now: Timestamp, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        Command::Create(flags) => create(flags, timers, now, out).await,
+        Command::Get(flags) => get(flags, timers, out).await,
+        Command::List(flags) => list(flags, timers, out).await,
+        Command::Delete(flags) => delete(flags, timers, out).await,
+    }
+}
+
+async fn create(flags: Create, timers: &Timers, now: Timestamp, out: &mut impl Write) -> anyhow::Result<()> {
+    let json = flags.select.json;
+    let timer = timers.create(definition(flags, now)?).await.map_err(by_flag)?;
+    match json {
+        true => writeln!(out, "{}", http::timers::json(&timer)),
+        false => {
+            let Definition { key, execute_at, .. } = &timer.definition;
+            writeln!(out, "created {key}, due {execute_at}")
+        }
+    }
+    .context("printing")
+}
+
+fn definition(flags: Create, now: Timestamp) -> anyhow::Result<Definition> {
+    let payload = flags.payload.map(RawValue::from_string).transpose();
+    Ok(Definition {
+        key: key(&flags.select),
+        execute_at: flags.at.unwrap_or_else(|| now.after(flags.wait.unwrap_or_default())),
+        callback: Callback {
+            url: flags.url,
+            method: "POST".to_owned(),
+            headers: BTreeMap::new(),
+            timeout: Duration::from_secs(u64::from(flags.timeout)),
+        },
+        payload: payload.map_err(|error| anyhow!("--payload must be a JSON object: {error}"))?,
+        retry: RetryPolicy { attempts_max: flags.max_attempts, ..RetryPolicy::default() },
+    })
+}
+
+async fn get(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
+    let status = timers.get(&key(&flags)).await.map_err(by_flag)?;
+    match flags.json {
+        true => writeln!(out, "{}", http::timers::status_json(&status)),
+        false => show(&status, out),
+    }
+    .context("printing")
+}
+
+async fn delete(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
+    let key = key(&flags);
+    timers.delete(&key).await.map_err(by_flag)?;
+    match flags.json {
+        true => Ok(()),
+        false => writeln!(out, "deleted {key}").context("printing"),
+    }
+}
+
+async fn list(flags: List, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
+    let state = flags.status.map(|wanted| match wanted {
+        Wanted::Pending => State::Pending,
+        Wanted::Running => State::Running,
+        Wanted::Succeeded => State::Succeeded,
+        Wanted::Failed => State::Failed,
+    });
+    let request = ListRequest { namespace: flags.namespace, after: flags.after, limit: flags.limit, state };
+    let listed = timers.list(request).await.map_err(by_flag)?;
+    match flags.json {
+        true => listed.iter().try_for_each(|status| writeln!(out, "{}", http::timers::status_json(status))),
+        false => table(&listed, usize::try_from(flags.limit).is_ok_and(|limit| listed.len() == limit), out),
+    }
+    .context("printing")
+}
+
+fn key(select: &Select) -> TimerKey {
+    TimerKey::new(&select.namespace, &select.id)
+}
+
+/// One timer, a line for each thing there is to say.
+fn show(status: &Status, out: &mut impl Write) -> io::Result<()> {
+    let timer = &status.timer;
+    let Definition { key, execute_at, callback, payload, .. } = &timer.definition;
+    let lines = [
+        ("timer", Some(key.to_string())),
+        ("status", Some(status.state.as_str().to_owned())),
+        ("execute at", Some(execute_at.to_string())),
+        ("next attempt", (status.state == State::Pending).then(|| timer.due_at().to_string())),
+        ("executed at", status.executed_at.map(|at| at.to_string())),
+        ("attempts", Some(timer.attempts.to_string())),
+        ("last error", timer.last_error.as_deref().map(printable)),
+        ("url", Some(printable(&callback.url))),
+        ("payload", payload.as_deref().map(|payload| printable(payload.get()))),
+    ];
+    let mut said = lines.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    said.try_for_each(|(name, value)| writeln!(out, "{name:<14}{value}"))
+}
+
+/// Many timers, a line each; `full` says that there may be more of them.
+fn table(listed: &[Status], full: bool, out: &mut impl Write) -> io::Result<()> {
+    let id = |status: &Status| printable(&status.timer.definition.key.id);
+    let width = listed.iter().map(|status| id(status).chars().count()).max().unwrap_or(0).max(2);
+    writeln!(out, "{:<width$}  {:<9}  {:<27}  {:>8}  URL", "ID", "STATUS", "DUE", "ATTEMPTS")?;
+    for status in listed {
+        let timer = &status.timer;
+        let (state, due_at) = (status.state.as_str(), timer.due_at().to_string());
+        let url = printable(&timer.definition.callback.url);
+        writeln!(out, "{:<width$}  {state:<9}  {due_at:<27}  {:>8}  {url}", id(status), timer.attempts)?;
+    }
+    match listed.last().filter(|_| full) {
+        Some(last) => writeln!(out, "there may be more: --after '{}'", id(last)),
+        None => Ok(()),
+    }
+}
+
+/// What plain SQL or a receiver has written must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// The error as this command says it: by its flags.
+fn by_flag(error: Error) -> anyhow::Error {
+    match error {
+        Error::Invalid(Invalid { field, value, allowed }) => {
+            let flag = match field {
+                Field::Namespace => "--namespace",
+                Field::Id => "--id",
+                Field::ExecuteAt => "--in or --at",
+                Field::CallbackUrl => "--url",
+                Field::CallbackTimeout => "--timeout",
+                Field::Payload => "--payload",
+                Field::RetryAttemptsMax => "--max-attempts",
+                Field::CallbackMethod
+                | Field::CallbackHeaders
+                | Field::RetryDuration
+                | Field::RetryIntervalFirst
+                | Field::RetryMultiplier
+                | Field::RetryIntervalMax => unreachable!("the command sets no {field:?}, and the defaults are good"),
+            };
+            anyhow!("{flag} must be {allowed}, not {value:?}")
+        }
+        Error::NotPending { .. } | Error::NotFound { .. } | Error::Refused { .. } | Error::Unavailable(_) => {
+            anyhow!(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(format!("timers {line}").split(' ')).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn a_line_is_a_definition() {
+        let now = Timestamp::from_micros(1_000_000);
+        let Command::Create(flags) =
+            parse("create --id a --in 1m30s --url http://x/ --payload {\"a\":1} --max-attempts 3")
+                .map_err(|error| error.to_string())
+                .expect("it is good")
+        else {
+            panic!("it is a create");
+        };
+        let definition = definition(flags, now).expect("it is good");
+        assert_eq!(definition.key, TimerKey::new("default", "a"));
+        assert_eq!(definition.execute_at, Timestamp::from_micros(91_000_000));
+        assert_eq!(definition.payload.map(|payload| payload.get().to_owned()).as_deref(), Some("{\"a\":1}"));
+        assert_eq!(definition.retry.attempts_max, Some(3));
+        assert_eq!(definition.callback.timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_is_refused() {
+        for line in [
+            "create --id a --url http://x/",
+            "create --id a --in 1s --at 2030-01-01T00:00:00Z --url http://x/",
+            "create --id a --in soon --url http://x/",
+            "create --id a --at tomorrow --url http://x/",
+            "create --in 1s --url http://x/",
+            "create --id a --in 1s",
+            "get",
+            "list --limit 0",
+            "list --limit 1001",
+            "list --status over",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_does_not_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jü\n"), "a\\u{1b}[2Jü\\n");
+    }
+}
