@@ -12,6 +12,8 @@ mod scopes;
 mod txid;
 
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
