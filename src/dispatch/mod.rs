@@ -5,4 +5,5 @@
 
 pub mod engine;
 pub mod ports;
+pub mod runner;
 pub mod shards;

@@ -193,6 +193,7 @@ pub struct Engine {
     ready: BTreeMap<(Timestamp, u64), Box<Run>>,
     ready_count: u64,
     /// Due runs of shards that are unsure at the moment.
+    #[expect(clippy::vec_box, reason = "they go back to `ready` as they are")]
     parked_runs: Vec<Box<Run>>,
     /// Every run that is claimed and not finished.
     records: HashMap<RunKey, Record>,

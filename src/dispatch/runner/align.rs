@@ -1,0 +1,58 @@
+//! Keeps the clock aligned with PostgreSQL's, and never ahead of it: what the database said counts as of the moment at
+//! which its answer was here, so the clock is behind by the answer's way, and a timer never fires early.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::calls::bounded;
+use crate::clock::{Clock, Timestamp, wall};
+use crate::dispatch::ports::{Store, Unavailable};
+
+/// Questions of one round; the answer that was on its way for the shortest time counts.
+const SAMPLES: usize = 3;
+/// How long one question may take; a slower answer would say little.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause after a round that failed.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Aligns the clock for the first time; tries until it succeeds.
+pub(super) async fn first(store: &impl Store, clock: &Clock) {
+    let mut warned = false;
+    while let Err(error) = align(store, clock).await {
+        if !warned {
+            warn!(%error, "nothing is fired before the database has told its time");
+            warned = true;
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Aligns the clock again and again.
+pub(super) async fn keep(store: Arc<impl Store>, clock: Clock, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        if let Err(error) = align(&*store, &clock).await {
+            warn!(%error, "the clock goes on by itself");
+        }
+    }
+}
+
+async fn align(store: &impl Store, clock: &Clock) -> Result<(), Unavailable> {
+    let mut samples = Vec::with_capacity(SAMPLES);
+    for _ in 0..SAMPLES {
+        samples.push((bounded("reading the database's time", TIMEOUT, store.now()).await?, Instant::now()));
+    }
+    // Each sample is a lower bound of what the database reads now; the highest one is the best.
+    let best = samples.into_iter().map(|(at, since)| at.after(since.elapsed())).max().unwrap_or(Timestamp::MIN);
+    let ahead = clock.align(best);
+    metrics::gauge!("walclock_clock_step_seconds").set(seconds(ahead));
+    metrics::gauge!("walclock_clock_offset_seconds").set(seconds(wall().micros().saturating_sub(best.micros())));
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a metric, exact up to 285 years")]
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}

@@ -1,0 +1,150 @@
+//! The calls: each runs in a task of its own and sends its answer back. None may go missing, for the machines wait for
+//! it; so each call is bounded in time, and one that panics has failed.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::mpsc;
+
+use super::Config;
+use super::work::Answer;
+use crate::clock::{Clock, Timestamp};
+use crate::dispatch::engine::Event;
+use crate::dispatch::ports::{ClaimRequest, Delivery, LeaseRequest, LoadRequest, Store, Unavailable};
+use crate::dispatch::shards;
+use crate::domain::callback::Verdict;
+use crate::domain::lease::{Epoch, Lease, Owner};
+use crate::domain::run::{Attempt, Run, Settlement};
+use crate::domain::timer::TimerKey;
+
+/// The ports, and where their answers go.
+pub(super) struct Calls<S, D> {
+    store: Arc<S>,
+    delivery: Arc<D>,
+    clock: Clock,
+    answers: mpsc::Sender<Answer>,
+    owner: Owner,
+    timeout: Duration,
+    lease_timeout: Duration,
+}
+
+impl<S: Store, D: Delivery> Calls<S, D> {
+    pub(super) fn new(
+        config: &Config,
+        store: Arc<S>,
+        delivery: Arc<D>,
+        clock: Clock,
+        answers: mpsc::Sender<Answer>,
+    ) -> Self {
+        let timeout = config.store_timeout;
+        // Two more questions fit into what is left of a lease.
+        let lease_timeout = (config.lease_ttl / 5).min(timeout);
+        Self { store, delivery, clock, answers, owner: config.owner.clone(), timeout, lease_timeout }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(super) fn lease(&self, request: LeaseRequest) {
+        let (store, timeout) = (self.store.clone(), self.lease_timeout);
+        self.spawn(async move {
+            let answer = bounded("leasing shards", timeout, store.lease(request)).await;
+            Answer::Shards(shards::Event::Answered(answer))
+        });
+    }
+
+    pub(super) fn load(&self, request: LoadRequest) {
+        let (store, timeout) = (self.store.clone(), self.timeout);
+        self.spawn(async move {
+            let page = bounded("loading timers", timeout, store.load(request)).await;
+            Answer::Engine(Event::Loaded(page))
+        });
+    }
+
+    pub(super) fn claim(&self, id: u64, timers: Vec<(TimerKey, Epoch)>, until: Timestamp) {
+        let (store, timeout) = (self.store.clone(), self.timeout);
+        let request = ClaimRequest { owner: self.owner.clone(), timers, until };
+        self.spawn(async move {
+            let answer = bounded("claiming timers", timeout, store.claim(request)).await;
+            Answer::Engine(Event::Claimed { id, answer })
+        });
+    }
+
+    pub(super) fn adopt(&self, leases: Vec<Lease>, limit: usize) {
+        let (store, owner, timeout) = (self.store.clone(), self.owner.clone(), self.timeout);
+        self.spawn(async move {
+            let runs = bounded("adopting runs", timeout, store.adopt(&owner, &leases, limit)).await;
+            Answer::Engine(Event::Adopted(runs))
+        });
+    }
+
+    pub(super) fn settle(&self, settlements: Vec<Settlement>) {
+        let (store, owner, timeout) = (self.store.clone(), self.owner.clone(), self.timeout);
+        self.spawn(async move {
+            let written = bounded("settling runs", timeout, store.settle(&owner, &settlements)).await;
+            Answer::Engine(Event::Settled { settlements, written })
+        });
+    }
+
+    pub(super) fn deliver(&self, run: Box<Run>) {
+        let (delivery, clock) = (self.delivery.clone(), self.clock.clone());
+        self.spawn(async move {
+            let sent_at = clock.now();
+            let attempt = AssertUnwindSafe(delivery.attempt(&run)).catch_unwind().await;
+            let attempt = attempt.unwrap_or_else(|_| panicked(sent_at, clock.now()));
+            Answer::Engine(Event::Attempted { run, attempt })
+        });
+    }
+
+    fn spawn(&self, call: impl Future<Output = Answer> + Send + 'static) {
+        let answers = self.answers.clone();
+        tokio::spawn(async move {
+            // Nobody waits for it any more once the dispatcher has stopped.
+            let _ = answers.send(call.await).await;
+        });
+    }
+}
+
+/// What is known of an attempt that panicked: it failed, and is tried again.
+fn panicked(sent_at: Timestamp, answered_at: Timestamp) -> Attempt {
+    tracing::error!("a callback panicked: this is a bug");
+    let verdict = Verdict::Retry { not_before: None, error: "internal error".to_owned() };
+    Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict }
+}
+
+/// Waits for the call at most `timeout`. Logs a failure, because the machines only react to it.
+pub(super) async fn bounded<T>(
+    doing: &'static str,
+    timeout: Duration,
+    call: impl Future<Output = Result<T, Unavailable>>,
+) -> Result<T, Unavailable> {
+    let call = AssertUnwindSafe(tokio::time::timeout(timeout, call)).catch_unwind();
+    let answer = match call.await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(elapsed)) => Err(Unavailable { doing, source: Box::new(elapsed) }),
+        Err(_) => Err(Unavailable { doing, source: "the call panicked: this is a bug".into() }),
+    };
+    if let Err(error) = &answer {
+        let cause = cause(error);
+        tracing::warn!(%cause, "{error} failed");
+        metrics::counter!("walclock_store_failures_total", "doing" => doing).increment(1);
+    }
+    answer
+}
+
+/// The innermost reason, which is the one that tells most.
+fn cause(error: &Unavailable) -> String {
+    let mut innermost: &dyn std::error::Error = &*error.source;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

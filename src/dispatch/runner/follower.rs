@@ -1,0 +1,126 @@
+//! Follows the change feed for the shards held, and hands its news to the engine. The feed only makes things fast: when
+//! it is away, loads and the sweep carry on alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::work::Answer;
+use crate::dispatch::engine::Event;
+use crate::dispatch::ports::{Feed, FeedError};
+use crate::domain::sequence::Sequence;
+use crate::domain::shard::Shard;
+
+/// The first pause after the feed did not answer; it doubles.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What follows the feed.
+pub(super) struct Follower<F> {
+    pub(super) feed: Arc<F>,
+    /// The shards to follow. Changed before their timers are loaded.
+    pub(super) shards: watch::Receiver<Vec<Shard>>,
+    pub(super) answers: mpsc::Sender<Answer>,
+    /// How long one question waits for news.
+    pub(super) wait: Duration,
+    /// Set once there is a position to follow from.
+    pub(super) positioned: watch::Sender<bool>,
+}
+
+/// Why following ended.
+enum End {
+    /// The feed goes on elsewhere: begin anew.
+    Gap,
+    /// Nobody listens any more.
+    Closed,
+}
+
+impl<F: Feed> Follower<F> {
+    /// Follows until nobody listens any more.
+    pub(super) async fn run(mut self) {
+        loop {
+            let since = self.position().await;
+            // Only now is it certain from where on news will come: what lies before is to be loaded.
+            let told = self.answers.send(Answer::Engine(Event::Gap)).await;
+            self.positioned.send_replace(true);
+            if told.is_err() || matches!(self.follow(since).await, End::Closed) {
+                return;
+            }
+            warn!("the change feed has a gap: the near future is loaded anew");
+            metrics::counter!("walclock_feed_gaps_total").increment(1);
+        }
+    }
+
+    async fn position(&self) -> Sequence {
+        let mut pause = Pause::default();
+        loop {
+            match self.feed.position().await {
+                Ok(position) => return position,
+                Err(error) => pause.after(&error).await,
+            }
+        }
+    }
+
+    async fn follow(&mut self, mut since: Sequence) -> End {
+        let mut pause = Pause::default();
+        loop {
+            let shards = self.shards.borrow_and_update().clone();
+            if shards.is_empty() {
+                if self.shards.changed().await.is_err() {
+                    return End::Closed;
+                }
+                continue;
+            }
+            let news = tokio::select! {
+                changed = self.shards.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return End::Closed,
+                },
+                news = self.feed.follow(&shards, since, self.wait) => news,
+            };
+            match news {
+                Ok(news) => {
+                    pause.over();
+                    // News of shards taken over meanwhile are not in it: for them the old position is the right one.
+                    if !self.shards.has_changed().unwrap_or(true) {
+                        since = news.last;
+                    }
+                    if !news.entries.is_empty()
+                        && self.answers.send(Answer::Engine(Event::Noted(news.entries))).await.is_err()
+                    {
+                        return End::Closed;
+                    }
+                }
+                Err(FeedError::Gap) => return End::Gap,
+                Err(error @ FeedError::Unavailable(_)) => pause.after(&error).await,
+            }
+        }
+    }
+}
+
+/// The pauses between attempts to reach the feed.
+#[derive(Default)]
+struct Pause(Option<Duration>);
+
+impl Pause {
+    async fn after(&mut self, error: &FeedError) {
+        let pause = match self.0 {
+            None => {
+                warn!(%error, "the change feed does not answer; the sweep carries on alone");
+                PAUSE_FIRST
+            }
+            Some(last) => (last * 2).min(PAUSE_MAX),
+        };
+        self.0 = Some(pause);
+        tokio::time::sleep(pause).await;
+    }
+
+    fn over(&mut self) {
+        if self.0.take().is_some() {
+            info!("the change feed answers again");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the dispatcher tells about itself: metrics, and a line per callback.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::Status;
+use crate::domain::callback::Verdict;
+use crate::domain::run::{Attempt, Run};
+use crate::domain::timer::TimerKey;
+
+/// Callbacks within a second that are logged at info; more are logged at debug, so that the log does not slow them.
+const LOGGED_PER_SECOND_MAX: u32 = 100;
+
+/// Registered once, because looking a metric up costs more than counting.
+pub(super) struct Meters {
+    succeeded: Counter,
+    rescheduled: Counter,
+    retried: Counter,
+    failed: Counter,
+    lateness: Histogram,
+    claims: Counter,
+    claimed: Counter,
+    stale: Counter,
+    found: Counter,
+    queued: Gauge,
+    inflight: Gauge,
+    shards: Gauge,
+    epoch_max: Gauge,
+    window_at: Instant,
+    logged: u32,
+}
+
+impl Meters {
+    pub(super) fn new() -> Self {
+        let callbacks = |outcome: &'static str| counter!("walclock_callbacks_total", "outcome" => outcome);
+        Self {
+            succeeded: callbacks("succeeded"),
+            rescheduled: callbacks("rescheduled"),
+            retried: callbacks("retried"),
+            failed: callbacks("failed"),
+            lateness: histogram!("walclock_lateness_seconds"),
+            claims: counter!("walclock_claims_total"),
+            claimed: counter!("walclock_claimed_timers_total"),
+            stale: counter!("walclock_stale_writes_total"),
+            found: counter!("walclock_sweep_found_total"),
+            queued: gauge!("walclock_due_queue_entries"),
+            inflight: gauge!("walclock_callbacks_inflight"),
+            shards: gauge!("walclock_shards_held"),
+            epoch_max: gauge!("walclock_lease_epoch_max"),
+            window_at: Instant::now(),
+            logged: 0,
+        }
+    }
+
+    pub(super) fn claimed(&self, runs: usize) {
+        self.claims.increment(1);
+        self.claimed.increment(u64::try_from(runs).unwrap_or(u64::MAX));
+    }
+
+    pub(super) fn stale(&self, count: u64) {
+        self.stale.increment(count);
+    }
+
+    pub(super) fn found(&self, key: &TimerKey) {
+        self.found.increment(1);
+        tracing::warn!(timer = %key, "the sweep found an overdue timer that nothing had told of");
+    }
+
+    pub(super) fn status(&self, status: Status) {
+        self.queued.set(count(status.queued));
+        self.inflight.set(count(status.inflight));
+        self.shards.set(count(status.shards));
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a metric")]
+    pub(super) fn epoch_max(&self, epoch: i64) {
+        self.epoch_max.set(epoch as f64);
+    }
+
+    /// One callback is over.
+    pub(super) fn attempted(&mut self, run: &Run, attempt: &Attempt) {
+        let due_at = run.timer.due_at();
+        let late = attempt.sent_at.since(due_at);
+        let (counter, outcome, error) = match &attempt.verdict {
+            Verdict::Succeeded => (&self.succeeded, "succeeded", ""),
+            Verdict::Reschedule(_) => (&self.rescheduled, "rescheduled", ""),
+            Verdict::Retry { error, .. } => (&self.retried, "retry", error.as_str()),
+            Verdict::Failed { error } => (&self.failed, "failed", error.as_str()),
+        };
+        counter.increment(1);
+        self.lateness.record(late.as_secs_f64());
+        let (timer, sent_at, status) = (&run.key.timer, attempt.sent_at, attempt.status);
+        let late_ms = late.as_secs_f64() * 1e3;
+        let number = run.timer.attempts;
+        if self.may_log() {
+            info!(target: "walclock::callback", %timer, due = %due_at, sent = %sent_at, late_ms, attempt = number, status, error, "{outcome}");
+        } else {
+            debug!(target: "walclock::callback", %timer, due = %due_at, sent = %sent_at, late_ms, attempt = number, status, error, "{outcome}");
+        }
+    }
+
+    fn may_log(&mut self) -> bool {
+        let now = Instant::now();
+        if now.duration_since(self.window_at) >= Duration::from_secs(1) {
+            self.window_at = now;
+            self.logged = 0;
+        }
+        self.logged = self.logged.saturating_add(1);
+        self.logged <= LOGGED_PER_SECOND_MAX
+    }
+}
+
+fn count(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,162 @@
+//! Effects become calls, each in a task of its own, and their answers come back over one bounded channel. The leases are
+//! looked at before every step of the engine, so that nothing is done under one that is unsure.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::calls::Calls;
+use super::meters::Meters;
+use super::{Config, Status};
+use crate::clock::Clock;
+use crate::dispatch::engine::{self, Engine};
+use crate::dispatch::ports::{Delivery, Store};
+use crate::dispatch::shards::{self, Holding, Shards};
+use crate::domain::shard::Shard;
+
+/// What comes back to the task that owns the machines.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// For the engine.
+    Engine(engine::Event),
+    /// For the leases.
+    Shards(shards::Event),
+    /// Take nothing new.
+    Drain,
+}
+
+/// The machines, and what their effects need.
+pub(super) struct Work<S, D> {
+    engine: Engine,
+    shards: Shards,
+    calls: Calls<S, D>,
+    /// Told before timers of new shards are loaded: the follower must be at a position older than the load.
+    followed: watch::Sender<Vec<Shard>>,
+    started_at: Instant,
+    meters: Meters,
+    events: Vec<engine::Event>,
+    effects: Vec<engine::Effect>,
+}
+
+impl<S: Store, D: Delivery> Work<S, D> {
+    pub(super) fn new(
+        config: &Config,
+        store: Arc<S>,
+        delivery: Arc<D>,
+        clock: Clock,
+        answers: mpsc::Sender<Answer>,
+        followed: watch::Sender<Vec<Shard>>,
+    ) -> Self {
+        Self {
+            engine: Engine::new(config.engine.clone()),
+            shards: Shards::new(config.leases()),
+            calls: Calls::new(config, store, delivery, clock, answers),
+            followed,
+            started_at: Instant::now(),
+            meters: Meters::new(),
+            events: Vec::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes in the answers, and does what follows from them and from the time.
+    pub(super) fn step(&mut self, answers: &mut Vec<Answer>) {
+        for answer in answers.drain(..) {
+            match answer {
+                Answer::Engine(event) => {
+                    self.measure(&event);
+                    self.events.push(event);
+                }
+                Answer::Shards(event) => self.step_shards(event),
+                Answer::Drain => {
+                    self.events.push(engine::Event::Drain);
+                    self.step_shards(shards::Event::Drain);
+                }
+            }
+        }
+        self.step_shards(shards::Event::Tick);
+        self.step_engine();
+        while !self.events.is_empty() {
+            self.step_engine();
+        }
+    }
+
+    fn step_shards(&mut self, event: shards::Event) {
+        let mut effects = Vec::new();
+        self.shards.step(self.started_at.elapsed(), event, &mut effects);
+        for effect in effects {
+            match effect {
+                shards::Effect::Ask(request) => self.calls.lease(request),
+                shards::Effect::Hold(holding) => self.hold(holding),
+            }
+        }
+    }
+
+    fn hold(&mut self, holding: Holding) {
+        let shards = holding.shards();
+        self.followed.send_if_modified(|followed| {
+            let modified = *followed != shards;
+            *followed = shards;
+            modified
+        });
+        self.meters.epoch_max(holding.held.iter().map(|lease| lease.epoch.0).max().unwrap_or(0));
+        self.events.push(engine::Event::Holding(holding));
+    }
+
+    fn step_engine(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.engine.step(self.calls.now(), self.events.drain(..), &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                engine::Effect::GiveUp(leases) => self.step_shards(shards::Event::GiveUp(leases)),
+                engine::Effect::Stale(count) => self.meters.stale(count),
+                engine::Effect::Found(key) => self.meters.found(&key),
+                engine::Effect::Deliver(run) => self.calls.deliver(run),
+                engine::Effect::Settle(settlements) => self.calls.settle(settlements),
+                engine::Effect::Claim { id, timers, until } => self.calls.claim(id, timers, until),
+                engine::Effect::Adopt { leases, limit } => self.calls.adopt(leases, limit),
+                engine::Effect::Load(request) => self.calls.load(request),
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn measure(&mut self, event: &engine::Event) {
+        match event {
+            engine::Event::Attempted { run, attempt } => self.meters.attempted(run, attempt),
+            engine::Event::Claimed { answer: Ok(claimed), .. } => self.meters.claimed(claimed.runs.len()),
+            engine::Event::Holding(_)
+            | engine::Event::Noted(_)
+            | engine::Event::Gap
+            | engine::Event::Loaded(_)
+            | engine::Event::Claimed { answer: Err(_), .. }
+            | engine::Event::Adopted(_)
+            | engine::Event::Settled { .. }
+            | engine::Event::Drain
+            | engine::Event::Tick => {}
+        }
+    }
+
+    /// When to step again at the latest.
+    pub(super) fn next_wake(&self) -> Instant {
+        let engine = self.engine.next_wake().map(|at| Instant::from_std(self.calls.clock().instant_of(at)));
+        let shards = self.shards.next_wake().map(|at| self.started_at + at);
+        engine.into_iter().chain(shards).min().unwrap_or_else(|| Instant::now() + super::TICK)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.engine.is_idle()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let status = Status {
+            aligned: true,
+            shards: self.shards.holding().held.len(),
+            queued: self.engine.queue_len(),
+            inflight: self.engine.inflight(),
+        };
+        self.meters.status(status);
+        status
+    }
+}
