@@ -70,82 +70,72 @@ fn the_database_url_is_found_in_its_places_and_never_shown() {
     assert_eq!(url(&named).as_deref(), Some("postgres://me@c/z"));
 }
 
+/// Flags, variables, the file, and how the error begins.
+type Wrong = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str, &'static str);
+
+const WRONG: &[Wrong] = &[
+    (&["--port", "eighty"], &[], "", "flag --port: `port` cannot be `eighty`: expected a whole number from 0 to 65535"),
+    (&["--port", "70000"], &[], "", "flag --port: `port` cannot be `70000`: expected a whole number from 0 to 65535"),
+    (
+        &[],
+        &[("WALCLOCK_MAX_AGE", "7 days")],
+        "",
+        "variable WALCLOCK_MAX_AGE: `max-age` cannot be `7 days`: expected a span of at least 1s, such as 7d, 12h or 1h30m",
+    ),
+    (
+        &[],
+        &[],
+        "max-size = '10 gigs'",
+        "/walclock.toml: `max-size` cannot be `10 gigs`: expected a size of at least 1MiB, such as 512MiB or 10GiB",
+    ),
+    (
+        &[],
+        &[],
+        "port = [1]",
+        "/walclock.toml: `port` cannot be `a TOML array`: expected a whole number from 0 to 65535",
+    ),
+    (&[], &[], "prot = 1", "/walclock.toml: there is no setting `prot`"),
+    (&[], &[], "max_age = '1d'", "/walclock.toml: there is no setting `max_age`; did you mean `max-age`?"),
+    (&[], &[("WALCLOCK_PORTS", "1")], "", "variable WALCLOCK_PORTS: there is no setting `ports`; did you mean `port`?"),
+    (&[], &[], "a = 1\nb = ", "/walclock.toml, line 2: not TOML: "),
+    (
+        &["--roles", "changeserver,king"],
+        &[],
+        "",
+        "flag --roles: `roles` cannot be `king`: expected one or more of changeserver, dispatcher, api",
+    ),
+    (
+        &["--roles", "dispatcher"],
+        &[],
+        "",
+        "`roles` has dispatcher without changeserver: give `changes-url`, the changeserver to follow",
+    ),
+    (
+        &["--callback-allow", "10.0.0.0/33"],
+        &[],
+        "",
+        "flag --callback-allow: `callback-allow` cannot be `10.0.0.0/33`: expected address ranges such as",
+    ),
+    (&["--slot", "!!"], &[], "", "flag --slot: `slot` cannot be `!!`: expected a name of"),
+    (
+        &["--path-prefix", "api"],
+        &[],
+        "",
+        "flag --path-prefix: `path-prefix` cannot be `api`: expected a path that begins with /",
+    ),
+    (&["--management-port", "8080"], &[], "", "`management-port` and `port` are both 8080: they must differ"),
+    (&[], &[], "roles = []", "`roles` is an empty list: give at least one"),
+    (
+        &["--database-url-file", "/nowhere/url"],
+        &[],
+        "",
+        "flag --database-url-file: `/nowhere/url` cannot be read: No such file",
+    ),
+];
+
 #[test]
 fn what_is_wrong_is_named_with_its_place_and_what_is_allowed() {
-    for (flags, variables, file, expected) in [
-        (
-            &["--port", "eighty"] as &[_],
-            &[] as &[_],
-            "",
-            "flag --port: `port` cannot be `eighty`: expected a whole number from 0 to 65535",
-        ),
-        (
-            &["--port", "70000"],
-            &[],
-            "",
-            "flag --port: `port` cannot be `70000`: expected a whole number from 0 to 65535",
-        ),
-        (
-            &[],
-            &[("WALCLOCK_MAX_AGE", "7 days")],
-            "",
-            "variable WALCLOCK_MAX_AGE: `max-age` cannot be `7 days`: expected a span of at least 1s, such as 7d, 12h or 1h30m",
-        ),
-        (
-            &[],
-            &[],
-            "max-size = '10 gigs'",
-            "/walclock.toml: `max-size` cannot be `10 gigs`: expected a size of at least 1MiB, such as 512MiB or 10GiB",
-        ),
-        (
-            &[],
-            &[],
-            "port = [1]",
-            "/walclock.toml: `port` cannot be `a TOML array`: expected a whole number from 0 to 65535",
-        ),
-        (&[], &[], "prot = 1", "/walclock.toml: there is no setting `prot`"),
-        (&[], &[], "max_age = '1d'", "/walclock.toml: there is no setting `max_age`; did you mean `max-age`?"),
-        (
-            &[],
-            &[("WALCLOCK_PORTS", "1")],
-            "",
-            "variable WALCLOCK_PORTS: there is no setting `ports`; did you mean `port`?",
-        ),
-        (&[], &[], "a = 1\nb = ", "/walclock.toml, line 2: not TOML: "),
-        (
-            &["--roles", "changeserver,king"],
-            &[],
-            "",
-            "flag --roles: `roles` cannot be `king`: expected one or more of changeserver, dispatcher, api",
-        ),
-        (
-            &["--roles", "dispatcher"],
-            &[],
-            "",
-            "`roles` has dispatcher without changeserver: give `changes-url`, the changeserver to follow",
-        ),
-        (
-            &["--callback-allow", "10.0.0.0/33"],
-            &[],
-            "",
-            "flag --callback-allow: `callback-allow` cannot be `10.0.0.0/33`: expected address ranges such as",
-        ),
-        (&["--slot", "!!"], &[], "", "flag --slot: `slot` cannot be `!!`: expected a name of"),
-        (
-            &["--path-prefix", "api"],
-            &[],
-            "",
-            "flag --path-prefix: `path-prefix` cannot be `api`: expected a path that begins with /",
-        ),
-        (&["--management-port", "8080"], &[], "", "`management-port` and `port` are both 8080: they must differ"),
-        (&[], &[], "roles = []", "`roles` is an empty list: give at least one"),
-        (
-            &["--database-url-file", "/nowhere/url"],
-            &[],
-            "",
-            "flag --database-url-file: `/nowhere/url` cannot be read: No such file",
-        ),
-    ] {
+    for (flags, variables, file, expected) in WRONG {
         let error = load(flags, variables, file).expect_err(expected);
         assert!(error.starts_with(expected), "expected: {expected}\n     got: {error}");
         assert!(!error.contains('\n'), "{error}");

@@ -1,0 +1,46 @@
+# Everything that is done with this repository. `make run` is the way in.
+
+CARGO ?= cargo
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help run postgresql test check it sim bench soak fuzz docs ci
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: postgresql ## Build, and run everything in one process with a private PostgreSQL
+	$(CARGO) build --release --locked
+	target/release/walclock dev
+
+postgresql: ## Install PostgreSQL's programs where they are missing
+	@.ci/postgresql
+
+check: ## Format, lint, the layout's rules, unit tests
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	$(CARGO) test --locked --test tidy
+	$(CARGO) test --locked --lib
+
+test: postgresql ## All tests, on a private PostgreSQL
+	$(CARGO) test --locked
+
+it: postgresql ## The integration tests alone
+	$(CARGO) test --locked --test it
+
+sim: ## The simulation; SEED=n replays one seed, SEEDS=n tries so many
+	$(CARGO) test --locked --test sim
+
+bench: postgresql ## Ratios against what is measured in the same run
+	$(CARGO) bench --locked
+
+soak: ## The simulation over very many seeds
+	SEEDS=$${SEEDS:-10000} $(CARGO) test --locked --release --test sim
+
+fuzz: ## Fuzz the decoder for a minute (needs cargo-fuzz and a nightly toolchain)
+	cd fuzz && $(CARGO) +nightly fuzz run pgoutput -- -max_total_time=$${SECONDS_MAX:-60}
+
+docs: ## Build the documentation of the code
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
+
+ci: check test docs ## What CI runs
