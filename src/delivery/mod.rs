@@ -1,5 +1,6 @@
 //! Outgoing HTTP: callbacks, and the change feed of another process. Nothing here decides what follows an attempt.
 
+pub mod changes;
 mod client;
 mod connect;
 pub mod guard;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use url::Host;
 
 use super::invalid::{Field, Invalid};
-use super::{callback_url, limits};
+use super::{callback_url, limits, moment};
 use crate::clock::Timestamp;
 
 /// The methods that a callback may have.
@@ -161,7 +161,7 @@ impl Reply {
         let Some(text) = answer.next_execute_at else {
             return self.retry("answered ok: false".to_owned());
         };
-        match text.parse::<Timestamp>() {
+        match moment::parse(&text) {
             Ok(at) if at <= now.after(limits::EXECUTE_AT_AHEAD_MAX) => Verdict::Reschedule(at.max(now)),
             Ok(_) => self.retry("answered a nextExecuteAt too far ahead".to_owned()),
             Err(_) => self.retry("answered a nextExecuteAt that is not RFC 3339".to_owned()),

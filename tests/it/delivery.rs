@@ -1,5 +1,6 @@
 //! Callbacks over real sockets: what is sent, what each answer means, and what a bad receiver or a bad URL can do.
 
+mod follower;
 mod guarded;
 mod receiver;
 
