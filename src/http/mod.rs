@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod common;
+pub mod dev;
 pub mod manage;
 pub mod server;
 pub mod timers;
