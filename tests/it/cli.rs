@@ -1,1 +1,233 @@
-//! Integration: cli.
+//! The commands, through the built binary.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::support::http::{get, request};
+use super::support::{connect, database, eventually, new_cluster, scratch};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A command whose environment has none of our variables.
+fn walclock(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_walclock"));
+    command.args(arguments).env_remove("DATABASE_URL").env_remove("WALCLOCK_CONFIG").stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+fn run(arguments: &[&str]) -> Output {
+    walclock(arguments).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A folder that does not exist yet.
+fn fresh() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    scratch().join(format!("cli{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+}
+
+#[test]
+fn the_help_has_examples_and_the_version_is_the_packages() {
+    let help = run(&["--help"]);
+    assert!(help.status.success() && out(&help).contains("Examples:"), "{}", out(&help));
+    for command in ["dev", "serve", "migrate", "doctor", "changes", "timers", "completions"] {
+        assert!(out(&help).contains(&format!("\n  {command}")), "{command}");
+        let help = run(&[command, "--help"]);
+        assert!(help.status.success() && out(&help).contains("Usage:"), "{command}");
+    }
+    assert_eq!(out(&run(&["--version"])), format!("walclock {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(out(&run(&["completions", "bash"])).contains("complete -F _walclock"));
+    assert_eq!(run(&["serve", "--no-such-flag"]).status.code(), Some(2));
+}
+
+#[test]
+fn wrong_settings_end_with_78_and_one_line() {
+    let file = fresh().with_extension("toml");
+    std::fs::write(&file, "max-size = 'huge'").unwrap();
+    let file = file.to_str().unwrap();
+    let url = ["--database-url", "postgres://me:hunter2@127.0.0.1:1/x"];
+    for (arguments, expected) in [
+        (&["serve", url[0], url[1], "--port", "http"] as &[_], "flag --port: `port` cannot be `http`"),
+        (&["serve", url[0], url[1], "--config", file], "`max-size` cannot be `huge`"),
+        (&["serve", url[0], url[1], "--config", "/nowhere.toml"], "flag --config: `/nowhere.toml` cannot be read"),
+        (&["serve"], "`database-url` is not set"),
+        (&["migrate"], "`database-url` is not set"),
+        (
+            &["doctor", "--database-url", "postgres://me:hunter2@h:port/x"],
+            "flag --database-url: `database-url` cannot be",
+        ),
+        (&["serve", url[0], url[1], "--roles", "dispatcher"], "give `changes-url`"),
+        (&["--log", "walclock=loud", "serve", url[0], url[1]], "`log` cannot be `walclock=loud`"),
+    ] {
+        let output = run(arguments);
+        let said = err(&output);
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}: {said}");
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_named() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let folder = fresh();
+    let data = ["--data-dir", folder.to_str().unwrap()];
+    let url = database().await;
+    let output = run(&["serve", "--database-url", &url, "--port", &port, data[0], data[1]]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains(&format!("port {port} of 127.0.0.1 is taken")), "{}", err(&output));
+    let output = run(&["dev", "--port", &port, data[0], data[1]]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains(&format!("port {port} of 127.0.0.1 is taken")), "{}", err(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrating_twice_is_harmless_and_a_dry_run_changes_nothing() {
+    let url = database().await;
+    let migrate = |more: &[&str]| {
+        let output = run(&[&["migrate", "--database-url", &url], more].concat());
+        assert!(output.status.success(), "{}", err(&output));
+        out(&output)
+    };
+    assert!(migrate(&["--dry-run"]).starts_with("would apply "));
+    assert!(migrate(&["--dry-run"]).starts_with("would apply "));
+    assert!(migrate(&[]).starts_with("applied "));
+    assert_eq!(migrate(&[]), "the schema is up to date\n");
+    assert_eq!(migrate(&["--dry-run"]), "the schema is up to date\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_names_what_is_wrong_and_prints_the_sql() {
+    let cluster = tokio::task::spawn_blocking(|| new_cluster(&[("wal_level", "replica")])).await.unwrap();
+    let output = run(&["doctor", "--database-url", &cluster.url("postgres")]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    assert!(out(&output).contains("wal_level"), "{}", out(&output));
+    assert!(out(&output).contains("alter system set wal_level"), "{}", out(&output));
+
+    let url = database().await;
+    assert!(run(&["migrate", "--database-url", &url]).status.success());
+    let output = run(&["doctor", "--database-url", &url]);
+    assert!(output.status.success(), "{}", out(&output));
+}
+
+/// A `walclock dev` in a folder. It is killed when it is dropped.
+struct Dev {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Dev {
+    async fn start(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let log = File::options().create(true).append(true).open(folder.with_extension("log")).unwrap();
+        let child = walclock(&["dev", "--port", "0", "--data-dir", folder.to_str().unwrap()])
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut dev = Self { child, folder: folder.to_owned() };
+        let noted = async || {
+            let ended = dev.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended: {}", std::fs::read_to_string(dev.log()).unwrap());
+            dev.folder.join("dev.json").exists().then_some(())
+        };
+        eventually(PATIENCE, "dev.json is there", noted).await;
+        dev
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.with_extension("log")
+    }
+
+    fn note(&self, key: &str) -> String {
+        let note = std::fs::read(self.folder.join("dev.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&note).unwrap()[key].as_str().unwrap().to_owned()
+    }
+
+    async fn terminate(mut self) -> i32 {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let ended = async || self.child.try_wait().unwrap();
+        let code = eventually(PATIENCE, "it ends", ended).await.code().unwrap_or(-1);
+        assert!(!self.folder.join("dev.json").exists(), "the note is gone");
+        code
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Inserts a timer that calls the server's own receiver, and waits until it has arrived.
+    async fn fires(&self, id: &str) {
+        let sql = connect(&self.note("database_url")).await;
+        let callback = format!("{}/dev/echo", self.note("url"));
+        let insert =
+            "insert into walclock.timers (namespace, id, execute_at, callback_url) values ('dev', $1, now(), $2)";
+        sql.execute(insert, &[&id, &callback]).await.unwrap();
+        let echoed = async || {
+            let heard = get(&self.note("url"), "/dev/echo", &[]).await;
+            String::from_utf8_lossy(&heard.body).contains(id).then_some(())
+        };
+        eventually(PATIENCE, &format!("{id} arrives"), echoed).await;
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_works_at_once_and_finds_its_data_again() {
+    let folder = fresh();
+    let dev = Dev::start(&folder).await;
+    dev.fires("first").await;
+    let create = serde_json::json!({"namespace": "new", "id": "later", "executeAt": "2100-01-01T00:00:00Z",
+        "callbackUrl": format!("{}/dev/echo", dev.note("url"))});
+    let headers = [("content-type", "application/json")];
+    let answer = request("POST", &dev.note("url"), "/api/v1/timers/create", &headers, &create.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let sql = connect(&dev.note("database_url")).await;
+    sql.execute("insert into notes (_change_selector, body) values ('demo', 'one')", &[]).await.unwrap();
+    let url = dev.note("url");
+    let listed = async || {
+        let output = run(&["changes", "--scope", "demo", "--url", &url]);
+        assert!(output.status.success(), "{}", err(&output));
+        out(&output).contains("insert public.notes").then_some(())
+    };
+    eventually(PATIENCE, "the note is in the feed", listed).await;
+
+    let second = run(&["dev", "--data-dir", folder.to_str().unwrap()]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(err(&second).contains(&format!("is in use by the walclock at {url}")), "{}", err(&second));
+
+    assert_eq!(dev.terminate().await, 0);
+    let dev = Dev::start(&folder).await;
+    let sql = connect(&dev.note("database_url")).await;
+    let pending = sql.query_one("select count(*) from walclock.timers where id = 'later'", &[]).await.unwrap();
+    assert_eq!(pending.get::<_, i64>(0), 1);
+    let journal = run(&["changes", "--scope", "demo", "--json", "--url", &dev.note("url")]);
+    assert_eq!(out(&journal).lines().count(), 1, "{}", out(&journal));
+    dev.fires("second").await;
+
+    dev.kill();
+    let dev = Dev::start(&folder).await;
+    dev.fires("third").await;
+    assert_eq!(dev.terminate().await, 0);
+}

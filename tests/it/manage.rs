@@ -1,1 +1,118 @@
-//! Integration: manage.
+//! The management contract, through the built binary.
+
+use std::time::Duration;
+
+use super::support::http::{Answer, get, request};
+use super::support::server::{Server, folder, migrate};
+use super::support::{connect, database, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn json(answer: &Answer) -> serde_json::Value {
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_ready_are_200_without_a_body() {
+    let server = Server::start(&database().await, &folder()).await;
+    for path in ["/health", "/ready"] {
+        let answer = get(&server.url(), path, &[]).await;
+        assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
+    }
+    let verbose = get(&server.url(), "/ready?verbose", &[("accept", "application/json")]).await;
+    assert_eq!(json(&verbose)["status"], "Ready");
+    assert!(json(&verbose)["checks"].as_array().unwrap().iter().any(|check| check["name"] == "database"));
+    let metrics = get(&server.url(), "/metrics", &[]).await;
+    assert_eq!(metrics.status, 200);
+    assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marked_down_server_answers_health_alone_and_takes_its_slot_along() {
+    let url = database().await;
+    let folder = folder();
+    let server = Server::start(&url, &folder).await;
+    let waiting = tokio::spawn({
+        let base = server.url();
+        async move { get(&base, "/changes?scope=nobody&block=60", &[]).await }
+    });
+    let waits = async || {
+        let metrics = String::from_utf8(get(&server.url(), "/metrics", &[]).await.body.to_vec()).unwrap();
+        metrics.lines().any(|line| line.starts_with("walclock_waiters") && !line.ends_with(" 0")).then_some(())
+    };
+    eventually(PATIENCE, "the reader waits", waits).await;
+
+    assert_eq!(get(&server.url(), "/markdown", &[]).await.status, 200);
+    let released = waiting.await.unwrap();
+    assert_eq!((released.status, &json(&released)["changes"]), (200, &serde_json::json!([])));
+    assert_eq!(get(&server.url(), "/health", &[]).await.status, 200);
+    for path in ["/ready", "/changes", "/changes?block=60", "/api/v1/timers/create", "/nowhere"] {
+        let answer = get(&server.url(), path, &[]).await;
+        assert_eq!((answer.status, &answer.body[..]), (503, &b"Marked down"[..]), "{path}");
+        assert!(answer.header("content-type").starts_with("text/plain"), "{path}");
+        let answer = get(&server.url(), path, &[("accept", "application/json")]).await;
+        let expected = serde_json::json!({"status": "NotReady", "reason": "Marked down"});
+        assert_eq!((answer.status, json(&answer)), (503, expected), "{path}");
+        assert_eq!(answer.header("content-type"), "application/json");
+    }
+
+    let slots = "select count(*) from pg_replication_slots where slot_name = $1";
+    let slot = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    let sql = connect(&url).await;
+    let count = async || sql.query_one(slots, &[&slot]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(count().await, 1, "until it exits");
+    assert_eq!(server.terminate().await, 0);
+    assert_eq!(count().await, 0, "the slot goes with it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_mark_down_the_slot_stays() {
+    let url = database().await;
+    let folder = folder();
+    let server = Server::start(&url, &folder).await;
+    assert_eq!(server.terminate().await, 0);
+    let slot = folder.file_name().unwrap().to_str().unwrap().to_owned();
+    let count = "select count(*) from pg_replication_slots where slot_name = $1";
+    let sql = connect(&url).await;
+    assert_eq!(sql.query_one(count, &[&slot]).await.unwrap().get::<_, i64>(0), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn markdown_works_by_post_and_not_by_delete() {
+    let server = Server::start(&database().await, &folder()).await;
+    let refused = request("DELETE", &server.url(), "/markdown", &[], "").await;
+    assert_eq!(refused.status, 405);
+    assert_eq!(get(&server.url(), "/ready", &[]).await.status, 200);
+    assert_eq!(request("POST", &server.url(), "/markdown", &[], "").await.status, 200);
+    assert_eq!(get(&server.url(), "/ready", &[]).await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_its_own_takes_the_management_calls_along_and_no_prefix_covers_them() {
+    let port = walclock::localpg::free_port().unwrap();
+    let server = Server::start_managed(&database().await, &folder(), &["--path-prefix", "/feed"], port).await;
+    let management = server.management_url();
+    for path in ["/health", "/ready", "/metrics"] {
+        assert_eq!(get(&management, path, &[]).await.status, 200, "{path}");
+        assert_eq!(get(&server.url(), path, &[]).await.status, 404, "{path}");
+        assert_eq!(get(&server.url(), &format!("/feed{path}"), &[]).await.status, 404, "{path}");
+    }
+    assert_eq!(get(&management, "/changes", &[]).await.status, 404);
+    assert_eq!(get(&server.url(), "/changes", &[]).await.status, 404);
+    assert_eq!(get(&server.url(), "/feed/changes", &[]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_the_schema_is_not_ready_and_says_what_to_do() {
+    let url = database().await;
+    let server = Server::spawn_unmigrated(&url, &folder(), &[]);
+    let told = async || {
+        let (status, body) = server.ready().await?;
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        (status == 503 && text.contains("run `walclock migrate`")).then_some(())
+    };
+    eventually(PATIENCE, "it says what is missing", told).await;
+    assert_eq!(get(&server.url(), "/health", &[]).await.status, 200);
+    migrate(&url);
+    server.until_ready().await;
+}

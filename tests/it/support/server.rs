@@ -6,17 +6,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 
-use super::{eventually, scratch};
+use super::{eventually, http, scratch};
 
 /// A `walclock serve` with all roles. It is killed when it is dropped.
 pub struct Server {
     child: Child,
     port: u16,
+    management_port: u16,
     log: PathBuf,
 }
 
@@ -28,35 +26,57 @@ impl Server {
         server
     }
 
-    /// The same, without waiting.
+    /// The same with further flags, among them a management port.
+    pub async fn start_managed(database_url: &str, folder: &Path, flags: &[&str], management_port: u16) -> Self {
+        migrate(database_url);
+        let port = management_port.to_string();
+        let flags = [flags, &["--management-port", &port]].concat();
+        let mut server = Self::spawn_unmigrated(database_url, folder, &flags);
+        server.management_port = management_port;
+        server.until_ready().await;
+        server
+    }
+
+    /// Migrates and starts, without waiting.
     pub fn spawn(database_url: &str, folder: &Path) -> Self {
-        let walclock = env!("CARGO_BIN_EXE_walclock");
-        let migrated = Command::new(walclock).args(["migrate", "--database-url", database_url]).output().unwrap();
-        assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+        migrate(database_url);
+        Self::spawn_unmigrated(database_url, folder, &[])
+    }
+
+    /// Starts with further flags on a database as it is, without waiting.
+    pub fn spawn_unmigrated(database_url: &str, folder: &Path, flags: &[&str]) -> Self {
         let port = walclock::localpg::free_port().unwrap();
         let log = folder.with_extension("log");
         std::fs::create_dir_all(folder).unwrap();
         let slot = folder.file_name().unwrap().to_str().unwrap();
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
-        let child = Command::new(walclock)
+        let child = Command::new(env!("CARGO_BIN_EXE_walclock"))
             .args(["serve", "--database-url", database_url, "--slot", slot, "--port", &port.to_string()])
             .args(["--callback-allow", "127.0.0.0/8", "--lease-ttl", "2s", "--auto-create-namespaces", "--data-dir"])
             .arg(folder)
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(stderr.try_clone().unwrap())
             .stderr(stderr)
             .spawn()
             .unwrap();
-        Self { child, port, log }
+        Self { child, port, management_port: port, log }
     }
 
     /// Waits until `/ready` says so.
     pub async fn until_ready(&self) {
-        let ready = async || match self.try_get("/ready").await {
-            Some((200, _)) => Some(()),
-            Some(_) | None => None,
-        };
+        let ready = async || self.ready().await.filter(|(status, _)| *status == 200).map(|_| ());
         eventually(Duration::from_secs(60), &format!("ready; see {}", self.log.display()), ready).await;
+    }
+
+    /// What `/ready` answers, if anything.
+    pub async fn ready(&self) -> Option<(u16, Bytes)> {
+        let answer = http::try_request("GET", &self.management_url(), "/ready", &[], "").await?;
+        Some((answer.status, answer.body))
+    }
+
+    pub fn management_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.management_port)
     }
 
     pub fn url(&self) -> String {
@@ -79,19 +99,15 @@ impl Server {
 
     /// The status and the JSON of an answer; fails where there is none.
     pub async fn get(&self, path: &str) -> (u16, serde_json::Value) {
-        let (status, body) = self.try_get(path).await.unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or_default())
+        let answer = http::get(&self.url(), path, &[]).await;
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 
     /// The status and the JSON of the answer to a POST.
     pub async fn post(&self, path: &str, body: &serde_json::Value) -> (u16, serde_json::Value) {
-        let request = hyper::Request::post(self.url() + path).header("content-type", "application/json");
-        let (status, body) = send(request.body(Full::from(body.to_string())).unwrap()).await.unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or_default())
-    }
-
-    async fn try_get(&self, path: &str) -> Option<(u16, Bytes)> {
-        send(hyper::Request::get(self.url() + path).body(Full::default()).unwrap()).await
+        let headers = [("content-type", "application/json")];
+        let answer = http::request("POST", &self.url(), path, &headers, &body.to_string()).await;
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
     }
 }
 
@@ -102,11 +118,11 @@ impl Drop for Server {
     }
 }
 
-async fn send(request: hyper::Request<Full<Bytes>>) -> Option<(u16, Bytes)> {
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let answer = client.request(request).await.ok()?;
-    let status = answer.status().as_u16();
-    Some((status, answer.into_body().collect().await.ok()?.to_bytes()))
+/// Brings the schema of a database up to date, as a user would.
+pub fn migrate(database_url: &str) {
+    let walclock = env!("CARGO_BIN_EXE_walclock");
+    let migrated = Command::new(walclock).args(["migrate", "--database-url", database_url]).output().unwrap();
+    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
 }
 
 /// A folder, and with it a slot, for one server.
