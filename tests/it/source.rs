@@ -1,1 +1,40 @@
-//! Integration: source.
+//! Integration: the replication client and the way into the journal, on a real PostgreSQL.
+
+mod login;
+mod stream;
+
+use std::time::Duration;
+
+use walclock::feed::source::{Config, Connection, Facts, Server};
+use walclock::pg::Settings;
+
+use crate::support;
+
+/// Far longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(30);
+const PUBLICATION: &str = "feed";
+
+/// The settings for a database of a test, with a slot named after it.
+fn config(url: &str) -> Config {
+    let settings = Settings::parse(url).unwrap();
+    let slot = format!("slot_{}", settings.config().get_dbname().unwrap());
+    Config { settings, slot, publications: vec![PUBLICATION.to_owned()] }
+}
+
+/// Both connections to the one server of the settings.
+async fn connect(settings: &Settings) -> (Server, Connection, Facts) {
+    let server = Server::connect(settings).await.unwrap();
+    let facts = server.facts().await.unwrap();
+    (server, Connection::open(settings).await.unwrap(), facts)
+}
+
+/// A published table `notes (id, body, _change_selector)` in an empty database.
+async fn publish_notes(url: &str) -> tokio_postgres::Client {
+    let client = support::connect(url).await;
+    let sql = "create table notes (id int primary key, body text, _change_selector text);
+               alter table notes replica identity full;
+               create table other (id int);
+               create publication feed for table notes";
+    client.batch_execute(sql).await.unwrap();
+    client
+}

@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::error::Error;
 use crate::domain::sequence::Lsn;
+use crate::domain::snapshot::Snapshot;
 use crate::pg::Settings;
 
 const READ_SERVER: &str = include_str!("../../../sql/queries/feed/read_server.sql");
@@ -17,6 +18,7 @@ const CREATE_SLOT: &str = include_str!("../../../sql/queries/feed/create_slot.sq
 const CREATE_FAILOVER_SLOT: &str = include_str!("../../../sql/queries/feed/create_failover_slot.sql");
 const DROP_SLOT: &str = include_str!("../../../sql/queries/feed/drop_slot.sql");
 const LIST_WRITERS: &str = include_str!("../../../sql/queries/feed/list_writers.sql");
+const READ_SNAPSHOT: &str = include_str!("../../../sql/queries/feed/read_snapshot.sql");
 const FIND_WALSENDER: &str = include_str!("../../../sql/queries/feed/find_walsender.sql");
 const READ_WAL_POSITION: &str = include_str!("../../../sql/queries/feed/read_wal_position.sql");
 const SET_STATEMENT_TIMEOUT: &str = include_str!("../../../sql/queries/feed/set_statement_timeout.sql");
@@ -197,6 +199,13 @@ impl Server {
     pub async fn has_walsender(&self, pid: i32) -> Result<bool, Error> {
         const DOING: &str = "looking for the walsender";
         get(DOING, &self.one(DOING, FIND_WALSENDER, &[&pid]).await?, 0)
+    }
+
+    /// Which transactions are over at this moment.
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        const DOING: &str = "asking for a snapshot";
+        let text: String = get(DOING, &self.one(DOING, READ_SNAPSHOT, &[]).await?, 0)?;
+        text.parse().map_err(|_| Error::Protocol { what: "a snapshot" })
     }
 
     /// Where the WAL of this primary ends.

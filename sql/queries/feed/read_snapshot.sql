@@ -1,0 +1,2 @@
+-- Which transactions are over.
+select pg_current_snapshot()::text
