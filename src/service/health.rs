@@ -111,6 +111,14 @@ impl Health {
         self.0.marked_down.cancelled().await;
     }
 
+    /// Ends when the process is marked down or about to stop: whoever waits for something is answered now.
+    pub async fn closing(&self) {
+        tokio::select! {
+            () = self.0.marked_down.cancelled() => {}
+            () = self.0.shutting_down.cancelled() => {}
+        }
+    }
+
     /// Says that the process is about to stop: no longer ready, though what is under way is answered.
     pub fn shut_down(&self) {
         self.0.shutting_down.cancel();

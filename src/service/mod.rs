@@ -1,5 +1,6 @@
 //! What the server can do, without HTTP and without SQL. Every face calls these, and has one match over [`Error`].
 
+pub mod changes;
 pub mod health;
 pub mod timers;
 

@@ -1,1 +1,23 @@
-//! The face of the change feed: `GET /changes`.
+//! The face of the change feed: `GET /changes`, as `docs/api/changeserver.yaml` has it.
+
+mod accept;
+mod body;
+mod error;
+mod handlers;
+mod pretty;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::service::changes::{Changes, Read};
+
+/// The routes of this face.
+pub fn routes<R: Read>(changes: Changes<R>) -> Router {
+    Router::new()
+        .route("/changes", get(handlers::changes::<R>).fallback(handlers::method_not_allowed))
+        .with_state(changes)
+}

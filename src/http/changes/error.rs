@@ -1,0 +1,88 @@
+//! The errors of this face: `{code, error, description}`, as JSON whatever Accept says.
+
+use axum::Json;
+use axum::http::header::ALLOW;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::feed::query;
+
+/// An answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Failure {
+    #[serde(skip)]
+    status: StatusCode,
+    /// The word that a client's code looks at.
+    code: &'static str,
+    /// The same in a sentence.
+    error: &'static str,
+    /// What this one is about.
+    description: String,
+}
+
+impl Failure {
+    /// A parameter breaks its rule.
+    pub(super) fn parameter(description: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: "PARAMETER_INVALID",
+            error: "A parameter has an invalid value",
+            description: description.into(),
+        }
+    }
+
+    /// Accept allows nothing that the server has.
+    pub(super) fn unsupported_format() -> Self {
+        Self {
+            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            code: "UNSUPPORTED_FORMAT",
+            error: "The specified media type is not supported",
+            description: "changes are application/json".to_owned(),
+        }
+    }
+
+    /// Only GET asks for changes.
+    pub(super) fn method_not_allowed() -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            code: "METHOD_NOT_ALLOWED",
+            error: "The method is not supported",
+            description: "the method must be GET".to_owned(),
+        }
+    }
+}
+
+impl From<query::Error> for Failure {
+    fn from(error: query::Error) -> Self {
+        match error {
+            query::Error::TooOld => Self {
+                status: StatusCode::BAD_REQUEST,
+                code: "SNAPSHOT_TOO_OLD",
+                error: "The client is operating on an old snapshot",
+                description: "the changes asked for are no longer complete: begin anew with a snapshot".to_owned(),
+            },
+            query::Error::Journal(cause) => {
+                tracing::error!(error = %cause, "a call for changes failed: the journal could not be read");
+                Self {
+                    status: StatusCode::INTERNAL_SERVER_ERROR,
+                    code: "INTERNAL_SERVER_ERROR",
+                    error: "An error occurred in the server",
+                    description: "the journal could not be read".to_owned(),
+                }
+            }
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        metrics::counter!("walclock_changes_refused_total", "code" => self.code).increment(1);
+        let status = self.status;
+        let mut response = (status, Json(self)).into_response();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
+        }
+        response
+    }
+}

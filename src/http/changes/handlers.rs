@@ -1,0 +1,36 @@
+//! The operation: parse, one call of the service, render.
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+
+use super::body::PageBody;
+use super::error::Failure;
+use super::{accept, pretty, wire};
+use crate::service::changes::{Changes, Read};
+
+pub(super) async fn changes<R: Read>(
+    State(changes): State<Changes<R>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    if !accept::takes_json(&headers) {
+        return Err(Failure::unsupported_format());
+    }
+    let request = wire::request(query.as_deref().unwrap_or_default())?;
+    let page = changes.changes(request.query).await?;
+    let body = PageBody::new(wire::page_head(&page), page.changes, wire::PAGE_END);
+    let body = if request.pretty { Body::from(pretty::indented(body)) } else { Body::new(body) };
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        // The same call is answered differently a moment later.
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, body).into_response())
+}
+
+pub(super) async fn method_not_allowed() -> Failure {
+    Failure::method_not_allowed()
+}

@@ -1,0 +1,179 @@
+//! The face on a reader that answers from a table: parameters, errors and the form of a page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tower_service::Service;
+
+use super::*;
+use crate::domain::scope::Scope;
+use crate::domain::sequence::{Lsn, Sequence};
+use crate::feed::query::{Error, Page, Query};
+use crate::service::health::Health;
+
+/// Answers every call alike, and keeps what was asked.
+#[derive(Clone)]
+struct Table {
+    answer: fn() -> Result<Page, Error>,
+    asked: Arc<Mutex<Vec<Query>>>,
+}
+
+impl Read for Table {
+    async fn changes(&self, query: Query) -> Result<Page, Error> {
+        self.asked.lock().push(query);
+        (self.answer)()
+    }
+}
+
+fn two_changes() -> Result<Page, Error> {
+    let sequence = |index| Sequence::new(1, Lsn(0x1390_d838), index);
+    let changes = vec![Bytes::from_static(b"{\"operation\":1}"), Bytes::from_static(b"{\"operation\":3}")];
+    Ok(Page { first: sequence(0), last: sequence(10), changes })
+}
+
+async fn ask(answer: fn() -> Result<Page, Error>, request: Request<Body>) -> (Response<()>, String, Vec<Query>) {
+    let table = Table { answer, asked: Arc::default() };
+    let mut router = routes(Changes::new(table.clone(), Health::new(), Duration::from_secs(300)));
+    let (head, body) = router.call(request).await.expect("infallible").into_parts();
+    let body = body.collect().await.expect("a whole body").to_bytes();
+    let asked = table.asked.lock().clone();
+    (Response::from_parts(head, ()), String::from_utf8(body.to_vec()).expect("UTF-8"), asked)
+}
+
+async fn get(query: &str) -> (StatusCode, String, Option<Query>) {
+    let (head, body, mut asked) =
+        ask(two_changes, Request::get(format!("/changes{query}")).body(Body::empty()).unwrap()).await;
+    (head.status(), body, asked.pop())
+}
+
+#[tokio::test]
+async fn a_page_is_the_shared_bytes_in_a_frame() {
+    let page =
+        r#"{"firstSequence":"0.1390d838.0","lastSequence":"0.1390d838.a","changes":[{"operation":1},{"operation":3}]}"#;
+    let request = Request::get("/changes").body(Body::empty()).unwrap();
+    let (head, body, _) = ask(two_changes, request).await;
+    assert_eq!((head.status(), body.as_str()), (StatusCode::OK, page));
+    assert_eq!(head.headers()["content-type"], "application/json");
+    assert_eq!(head.headers()["content-length"], page.len().to_string().as_str());
+    let (_, pretty, _) = get("?pretty").await;
+    assert!(pretty.starts_with("{\n  \"firstSequence\": \"0.1390d838.0\",\n"), "{pretty}");
+    assert_eq!(pretty.split_whitespace().collect::<String>(), page);
+}
+
+#[tokio::test]
+async fn parameters_that_are_no_good_name_themselves() {
+    for (query, description) in [
+        ("limit=-1", "limit"),
+        ("limit=ten", "limit"),
+        ("limit=1.0", "limit"),
+        ("limit=%31%", "limit"),
+        ("limit=100001", "limit too high, exceeds max 100000"),
+        ("limit=99999999999999999999999", "limit too high, exceeds max 100000"),
+        ("block=-1", "block"),
+        ("block=1s", "block"),
+        ("block=+5", "block"),
+        ("scope=a&scope=a%20b", "Invalid char in scope param"),
+        ("selector=a,b", "Invalid char in selector param"),
+        ("scope=%C3%BC", "Invalid char in scope param"),
+        ("scope=a%00", "Invalid char in scope param"),
+        ("scope=%ff", "Invalid char in scope param"),
+        ("scope=%zz", "Invalid char in scope param"),
+        ("since=0", "since"),
+        ("since=xx0.0.0", "since"),
+        ("since=0.0.0.0.0", "since"),
+        ("since=%00", "since"),
+        ("snapshot=1", "snapshot"),
+        ("snapshot=1:2:x", "snapshot"),
+        ("sc%6fpe%=a", "a parameter's name is not percent-encoded UTF-8"),
+        // The contract's order of checks, whatever the order of parameters.
+        ("snapshot=x&since=x&scope=*&block=x&limit=x", "limit"),
+        ("snapshot=x&since=x&scope=*&block=x", "block"),
+        ("snapshot=x&since=x&scope=*", "Invalid char in scope param"),
+        ("snapshot=x&since=x", "since"),
+    ] {
+        let (status, body, asked) = get(&format!("?{query}")).await;
+        let expected = format!(
+            r#"{{"code":"PARAMETER_INVALID","error":"A parameter has an invalid value","description":"{description}"}}"#
+        );
+        assert_eq!((status, body), (StatusCode::BAD_REQUEST, expected), "{query}");
+        assert!(asked.is_none(), "{query}");
+    }
+    let (status, ..) = get(&format!("?scope={}", "x".repeat(256))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn parameters_have_their_meaning() {
+    let plain = || Query {
+        scopes: vec![Scope::empty()],
+        since: Sequence::ZERO,
+        limit: 100,
+        block: Duration::ZERO,
+        snapshot: None,
+    };
+    let scopes = |names: &[&str]| names.iter().map(|name| Scope::parse(name).expect("a scope")).collect::<Vec<_>>();
+    let since = Sequence::new(1, Lsn(0x1390_d838), 0);
+    for (query, expected) in [
+        ("", plain()),
+        ("?", plain()),
+        ("?scope=&since=&limit=&block=&snapshot=&selector=", plain()),
+        ("?unknown=%zz&Scope=a", plain()),
+        ("?since=0.0.0", plain()),
+        ("?scope=a", Query { scopes: scopes(&["a"]), ..plain() }),
+        ("?selector=b&scope=a&scope=b&scope=", Query { scopes: scopes(&["a", "b"]), ..plain() }),
+        ("?scope=Az09_.%3A%2f-", Query { scopes: scopes(&["Az09_.:/-"]), ..plain() }),
+        ("?limit=0", Query { limit: 0, ..plain() }),
+        ("?limit=&limit=100000&limit=7", Query { limit: 100_000, ..plain() }),
+        ("?block=5", Query { block: Duration::from_secs(5), ..plain() }),
+        ("?block=301", Query { block: Duration::from_secs(300), ..plain() }),
+        ("?block=99999999999999999999999", Query { block: Duration::from_secs(300), ..plain() }),
+        ("?since=0.1390D838.0", Query { since, ..plain() }),
+        ("?snapshot=10:20:14,12,", Query { snapshot: Some("10:20:12,14".parse().expect("a snapshot")), ..plain() }),
+    ] {
+        let (status, _, asked) = get(query).await;
+        assert_eq!(status, StatusCode::OK, "{query}");
+        assert_eq!(format!("{asked:?}"), format!("{:?}", Some(expected)), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_reader_cannot_answer_has_its_code() {
+    let failed = || Err(Error::Journal(std::io::Error::other("disk on fire")));
+    let cases: [(fn() -> Result<Page, Error>, _, _, _); 2] = [
+        (|| Err(Error::TooOld), 400, "SNAPSHOT_TOO_OLD", "The client is operating on an old snapshot"),
+        (failed, 500, "INTERNAL_SERVER_ERROR", "An error occurred in the server"),
+    ];
+    for (answer, status, code, error) in cases {
+        let request = Request::get("/changes").header("accept", "*/*").body(Body::empty()).unwrap();
+        let (head, body, _) = ask(answer, request).await;
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!((head.status().as_u16(), &body["code"], &body["error"]), (status, &code.into(), &error.into()));
+        assert!(!body["description"].to_string().contains("fire"), "the inner cause stays in the log");
+    }
+}
+
+#[tokio::test]
+async fn the_format_is_checked_before_the_parameters() {
+    let protobuf = "application/transicator+protobuf";
+    let request = Request::get("/changes?limit=x").header("accept", protobuf).body(Body::empty()).unwrap();
+    let (head, body, _) = ask(two_changes, request).await;
+    assert_eq!(head.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert!(body.starts_with(r#"{"code":"UNSUPPORTED_FORMAT","error":"The specified media type is not supported","#));
+    assert_eq!(head.headers()["content-type"], "application/json");
+}
+
+#[tokio::test]
+async fn other_methods_are_not_allowed() {
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        let request = Request::builder().method(method).uri("/changes").body(Body::empty()).unwrap();
+        let (head, body, asked) = ask(two_changes, request).await;
+        assert_eq!((head.status(), asked.len()), (StatusCode::METHOD_NOT_ALLOWED, 0), "{method}");
+        assert_eq!(head.headers()["allow"], "GET,HEAD");
+        assert!(body.contains("\"METHOD_NOT_ALLOWED\""), "{body}");
+    }
+}

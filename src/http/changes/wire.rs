@@ -1,0 +1,127 @@
+//! The words of this face: its parameters, and the frame of a page. The changes themselves come rendered from the feed.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::error::Failure;
+use crate::domain::limits;
+use crate::domain::scope::Scope;
+use crate::domain::sequence::Sequence;
+use crate::domain::snapshot::Snapshot;
+use crate::feed::query::{Page, Query};
+use crate::http::common::parameters::{self, Text};
+
+/// What stands behind the changes of a page.
+pub(super) const PAGE_END: Bytes = Bytes::from_static(b"]}");
+
+/// What stands before the changes of a page.
+pub(super) fn page_head(page: &Page) -> Bytes {
+    format!("{{\"firstSequence\":\"{}\",\"lastSequence\":\"{}\",\"changes\":[", page.first, page.last).into()
+}
+
+/// A call, understood.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// What is asked.
+    pub(super) query: Query,
+    /// Whether the answer is for human eyes.
+    pub(super) pretty: bool,
+}
+
+/// Reads the parameters. They are checked in the contract's order, whatever order they came in.
+pub(super) fn request(query: &str) -> Result<Request, Failure> {
+    let given = Given::read(query)?;
+    let limit = limit(&given.limit)?;
+    let block = block(&given.block)?;
+    let scopes = scopes(&given.scopes)?;
+    let since = parsed(&given.since, "since")?.unwrap_or(Sequence::ZERO);
+    let snapshot = parsed::<Snapshot>(&given.snapshot, "snapshot")?;
+    Ok(Request { query: Query { scopes, since, limit, block, snapshot }, pretty: given.pretty })
+}
+
+/// The parameters as they came, those without a value left out.
+#[derive(Debug, Default)]
+struct Given<'a> {
+    limit: Option<Text<'a>>,
+    block: Option<Text<'a>>,
+    since: Option<Text<'a>>,
+    snapshot: Option<Text<'a>>,
+    /// Each with the name that it came under.
+    scopes: Vec<(&'static str, Text<'a>)>,
+    pretty: bool,
+}
+
+impl<'a> Given<'a> {
+    fn read(query: &'a str) -> Result<Self, Failure> {
+        let mut given = Self::default();
+        for (name, value) in parameters::pairs(query) {
+            // A name that cannot be read may be a misspelt scope: passing over it would answer another question.
+            let name = name.map_err(|_| Failure::parameter("a parameter's name is not percent-encoded UTF-8"))?;
+            if name == "pretty" {
+                given.pretty = true;
+            }
+            if value.as_deref() == Ok("") {
+                continue;
+            }
+            let place = match &*name {
+                "limit" => &mut given.limit,
+                "block" => &mut given.block,
+                "since" => &mut given.since,
+                "snapshot" => &mut given.snapshot,
+                "scope" => {
+                    given.scopes.push(("scope", value));
+                    continue;
+                }
+                "selector" => {
+                    given.scopes.push(("selector", value));
+                    continue;
+                }
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
+        Ok(given)
+    }
+}
+
+fn limit(given: &Option<Text<'_>>) -> Result<usize, Failure> {
+    let Some(given) = given else { return Ok(limits::CHANGES_LIMIT_DEFAULT) };
+    let limit = whole_number(given).ok_or_else(|| Failure::parameter("limit"))?;
+    match usize::try_from(limit) {
+        Ok(limit) if limit <= limits::CHANGES_LIMIT_MAX => Ok(limit),
+        Ok(_) | Err(_) => Err(Failure::parameter(format!("limit too high, exceeds max {}", limits::CHANGES_LIMIT_MAX))),
+    }
+}
+
+fn block(given: &Option<Text<'_>>) -> Result<Duration, Failure> {
+    let Some(given) = given else { return Ok(Duration::ZERO) };
+    whole_number(given).map(Duration::from_secs).ok_or_else(|| Failure::parameter("block"))
+}
+
+/// A whole number from 0; one too large to be held counts as the largest that can be.
+fn whole_number(given: &Text<'_>) -> Option<u64> {
+    let digits = given.as_deref().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    Some(digits.parse().unwrap_or(u64::MAX))
+}
+
+fn scopes(given: &[(&str, Text<'_>)]) -> Result<Vec<Scope>, Failure> {
+    let read = |(name, text): &(&str, Text<'_>)| {
+        let scope = text.as_deref().ok().and_then(|text| Scope::parse(text).ok());
+        scope.ok_or_else(|| Failure::parameter(format!("Invalid char in {name} param")))
+    };
+    let mut scopes = given.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    if scopes.is_empty() {
+        scopes.push(Scope::empty());
+    }
+    scopes.sort_unstable();
+    scopes.dedup();
+    Ok(scopes)
+}
+
+fn parsed<T: std::str::FromStr>(given: &Option<Text<'_>>, name: &str) -> Result<Option<T>, Failure> {
+    let Some(given) = given else { return Ok(None) };
+    let value = given.as_ref().ok().map(Cow::as_ref).and_then(|text| text.parse().ok());
+    value.map(Some).ok_or_else(|| Failure::parameter(name))
+}
