@@ -1,0 +1,179 @@
+//! The way out: a page of changes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::warn;
+
+use super::address::Address;
+use super::error::{Error, Fault};
+use super::fetch;
+use super::frame::Frame;
+use super::index::{EVERYONE, key};
+use super::segment::{HEADER_BYTES, Segment};
+use super::state::{TooOld, View};
+use super::{Journal, Shared};
+use crate::domain::scope::Scope;
+use crate::domain::sequence::Sequence;
+use crate::domain::snapshot::Snapshot;
+use crate::feed::query::{self, Page};
+
+/// Frames of one step: bounds what a step holds beside the page, and how much is decoded in vain.
+const STEP_FRAMES: std::ops::RangeInclusive<usize> = 16..=4096;
+
+impl Journal {
+    /// The changes of these scopes (sorted) behind `since` that `snapshot` does not show, at most `limit` of them; see
+    /// [`Page`] for the sequences that come with them.
+    ///
+    /// `snapshot` is checked against what has been purged only where `since` is zero: a reader who follows a cursor has
+    /// had, or been spared, all that is behind it.
+    ///
+    /// It reads files where the changes are not in memory; [`Journal::is_in_memory`] tells beforehand.
+    ///
+    /// # Errors
+    ///
+    /// [`query::Error::TooOld`] and [`query::Error::Journal`].
+    pub fn read(
+        &self,
+        scopes: &[Scope],
+        since: Sequence,
+        limit: usize,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Page, query::Error> {
+        let wanted = Wanted::new(scopes, snapshot);
+        loop {
+            let view = self.0.state.read().view(since, snapshot).map_err(|TooOld| query::Error::TooOld)?;
+            let (first, last) = (view.first, view.last.max(since));
+            if limit == 0 {
+                return Ok(Page { first, last: since, changes: Vec::new() });
+            }
+            match self.0.collect(&wanted, &view, limit) {
+                Ok(found) => {
+                    let last = found.full.unwrap_or(last);
+                    return Ok(Page { first, last, changes: found.changes });
+                }
+                Err((_, Fault::Io(source))) => return Err(query::Error::Journal(source)),
+                Err((segment, fault)) => self.0.repair(&segment, fault).map_err(query::Error::Journal)?,
+            }
+        }
+    }
+
+    /// Whether a read from `since` on would touch no file but those of indexes.
+    pub fn is_in_memory(&self, since: Sequence) -> bool {
+        let floor = self.0.state.read().bounds().floor;
+        self.0.tail.read().reaches(since.max(floor))
+    }
+}
+
+/// What a reader wants.
+struct Wanted<'a> {
+    scopes: Vec<&'a [u8]>,
+    keys: Vec<u64>,
+    snapshot: Option<&'a Snapshot>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(scopes: &'a [Scope], snapshot: Option<&'a Snapshot>) -> Self {
+        let mut scopes: Vec<&[u8]> = scopes.iter().map(|scope| scope.as_str().as_bytes()).collect();
+        scopes.sort_unstable();
+        scopes.dedup();
+        let keys = scopes.iter().map(|scope| key(scope)).chain([EVERYONE]).collect();
+        Self { scopes, keys, snapshot }
+    }
+
+    fn hides(&self, txid: u64) -> bool {
+        self.snapshot.is_some_and(|snapshot| snapshot.shows(txid))
+    }
+}
+
+struct Found {
+    changes: Vec<Bytes>,
+    /// The sequence of the last one, where there were as many as the page may have.
+    full: Option<Sequence>,
+}
+
+impl Shared {
+    /// Collects a page; a fault comes with the segment that has it.
+    fn collect(&self, wanted: &Wanted<'_>, view: &View, limit: usize) -> Result<Found, (Arc<Segment>, Fault)> {
+        let mut found = Found { changes: Vec::new(), full: None };
+        for segment in &view.segments {
+            let end = match segment.id.cmp(&view.end.segment) {
+                std::cmp::Ordering::Less => segment.summary().end,
+                std::cmp::Ordering::Equal => view.end.offset,
+                std::cmp::Ordering::Greater => break,
+            };
+            let end = Address { segment: segment.id, offset: end };
+            self.collect_from(segment, end, wanted, view, limit, &mut found)
+                .map_err(|fault| (segment.clone(), fault))?;
+            if found.full.is_some() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    fn collect_from(
+        &self,
+        segment: &Arc<Segment>,
+        end: Address,
+        wanted: &Wanted<'_>,
+        view: &View,
+        limit: usize,
+        found: &mut Found,
+    ) -> Result<(), Fault> {
+        // Where the snapshot shows every transaction of the segment, nothing in it needs to be looked at.
+        let txid_max = segment.summary().txid_max;
+        if wanted.snapshot.is_some_and(|snapshot| txid_max < snapshot.xmin) {
+            return Ok(());
+        }
+        let mut from = segment.offset_behind(view.from)?;
+        loop {
+            let step = (limit - found.changes.len()).clamp(*STEP_FRAMES.start(), *STEP_FRAMES.end());
+            let offsets = segment.candidates(&wanted.keys, from, end.offset, step)?;
+            for bytes in fetch::frames(self, segment, &offsets, end.offset)? {
+                let frame = Frame::decode(&bytes).ok_or(Fault::Segment)?;
+                if frame.sequence <= view.from || wanted.hides(frame.txid) {
+                    continue;
+                }
+                if let Some(body) = frame.body_for(&wanted.scopes) {
+                    let sequence = frame.sequence;
+                    found.changes.push(bytes.slice(body));
+                    if found.changes.len() == limit {
+                        found.full = Some(sequence);
+                        return Ok(());
+                    }
+                }
+            }
+            match offsets.last() {
+                Some(last) if offsets.len() == step => from = last.saturating_add(1).max(HEADER_BYTES),
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+
+    /// Makes the journal readable again after damage was found: a sidecar is rebuilt, a segment is dropped.
+    fn repair(&self, segment: &Arc<Segment>, fault: Fault) -> std::io::Result<()> {
+        let fault = match fault {
+            Fault::Sidecar => {
+                warn!(segment.id = segment.id, "a sidecar is damaged: it is rebuilt");
+                match segment.rebuild() {
+                    Ok(()) => {
+                        self.syncer.rolled(segment.clone());
+                        return Ok(());
+                    }
+                    Err(fault) => fault,
+                }
+            }
+            other => other,
+        };
+        match fault {
+            Fault::Io(source) => Err(source),
+            Fault::Segment | Fault::Sidecar => match self.drop_damaged(segment.id) {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(fault.into()),
+                Err(Error::Io { source, .. }) => Err(source),
+                Err(other) => Err(std::io::Error::other(other)),
+            },
+        }
+    }
+}

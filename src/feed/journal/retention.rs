@@ -1,0 +1,137 @@
+//! What goes: by age, by size, because it is damaged, or because the stream has a gap. Segments go whole, and what is
+//! known of them afterwards is on disk before their files are gone.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+use tracing::{info, warn};
+
+use super::meta::{Bounds, Meta};
+use super::segment::Segment;
+use super::{Error, Journal, Shared};
+use crate::clock::Timestamp;
+use crate::domain::sequence::Sequence;
+
+impl Journal {
+    /// Purges what is older or more than the settings allow, and returns how many segments went. It is cheap, and
+    /// stalls neither the writer nor readers; call it every few seconds.
+    ///
+    /// The segment that is being written is ended when its oldest change is too old, and goes when its newest is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`], or [`Error::Io`] when a file could not be changed; what is left over goes next time.
+    pub fn purge(&self, now: Timestamp) -> Result<usize, Error> {
+        let shared = &*self.0;
+        let meta = shared.meta.lock();
+        let victims = shared.expired(now)?;
+        let count = victims.len();
+        let Some(newest) = victims.last() else {
+            return Ok(0);
+        };
+        info!(segments = count, "purging the oldest changes");
+        shared.drop_through(meta, newest.id, |_| ())?;
+        Ok(count)
+    }
+}
+
+impl Shared {
+    /// The segments that are too old or too many, oldest first.
+    fn expired(&self, now: Timestamp) -> Result<Vec<Arc<Segment>>, Error> {
+        let oldest_at = now.before(self.config.max_age);
+        let mut appender = self.appender.lock();
+        let segments: Vec<_> = self.state.read().segments().cloned().collect();
+        let growing = segments.last().map(|segment| segment.summary());
+        let aged = growing.is_some_and(|summary| summary.changes > 0 && summary.oldest_at < oldest_at);
+        if aged && appender.open_segment().is_none() && self.failure().is_none() {
+            appender.roll(self)?;
+        }
+        let kept = appender.open_segment().unwrap_or(appender.active());
+        drop(appender);
+        let mut bytes: u64 = segments.iter().map(|segment| u64::from(segment.summary().end)).sum();
+        let mut expired = Vec::new();
+        for segment in segments.into_iter().take_while(|segment| segment.id < kept) {
+            let summary = segment.summary();
+            if summary.newest_at >= oldest_at && bytes <= self.config.max_bytes {
+                break;
+            }
+            bytes -= u64::from(summary.end);
+            expired.push(segment);
+        }
+        Ok(expired)
+    }
+
+    /// Drops everything up to segment `id`, and whatever else `change` says. The meta file comes first: what it says is
+    /// gone is removed when the journal is opened, should the files survive this.
+    fn drop_through(
+        &self,
+        mut meta: MutexGuard<'_, Meta>,
+        id: u32,
+        change: impl FnOnce(&mut Meta),
+    ) -> Result<(), Error> {
+        let mut next = meta.clone();
+        next.segment_first = id.saturating_add(1);
+        for segment in self.state.read().segments().take_while(|segment| segment.id <= id) {
+            let summary = segment.summary();
+            next.end_lsn = next.end_lsn.max(summary.end_lsn);
+            if summary.changes > 0 {
+                next.last = next.last.max(summary.last);
+                next.bounds.purge(summary.last, summary.txid_max);
+            }
+        }
+        change(&mut next);
+        next.store(&self.config.folder, &*self.medium)?;
+        let dropped = self.state.write().drop_through(id, next.bounds.clone());
+        *meta = next;
+        self.gauge_bytes();
+        for segment in dropped {
+            segment.remove().map_err(|source| Error::Io { doing: "removing a segment", source })?;
+        }
+        Ok(())
+    }
+
+    /// Drops everything; see [`super::Writer::begin_anew`].
+    pub(super) fn begin_anew(&self, after: Sequence) -> Result<(), Error> {
+        let meta = self.meta.lock();
+        let mut appender = self.appender.lock();
+        warn!(%after, "the feed begins anew: what was before is dropped");
+        if !appender.is_empty() {
+            appender.roll(self)?;
+        }
+        let last_old = appender.active().saturating_sub(1);
+        self.drop_through(meta, last_old, |meta| {
+            (meta.last, meta.end_lsn, meta.bounds.floor) = (after, after.lsn, after);
+        })?;
+        self.state.write().begin_anew(appender.active(), after);
+        self.tail.write().clear(after);
+        self.durable.send_replace(after.lsn);
+        drop(appender);
+        // Those who wait behind the gap are told that they are too old.
+        self.hub.wake_all();
+        Ok(())
+    }
+
+    /// Drops the segment, because what it holds is not what was written, and with it all that is before it: readers
+    /// behind it are too old. Returns whether that could be done; where a transaction is open in it, it cannot yet.
+    pub(super) fn drop_damaged(&self, id: u32) -> Result<bool, Error> {
+        let meta = self.meta.lock();
+        let mut appender = self.appender.lock();
+        if appender.open_segment().is_some_and(|open| open <= id) {
+            return Ok(false);
+        }
+        if id >= appender.active() {
+            appender.roll(self)?;
+        }
+        drop(appender);
+        warn!(segment.id = id, "a segment is damaged: it is dropped, with what is before it");
+        self.drop_through(meta, id, |_| ()).map(|()| true)
+    }
+}
+
+impl Bounds {
+    /// Notes that everything up to `last` is gone, transactions up to `txid` among it.
+    pub(super) fn purge(&mut self, last: Sequence, txid: u64) {
+        self.floor = self.floor.max(last);
+        self.purged_txid = self.purged_txid.max(txid);
+    }
+}

@@ -1,0 +1,267 @@
+//! A segment: one file of frames in commit order, and its index.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::RwLock;
+
+use super::error::Fault;
+use super::frame::{self, Frame};
+use super::index::{MemoryIndex, Summary};
+use super::medium::Medium;
+use super::merge;
+use super::sidecar::Sidecar;
+use crate::domain::sequence::Sequence;
+
+const MAGIC: [u8; 8] = *b"WALCLKJ1";
+/// The file begins with magic, number and checksum; frames follow.
+pub(super) const HEADER_BYTES: u32 = 16;
+/// How much is read at once when a segment is scanned.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// An open segment. The last one of a journal grows, the others do not change.
+#[derive(Debug)]
+pub(super) struct Segment {
+    /// Its number; they are consecutive.
+    pub id: u32,
+    /// The file of its frames.
+    pub file: File,
+    /// Whether its name in the folder would survive a power cut.
+    pub named: AtomicBool,
+    folder: PathBuf,
+    index: RwLock<Index>,
+}
+
+#[derive(Debug)]
+enum Index {
+    Memory(MemoryIndex),
+    Sealed(Sidecar),
+}
+
+impl Segment {
+    /// Makes an empty one in `folder`.
+    pub fn create(folder: &Path, id: u32, medium: &dyn Medium) -> io::Result<Self> {
+        let path = log_path(folder, id);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        medium.write_at(&file, &header(id), 0)?;
+        Ok(Self::new(folder, id, file, Index::Memory(MemoryIndex::new(HEADER_BYTES)), false))
+    }
+
+    /// Opens one by its sidecar, which must fit it.
+    pub fn open_sealed(folder: &Path, id: u32) -> Result<Self, Fault> {
+        let file = File::open(log_path(folder, id))?;
+        let sidecar = Sidecar::open(&sidecar_path(folder, id), id)?;
+        if file.metadata()?.len() != u64::from(sidecar.summary().end) {
+            return Err(Fault::Sidecar);
+        }
+        Ok(Self::new(folder, id, file, Index::Sealed(sidecar), true))
+    }
+
+    /// Opens one by reading all of it. What follows the last intact frame is not in its index.
+    pub fn open_scanning(folder: &Path, id: u32) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(log_path(folder, id))?;
+        let index = scan(&file, id)?;
+        Ok(Self::new(folder, id, file, Index::Memory(index), true))
+    }
+
+    fn new(folder: &Path, id: u32, file: File, index: Index, named: bool) -> Self {
+        Self { id, file, named: AtomicBool::new(named), folder: folder.to_owned(), index: RwLock::new(index) }
+    }
+
+    /// What is known of it as a whole, at this moment.
+    pub fn summary(&self) -> Summary {
+        match &*self.index.read() {
+            Index::Memory(index) => index.summary().clone(),
+            Index::Sealed(sidecar) => sidecar.summary().clone(),
+        }
+    }
+
+    /// Adds to the index what was written at its end; `bytes` are whole frames of our own making.
+    pub fn add(&self, mut bytes: &[u8], mut touched: impl FnMut(u64)) {
+        let mut index = self.index.write();
+        let Index::Memory(index) = &mut *index else { unreachable!("a sealed segment does not grow") };
+        while let Some(frame) = Frame::decode(bytes) {
+            index.add(&frame, &mut touched);
+            bytes = &bytes[frame.length..];
+        }
+        assert!(bytes.is_empty(), "only whole frames are written");
+    }
+
+    /// Takes back what was added since `before` was its summary.
+    pub fn cut(&self, before: Summary) -> io::Result<()> {
+        self.file.set_len(u64::from(before.end))?;
+        match &mut *self.index.write() {
+            Index::Memory(index) => index.cut(before),
+            Index::Sealed(_) => unreachable!("a sealed segment does not shrink"),
+        }
+        Ok(())
+    }
+
+    /// Cuts off what follows the last whole transaction, in the file and in the index.
+    pub fn cut_to_whole(&self, medium: &dyn Medium) -> io::Result<()> {
+        let whole_end = self.summary().whole_end;
+        if whole_end == HEADER_BYTES {
+            medium.write_at(&self.file, &header(self.id), 0)?;
+        }
+        self.file.set_len(u64::from(whole_end))?;
+        medium.sync(&self.file)?;
+        *self.index.write() = Index::Memory(scan(&self.file, self.id)?);
+        Ok(())
+    }
+
+    /// Puts the index into a sidecar and out of memory.
+    pub fn seal(&self, medium: &dyn Medium) -> Result<(), Fault> {
+        let sidecar = match &*self.index.read() {
+            Index::Memory(index) => Sidecar::write(&sidecar_path(&self.folder, self.id), self.id, index, medium)?,
+            Index::Sealed(_) => return Ok(()),
+        };
+        // The old index is large, so it is freed after the lock is.
+        let old = std::mem::replace(&mut *self.index.write(), Index::Sealed(sidecar));
+        drop(old);
+        Ok(())
+    }
+
+    /// Builds the index anew from the frames, where the sidecar turned out to be damaged.
+    pub fn rebuild(&self) -> Result<(), Fault> {
+        let end = self.summary().end;
+        let index = scan(&self.file, self.id)?;
+        if index.summary().end != end {
+            return Err(Fault::Segment);
+        }
+        *self.index.write() = Index::Memory(index);
+        Ok(())
+    }
+
+    /// An offset with every change behind `since` at or behind it, and few others.
+    pub fn offset_behind(&self, since: Sequence) -> Result<u32, Fault> {
+        let offset = match &*self.index.read() {
+            Index::Memory(index) => index.offset_behind(since),
+            Index::Sealed(sidecar) => sidecar.offset_behind(since)?,
+        };
+        Ok(offset.unwrap_or(HEADER_BYTES))
+    }
+
+    /// The offsets of the frames that belong to any of the keys, from `from` on and before `to`, in ascending order,
+    /// at most `limit` of them.
+    pub fn candidates(&self, keys: &[u64], from: u32, to: u32, limit: usize) -> Result<Vec<u32>, Fault> {
+        match &*self.index.read() {
+            Index::Memory(index) => {
+                let lists = keys.iter().map(|key| index.offsets(*key, from)).filter(|list| !list.is_empty());
+                merge::merge(lists.map(|list| list.iter().copied().map(Ok)), to, limit)
+            }
+            Index::Sealed(sidecar) => {
+                let lists = keys.iter().filter_map(|key| sidecar.offsets(*key, from).transpose());
+                let lists = lists.collect::<Result<Vec<_>, _>>()?;
+                merge::merge(lists.into_iter(), to, limit)
+            }
+        }
+    }
+
+    /// Removes its files. Readers that still have it open are not disturbed.
+    pub fn remove(&self) -> io::Result<()> {
+        remove_files(&self.folder, self.id)
+    }
+
+    /// Notes that its name in the folder survives a power cut, and tells whether that was known.
+    pub fn set_named(&self) -> bool {
+        self.named.swap(true, Ordering::Relaxed)
+    }
+}
+
+/// Removes the files of segment `id`, whatever they are.
+pub(super) fn remove_files(folder: &Path, id: u32) -> io::Result<()> {
+    for path in [sidecar_path(folder, id), log_path(folder, id)] {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of the segments in `folder`, in ascending order.
+pub(super) fn list(folder: &Path) -> io::Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".log"));
+        ids.extend(number.and_then(|number| u32::from_str_radix(number, 16).ok()));
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn log_path(folder: &Path, id: u32) -> PathBuf {
+    folder.join(format!("{id:08x}.log"))
+}
+
+fn sidecar_path(folder: &Path, id: u32) -> PathBuf {
+    folder.join(format!("{id:08x}.idx"))
+}
+
+fn header(id: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[..8].copy_from_slice(&MAGIC);
+    header[8..12].copy_from_slice(&id.to_le_bytes());
+    let checksum = crc32c::crc32c(&header[..12]);
+    header[12..].copy_from_slice(&checksum.to_le_bytes());
+    header
+}
+
+/// Indexes a file up to the first byte that is not part of an intact frame.
+fn scan(file: &File, id: u32) -> io::Result<MemoryIndex> {
+    let mut index = MemoryIndex::new(HEADER_BYTES);
+    let mut start = [0; 16];
+    if file.read_at(&mut start, 0)? < start.len() || start != header(id) {
+        return Ok(index);
+    }
+    let size = file.metadata()?.len();
+    let mut held = Vec::new();
+    loop {
+        // `held` is what follows the last frame that was indexed.
+        let filled = held.len();
+        let end = u64::from(index.summary().end);
+        let wanted = frame::length(&held).unwrap_or(0).max(filled.saturating_add(SCAN_BYTES));
+        // A damaged length must not claim memory that the file cannot fill.
+        let left = usize::try_from(size.saturating_sub(end)).unwrap_or(usize::MAX);
+        held.resize(wanted.min(left).max(filled), 0);
+        let at = end + filled as u64;
+        let read = read_fully(file, &mut held[filled..], at)?;
+        held.truncate(filled + read);
+        let mut rest = held.as_slice();
+        while let Some(frame) = Frame::decode(rest) {
+            let (bytes, behind) = rest.split_at(frame.length);
+            if !frame::intact(bytes) {
+                return Ok(index);
+            }
+            index.add(&frame, |_| ());
+            rest = behind;
+        }
+        let incomplete = frame::length(rest).is_some_and(|length| length > rest.len()) || rest.len() < 4;
+        if read == 0 || !incomplete {
+            return Ok(index);
+        }
+        let done = held.len() - rest.len();
+        held.drain(..done);
+    }
+}
+
+fn read_fully(file: &File, mut buffer: &mut [u8], mut at: u64) -> io::Result<usize> {
+    let mut total = 0;
+    while !buffer.is_empty() {
+        match file.read_at(buffer, at) {
+            Ok(0) => break,
+            Ok(count) => {
+                total += count;
+                at += count as u64;
+                buffer = &mut buffer[count..];
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,215 @@
+//! The way in: renders transactions into frames and hands them to the end of the journal. A transaction that has not
+//! become whole is never visible, however much of it has been written.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::BytesMut;
+
+use super::appender::{Batch, Whole};
+use super::error::Error;
+use super::meta::Fork;
+use super::{Shared, frame};
+use crate::domain::sequence::{Lsn, Sequence};
+use crate::feed::sink::{Accept, Head, Row, Sink};
+
+/// The one writer of a journal. It buffers: call [`Writer::flush`] whenever no more input is at hand.
+///
+/// After a failure nothing more is taken; the journal must be opened anew.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// The newest transaction that is whole, as the sequence of its last change.
+    last: Sequence,
+    end_lsn: Lsn,
+    buffer: BytesMut,
+    /// What of the buffer is whole.
+    whole: Option<Whole>,
+    open: Option<Open>,
+}
+
+/// The transaction that rows are being pushed to.
+#[derive(Debug)]
+struct Open {
+    head: Head,
+    /// Where the newest row stands in the buffer, and its index; it is not closed before it is known whether it is
+    /// the last one.
+    row: Option<(usize, u32)>,
+    changes: u64,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, thread: JoinHandle<()>, last: Sequence, end_lsn: Lsn) -> Self {
+        let buffer = BytesMut::with_capacity(shared.config.buffer_bytes);
+        Self { shared, thread: Some(thread), last, end_lsn, buffer, whole: None, open: None }
+    }
+
+    /// Writes what is buffered, in one write, and makes visible what is whole. It is not durable yet when this returns:
+    /// see [`super::Journal::durable`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`] when this or an earlier write, or a sync, failed.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        if let Some(failure) = self.shared.failure() {
+            return Err(failure.into());
+        }
+        let open_row = self.open.as_ref().and_then(|open| open.row);
+        let length = open_row.map_or(self.buffer.len(), |(start, _)| start);
+        if length == 0 {
+            return Ok(());
+        }
+        let whole = self.whole.take();
+        let bytes = self.buffer.split_to(length).freeze();
+        // The rows of an open transaction count as the newest one that is closed.
+        let last = match &mut self.open {
+            Some(Open { head, row: Some((start, index)), .. }) if whole.is_none_or(|whole| whole.bytes < length) => {
+                *start = 0;
+                head.sequence(index.saturating_sub(1))
+            }
+            Some(Open { row: Some((start, _)), .. }) => {
+                *start = 0;
+                self.last
+            }
+            Some(Open { row: None, .. }) | None => self.last,
+        };
+        Ok(self.shared.appender.lock().append(&self.shared, Batch { bytes, last, whole })?)
+    }
+
+    /// Notes that the stream has been received up to `lsn` and that no transaction is open, so that `lsn` may be
+    /// acknowledged once it is durable. Nothing happens where that is known already.
+    ///
+    /// # Panics
+    ///
+    /// When a transaction is open.
+    pub fn advance(&mut self, lsn: Lsn) {
+        assert!(self.open.is_none(), "an open transaction has not been received yet");
+        if lsn > self.end_lsn {
+            frame::append_mark(&mut self.buffer, lsn);
+            self.complete(lsn, 0, 0);
+        }
+    }
+
+    /// The newest change that was taken; transactions up to its own are skipped.
+    pub fn last(&self) -> Sequence {
+        self.last
+    }
+
+    /// Begins anew behind a gap in the stream: everything that is here is dropped, first and last become `after`, and
+    /// readers behind it are told that they are too old. An open transaction is abandoned.
+    ///
+    /// `after` should lie at or behind [`Writer::last`]; it may lie before it only where the positions are those of
+    /// another database.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stopped`], or [`Error::Io`] when the meta file could not be written.
+    pub fn begin_anew(&mut self, after: Sequence) -> Result<(), Error> {
+        self.abandon();
+        self.flush()?;
+        self.shared.syncer.settle(&self.shared);
+        self.shared.begin_anew(after)?;
+        (self.last, self.end_lsn) = (after, after.lsn);
+        Ok(())
+    }
+
+    /// Says that a timeline has ended: cursors on it that lie beyond its end are too old from now on. Where the journal
+    /// itself had received more of it, it begins anew behind the fork.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::begin_anew`].
+    pub fn record_fork(&mut self, fork: Fork) -> Result<(), Error> {
+        self.abandon();
+        self.flush()?;
+        if self.last.timeline == fork.timeline && self.last.lsn >= fork.ended_at {
+            self.begin_anew(Sequence::new(fork.next, fork.ended_at, 0))?;
+        }
+        self.shared.update(|meta| {
+            if !meta.bounds.forks.contains(&fork) {
+                meta.bounds.forks.push(fork);
+            }
+        })
+    }
+
+    /// Counts what is in the buffer as whole.
+    fn complete(&mut self, end_lsn: Lsn, commits: u64, changes: u64) {
+        self.end_lsn = self.end_lsn.max(end_lsn);
+        let before = self.whole.map_or((0, 0), |whole| (whole.commits, whole.changes));
+        self.whole = Some(Whole {
+            bytes: self.buffer.len(),
+            last: self.last,
+            end_lsn: self.end_lsn,
+            commits: before.0 + commits,
+            changes: before.1 + changes,
+        });
+    }
+}
+
+impl Sink for Writer {
+    type Error = Error;
+
+    fn begin(&mut self, head: &Head) -> Result<Accept, Error> {
+        assert!(self.open.is_none(), "the transaction before it was neither committed nor abandoned");
+        if (head.timeline, head.commit_lsn) <= (self.last.timeline, self.last.lsn) {
+            return Ok(Accept::Skip);
+        }
+        self.open = Some(Open { head: *head, row: None, changes: 0 });
+        Ok(Accept::Take)
+    }
+
+    fn push(&mut self, row: &Row<'_>) -> Result<(), Error> {
+        let open = self.open.as_mut().expect("a row follows a begin");
+        if let Some((start, _)) = open.row {
+            frame::close(&mut self.buffer[start..], None);
+        }
+        let start = self.buffer.len();
+        // Until the new row stands, the one before it is the newest; closing it twice does no harm.
+        frame::append(&mut self.buffer, &open.head, row).map_err(|bytes| Error::Oversized { bytes })?;
+        open.row = Some((start, row.index));
+        open.changes += 1;
+        match self.buffer.len() >= self.shared.config.buffer_bytes {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    fn commit(&mut self, end_lsn: Lsn) -> Result<(), Error> {
+        let open = self.open.take().expect("a commit follows a begin");
+        match open.row {
+            Some((start, index)) => {
+                frame::close(&mut self.buffer[start..], Some((open.head.commit_lsn, end_lsn)));
+                self.last = open.head.sequence(index);
+                self.complete(end_lsn, 1, open.changes);
+            }
+            None => self.advance(end_lsn),
+        }
+        match self.buffer.len() >= self.shared.config.buffer_bytes {
+            true => self.flush(),
+            false => Ok(()),
+        }
+    }
+
+    fn abandon(&mut self) {
+        if self.open.take().is_none() {
+            return;
+        }
+        self.buffer.truncate(self.whole.map_or(0, |whole| whole.bytes));
+        // With something whole in the buffer, the open transaction has only ever been there.
+        if self.whole.is_none() {
+            // A failure has been noted; the next flush returns it.
+            let _ = self.shared.appender.lock().take_back(&self.shared);
+        }
+    }
+}
+
+impl Drop for Writer {
+    /// Waits until what was flushed is durable.
+    fn drop(&mut self) {
+        self.shared.syncer.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
