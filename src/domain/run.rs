@@ -71,7 +71,7 @@ pub struct Attempt {
 }
 
 /// How a run ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// Over: the receiver took it.
     Succeeded,

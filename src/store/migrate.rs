@@ -13,11 +13,11 @@ const MIGRATIONS: &[(&str, &str)] = &[("V1__schema", include_str!("../../sql/mig
 /// The table with what was run, in the schema that the migrations make.
 const HISTORY: &str = "walclock.walclock_migrations";
 
-const SERVER: &str = include_str!("../../sql/queries/migrations/server.sql");
-const EXISTS: &str = include_str!("../../sql/queries/migrations/exists.sql");
-const APPLIED: &str = include_str!("../../sql/queries/migrations/applied.sql");
-const LOCK: &str = include_str!("../../sql/queries/migrations/lock.sql");
-const BEGIN: &str = include_str!("../../sql/queries/migrations/begin.sql");
+const READ_SERVER: &str = include_str!("../../sql/queries/migrations/read_server.sql");
+const FIND_HISTORY: &str = include_str!("../../sql/queries/migrations/find_history.sql");
+const LIST_APPLIED: &str = include_str!("../../sql/queries/migrations/list_applied.sql");
+const LOCK_HISTORY: &str = include_str!("../../sql/queries/migrations/lock_history.sql");
+const CREATE_SCHEMA: &str = include_str!("../../sql/queries/migrations/create_schema.sql");
 
 /// The oldest PostgreSQL that is supported, as `server_version_num` writes it.
 const SERVER_VERSION_MIN: i32 = 140_000;
@@ -75,12 +75,12 @@ pub async fn run(settings: &pg::Settings) -> Result<Vec<String>, Error> {
     let mut client = connect(settings).await?;
     check_server(&client).await?;
     // A session lock: it ends with the connection, however that ends.
-    client.batch_execute(LOCK).await.map_err(StoreError::unavailable("waiting for another migration"))?;
+    client.batch_execute(LOCK_HISTORY).await.map_err(StoreError::unavailable("waiting for another migration"))?;
     let missing = missing(&client).await?;
     if missing.is_empty() {
         return Ok(Vec::new());
     }
-    client.batch_execute(BEGIN).await.map_err(StoreError::unavailable("creating the schema walclock"))?;
+    client.batch_execute(CREATE_SCHEMA).await.map_err(StoreError::unavailable("creating the schema walclock"))?;
     let mut runner = Runner::new(&migrations());
     runner.set_migration_table_name(HISTORY);
     let report = runner.run_async(&mut client).await.map_err(|error| Error::Failed(Box::new(error)))?;
@@ -106,7 +106,7 @@ async fn connect(settings: &pg::Settings) -> Result<Client, Error> {
 
 async fn check_server(client: &Client) -> Result<(), Error> {
     let asking = "asking for the server's version";
-    let row = client.query_one(SERVER, &[]).await.map_err(StoreError::unavailable(asking))?;
+    let row = client.query_one(READ_SERVER, &[]).await.map_err(StoreError::unavailable(asking))?;
     let (number, version, encoding): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
     if number < SERVER_VERSION_MIN {
         return Err(Error::ServerTooOld { version });
@@ -121,11 +121,11 @@ async fn check_server(client: &Client) -> Result<(), Error> {
 async fn missing(client: &Client) -> Result<Vec<Migration>, Error> {
     let reading = "reading the history of migrations";
     let known = migrations();
-    let exists = client.query_one(EXISTS, &[]).await.map_err(StoreError::unavailable(reading))?;
+    let exists = client.query_one(FIND_HISTORY, &[]).await.map_err(StoreError::unavailable(reading))?;
     if !exists.get::<_, bool>(0) {
         return Ok(known);
     }
-    let applied = client.query(APPLIED, &[]).await.map_err(StoreError::unavailable(reading))?;
+    let applied = client.query(LIST_APPLIED, &[]).await.map_err(StoreError::unavailable(reading))?;
     for row in &applied {
         let (version, name, checksum): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
         let Some(own) = known.iter().find(|migration| migration.version() == version) else {

@@ -4,6 +4,7 @@
 //! leases are renewed, and claims, which alone need not be durable, have sessions of their own.
 
 pub mod dev;
+mod dispatch;
 mod error;
 pub mod migrate;
 mod pool;

@@ -1,5 +1,8 @@
 //! Pools of connections whose sessions are set up alike, and whose every wait has a bound.
 
+use std::future::Future;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Client, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
@@ -20,6 +23,8 @@ pub const CLAIMS: &str = include_str!("../../sql/queries/session/claims.sql");
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// When an idle connection is first asked whether it is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// How long an answer may take: a little longer than the server's own bound on a statement.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
 /// The name that `pg_stat_activity` shows, unless the settings have one.
 const APPLICATION_NAME: &str = "walclock";
 
@@ -67,4 +72,47 @@ pub fn driver_config(settings: &pg::Settings, connect_timeout: Duration) -> toki
         .keepalives_retries(3)
         .tcp_user_timeout(PEER_SILENCE_MAX);
     config
+}
+
+/// A connection lent for a few questions. One whose answer was not awaited to its end is thrown away: the next user
+/// would wait behind it.
+pub struct Lent {
+    client: Option<Client>,
+    owes_an_answer: AtomicBool,
+}
+
+impl Lent {
+    /// Takes a connection from the pool.
+    pub async fn from(pool: &Pool) -> Result<Self, Error> {
+        Ok(Self { client: Some(get(pool).await?), owes_an_answer: AtomicBool::new(false) })
+    }
+
+    /// Awaits the answer of a question put on this connection, within [`ANSWER_WAIT_MAX`].
+    pub async fn ask<T, E>(&self, doing: &'static str, question: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.owes_an_answer.store(true, Ordering::Relaxed);
+        let answer = tokio::time::timeout(ANSWER_WAIT_MAX, question).await.map_err(Error::unavailable(doing))?;
+        self.owes_an_answer.store(false, Ordering::Relaxed);
+        answer.map_err(Error::unavailable(doing))
+    }
+}
+
+impl Deref for Lent {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        self.client.as_ref().expect("it is there until the drop")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.owes_an_answer.load(Ordering::Relaxed)
+            && let Some(client) = self.client.take()
+        {
+            drop(Client::take(client));
+        }
+    }
 }

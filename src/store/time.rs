@@ -14,6 +14,11 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// How PostgreSQL writes `infinity`; `-infinity` is `i64::MIN`.
 const INFINITY: i64 = i64::MAX;
 
+/// The first moment that a timer may be due at, 0001-01-01 00:00 UTC.
+pub const EARLIEST: Timestamp = Timestamp::from_micros(-62_135_596_800_000_000);
+/// The last moment that a timer may be due at, the end of the year 9999.
+pub const LATEST: Timestamp = Timestamp::from_micros(253_402_300_799_999_999);
+
 type Refused = Box<dyn Error + Sync + Send>;
 
 /// `infinity` is [`Timestamp::MAX`], `-infinity` is [`Timestamp::MIN`].

@@ -3,6 +3,8 @@
 
 mod changes;
 mod cli;
+#[path = "../contract/mod.rs"]
+mod contract;
 mod delivery;
 mod end_to_end;
 mod faults;

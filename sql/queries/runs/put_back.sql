@@ -1,0 +1,75 @@
+-- Moves runs back to timers: for another attempt, which logs the failed one, or anew at another moment. Returns the numbers
+-- of the runs that it found under way under an epoch that the caller still holds.
+-- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], the runs: $4 namespaces text[], $5 ids text[],
+-- $6 claimed_at timestamptz[], $7 shards smallint[], $8 epochs bigint[], their attempts: $9 sent_at timestamptz[],
+-- $10 answered_at timestamptz[], $11 status smallint[], $12 reply text[], $13 error text[],
+-- $14 due_at timestamptz[] (when it is to be due again), $15 anew boolean[] (true: as a timer without attempts)
+--
+-- A client may have inserted a new timer of the same id meanwhile, which may even have been claimed: then that one is what
+-- the client wants, and this run has failed.
+with held as materialized (
+    select shards.shard, shards.epoch
+    from unnest($2::smallint[], $3::bigint[]) as lease (shard, epoch)
+    join walclock.shards on shards.shard = lease.shard and shards.epoch = lease.epoch
+    where shards.owner = $1 and shards.expires_at > clock_timestamp()
+    for key share of shards
+), wanted as materialized (
+    select *
+    from unnest(
+        $4::text[], $5::text[], $6::timestamptz[], $7::smallint[], $8::bigint[],
+        $9::timestamptz[], $10::timestamptz[], $11::smallint[], $12::text[], $13::text[], $14::timestamptz[], $15::boolean[]
+    ) with ordinality
+        as run (namespace, id, claimed_at, shard, epoch, sent_at, answered_at, status, reply, error, again_at, anew, number)
+    where ((shard, epoch) in (select shard, epoch from held)) is true
+), found as materialized (
+    select wanted.number, wanted.again_at, wanted.anew, wanted.sent_at as sent, wanted.answered_at as answered,
+           wanted.status as answer, wanted.reply as body, wanted.error, run.*,
+           not exists (
+               select from walclock.runs as newer
+               where newer.namespace = run.namespace and newer.id = run.id and newer.claimed_at > run.claimed_at
+           ) as newest
+    from wanted
+    join walclock.runs as run
+        on run.namespace = wanted.namespace and run.id = wanted.id and run.claimed_at = wanted.claimed_at
+    where run.epoch = wanted.epoch and run.state = 'running'
+    for no key update of run
+), put as materialized (
+    insert into walclock.timers (
+        namespace, id, execute_at, retry_at,
+        callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
+        retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
+        attempts, first_attempt_at, last_error, created_at, updated_at
+    )
+    select
+        namespace, id, case when anew then again_at else execute_at end, case when not anew then again_at end,
+        callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
+        retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
+        case when anew then 0 else attempts end, case when not anew then first_attempt_at end,
+        case when not anew then error end, created_at, case when anew then clock_timestamp() else updated_at end
+    from found
+    where newest
+    on conflict (namespace, id) do nothing
+    returning namespace, id
+), back as materialized (
+    select *, newest and (namespace, id) in (select namespace, id from put) as is_put
+    from found
+), gone as (
+    delete from walclock.runs as run using back
+    where back.is_put
+      and run.namespace = back.namespace and run.id = back.id and run.claimed_at = back.claimed_at
+), superseded as (
+    update walclock.runs as run
+    set state = 'failed', sent_at = back.sent, answered_at = back.answered, status = back.answer, reply = back.body,
+        last_error = 'superseded by a newer timer of the same id'
+    from back
+    where not back.is_put
+      and run.namespace = back.namespace and run.id = back.id and run.claimed_at = back.claimed_at
+), logged as (
+    insert into walclock.attempts (
+        namespace, id, claimed_at, attempt, due_at, sent_at, answered_at, status, reply, error
+    )
+    select namespace, id, claimed_at, attempts, due_at, sent, answered, answer, body, error
+    from back
+    where is_put and not anew
+)
+select number from back

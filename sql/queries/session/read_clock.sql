@@ -1,0 +1,2 @@
+-- This server's clock.
+select clock_timestamp()

@@ -1,0 +1,124 @@
+//! From timers to runs, and from one owner's runs to the next one's.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio_postgres::Row;
+
+use super::{Leases, row};
+use crate::dispatch::ports::{ClaimRequest, Claimed, Entry};
+use crate::domain::lease::{Epoch, Lease, Owner};
+use crate::domain::limits;
+use crate::domain::run::Run;
+use crate::domain::timer::TimerKey;
+use crate::store::Error;
+use crate::store::pool::Lent;
+
+const CLAIM: &str = include_str!("../../../sql/queries/timers/claim.sql");
+const FIND_LEFT: &str = include_str!("../../../sql/queries/timers/find_left.sql");
+const ADOPT: &str = include_str!("../../../sql/queries/runs/adopt.sql");
+const READ_SECRETS: &str = include_str!("../../../sql/queries/namespaces/read_secrets.sql");
+
+/// Timers as the statements take them.
+struct Wanted<'a> {
+    leases: Leases,
+    namespaces: Vec<&'a str>,
+    ids: Vec<&'a str>,
+    shards: Vec<i16>,
+    epochs: Vec<i64>,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(timers: &'a [(TimerKey, Epoch)]) -> Self {
+        Self {
+            leases: timers.iter().map(|(key, epoch)| Lease { shard: key.shard(), epoch: *epoch }).collect(),
+            namespaces: timers.iter().map(|(key, _)| &*key.namespace).collect(),
+            ids: timers.iter().map(|(key, _)| &*key.id).collect(),
+            shards: timers.iter().map(|(key, _)| i16::from(key.shard().0)).collect(),
+            epochs: timers.iter().map(|(_, epoch)| epoch.0).collect(),
+        }
+    }
+}
+
+/// Moves timers to runs, and says of the others where they stand.
+pub async fn claim(client: &Lent, mut request: ClaimRequest) -> Result<Claimed, Error> {
+    // In the order of the keys, as rows are best locked; each once, under the newest of its epochs.
+    request.timers.sort_unstable_by(|a, b| (&a.0, b.1).cmp(&(&b.0, a.1)));
+    request.timers.dedup_by(|later, earlier| later.0 == earlier.0);
+    let mut claimed = Claimed::default();
+    for timers in request.timers.chunks(limits::BATCH_ROWS_MAX) {
+        let wanted = Wanted::new(timers);
+        let runs = take(client, &request, &wanted).await?;
+        if runs.len() < timers.len() {
+            let taken: BTreeSet<&TimerKey> = runs.iter().map(|run| &run.key.timer).collect();
+            let rest: Vec<_> = timers.iter().filter(|(key, _)| !taken.contains(key)).cloned().collect();
+            claimed.left.extend(find_left(client, &request.owner, &Wanted::new(&rest)).await?);
+        }
+        claimed.runs.extend(runs);
+    }
+    Ok(claimed)
+}
+
+async fn take(client: &Lent, request: &ClaimRequest, wanted: &Wanted<'_>) -> Result<Vec<Run>, Error> {
+    let namespaces: BTreeSet<&str> = wanted.namespaces.iter().copied().collect();
+    let (rows, secrets) = client
+        .ask("claiming timers", async {
+            let statement = client.prepare_cached(CLAIM).await?;
+            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 8] = [
+                &request.owner.0,
+                &wanted.leases.shards,
+                &wanted.leases.epochs,
+                &wanted.namespaces,
+                &wanted.ids,
+                &wanted.shards,
+                &wanted.epochs,
+                &request.until,
+            ];
+            // Both are on their way at once: one round trip.
+            tokio::try_join!(client.query(&statement, &parameters), read_secrets(client, &namespaces))
+        })
+        .await?;
+    Ok(runs(&rows, &secrets))
+}
+
+async fn find_left(client: &Lent, owner: &Owner, wanted: &Wanted<'_>) -> Result<Vec<Entry>, Error> {
+    let rows = client.ask("looking for timers that were not claimed", async {
+        let statement = client.prepare_cached(FIND_LEFT).await?;
+        let Wanted { leases, namespaces, ids, shards, epochs } = wanted;
+        client.query(&statement, &[&owner.0, &leases.shards, &leases.epochs, namespaces, ids, shards, epochs]).await
+    });
+    Ok(rows.await?.iter().map(row::entry).collect())
+}
+
+/// Takes over what older epochs left running in the shards that are held.
+pub async fn adopt(client: &Lent, owner: &Owner, leases: &[Lease], limit: usize) -> Result<Vec<Run>, Error> {
+    let leases: Leases = leases.iter().copied().collect();
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let (rows, secrets) = client
+        .ask("adopting runs", async {
+            let statement = client.prepare_cached(ADOPT).await?;
+            let rows = client.query(&statement, &[&owner.0, &leases.shards, &leases.epochs, &limit]).await?;
+            let namespaces: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+            let secrets = read_secrets(client, &namespaces).await?;
+            Ok::<_, tokio_postgres::Error>((rows, secrets))
+        })
+        .await?;
+    Ok(runs(&rows, &secrets))
+}
+
+async fn read_secrets(client: &Lent, namespaces: &BTreeSet<&str>) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let statement = client.prepare_cached(READ_SECRETS).await?;
+    client.query(&statement, &[&Vec::from_iter(namespaces)]).await
+}
+
+fn runs(rows: &[Row], secrets: &[Row]) -> Vec<Run> {
+    let secrets: HashMap<&str, _> = secrets.iter().map(row::secrets).collect();
+    let signed = |row| {
+        let mut run = row::run(row);
+        if let Some(secrets) = secrets.get(&*run.key.timer.namespace) {
+            run.secrets = Arc::clone(secrets);
+        }
+        run
+    };
+    rows.iter().map(signed).collect()
+}

@@ -1,0 +1,73 @@
+//! The dispatcher's port on PostgreSQL: leases, the near future, claims and settles.
+
+mod claim;
+mod lease;
+mod load;
+mod row;
+mod settle;
+
+use std::collections::BTreeSet;
+
+use super::Store;
+use super::pool::Lent;
+use crate::clock::Timestamp;
+use crate::dispatch::ports::{self, ClaimRequest, Claimed, Entry, LeaseGrant, LeaseRequest, LoadRequest, Unavailable};
+use crate::domain::lease::{Lease, Owner};
+use crate::domain::run::{Run, Settlement};
+
+const READ_CLOCK: &str = include_str!("../../../sql/queries/session/read_clock.sql");
+
+impl ports::Store for Store {
+    async fn now(&self) -> Result<Timestamp, Unavailable> {
+        let client = Lent::from(&self.dispatch).await?;
+        let row = client.ask("reading the database's clock", async {
+            let statement = client.prepare_cached(READ_CLOCK).await?;
+            client.query_one(&statement, &[]).await
+        });
+        Ok(row.await?.get(0))
+    }
+
+    async fn lease(&self, request: LeaseRequest) -> Result<LeaseGrant, Unavailable> {
+        let client = Lent::from(&self.dispatch).await?;
+        Ok(lease::lease(&client, &request).await?)
+    }
+
+    async fn load(&self, request: LoadRequest) -> Result<Vec<Entry>, Unavailable> {
+        let client = Lent::from(&self.dispatch).await?;
+        Ok(load::load(&client, &request).await?)
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, Unavailable> {
+        let client = Lent::from(&self.claims).await?;
+        Ok(claim::claim(&client, request).await?)
+    }
+
+    async fn adopt(&self, owner: &Owner, leases: &[Lease], limit: usize) -> Result<Vec<Run>, Unavailable> {
+        let client = Lent::from(&self.dispatch).await?;
+        Ok(claim::adopt(&client, owner, leases, limit).await?)
+    }
+
+    async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<bool>, Unavailable> {
+        let client = Lent::from(&self.dispatch).await?;
+        Ok(settle::settle(&client, owner, settlements).await?)
+    }
+
+    async fn leave(&self, owner: &Owner) -> Result<(), Unavailable> {
+        let client = Lent::from(&self.dispatch).await?;
+        Ok(lease::leave(&client, owner).await?)
+    }
+}
+
+/// Leases as the statements take them: each once, as two arrays.
+struct Leases {
+    shards: Vec<i16>,
+    epochs: Vec<i64>,
+}
+
+impl FromIterator<Lease> for Leases {
+    fn from_iter<I: IntoIterator<Item = Lease>>(leases: I) -> Self {
+        let leases: BTreeSet<Lease> = leases.into_iter().collect();
+        let (shards, epochs) = leases.iter().map(|lease| (i16::from(lease.shard.0), lease.epoch.0)).unzip();
+        Self { shards, epochs }
+    }
+}

@@ -1,0 +1,195 @@
+//! How runs end.
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+
+use super::Leases;
+use crate::clock::Timestamp;
+use crate::domain::callback::Verdict;
+use crate::domain::lease::{Lease, Owner};
+use crate::domain::limits;
+use crate::domain::run::{Ending, Settlement, State};
+use crate::store::Error;
+use crate::store::pool::Lent;
+use crate::store::time::{EARLIEST, LATEST};
+
+const FINISH: &str = include_str!("../../../sql/queries/runs/finish.sql");
+const PUT_BACK: &str = include_str!("../../../sql/queries/runs/put_back.sql");
+
+/// A settlement, its place in the caller's list, and what it comes to.
+struct Placed<'a, T> {
+    place: usize,
+    settlement: &'a Settlement,
+    outcome: T,
+}
+
+/// When a timer that is put back is due again.
+#[derive(Clone, Copy)]
+struct Again {
+    at: Timestamp,
+    /// As a timer without attempts.
+    anew: bool,
+}
+
+/// Writes back how runs ended. Says of each whether it was written.
+pub async fn settle(client: &Lent, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<bool>, Error> {
+    let (mut over, mut back) = (Vec::new(), Vec::new());
+    for (place, settlement) in settlements.iter().enumerate() {
+        let mut finish = |outcome: State| over.push(Placed { place, settlement, outcome });
+        let mut put_back = |at: Timestamp, anew| {
+            back.push(Placed { place, settlement, outcome: Again { at: at.clamp(EARLIEST, LATEST), anew } });
+        };
+        match settlement.ending {
+            Ending::Succeeded => finish(State::Succeeded),
+            Ending::Failed => finish(State::Failed),
+            Ending::RetryAt(at) => put_back(at, false),
+            Ending::Reschedule(at) => put_back(at, true),
+        }
+    }
+    let mut written = vec![false; settlements.len()];
+    let mut mark = |places: Vec<usize>| {
+        for place in places {
+            written[place] = true;
+        }
+    };
+    for batch in over.chunks(limits::BATCH_ROWS_MAX) {
+        mark(finish(client, owner, batch).await?);
+    }
+    for batch in back.chunks(limits::BATCH_ROWS_MAX) {
+        mark(put_back(client, owner, batch).await?);
+    }
+    Ok(written)
+}
+
+/// What both statements take of each settlement.
+struct Attempts<'a> {
+    leases: Leases,
+    namespaces: Vec<&'a str>,
+    ids: Vec<&'a str>,
+    claimed_at: Vec<Timestamp>,
+    shards: Vec<i16>,
+    epochs: Vec<i64>,
+    sent_at: Vec<Timestamp>,
+    answered_at: Vec<Timestamp>,
+    status: Vec<Option<i16>>,
+    reply: Vec<String>,
+    errors: Vec<Option<String>>,
+}
+
+impl<'a> Attempts<'a> {
+    fn new<T>(batch: &[Placed<'a, T>]) -> Self {
+        fn column<'a, T, C>(batch: &[Placed<'a, T>], pick: impl Fn(&'a Settlement) -> C) -> Vec<C> {
+            batch.iter().map(|placed| pick(placed.settlement)).collect()
+        }
+        let lease = |s: &Settlement| Lease { shard: s.run.key.timer.shard(), epoch: s.run.epoch };
+        Self {
+            leases: batch.iter().map(|placed| lease(placed.settlement)).collect(),
+            namespaces: column(batch, |s| &*s.run.key.timer.namespace),
+            ids: column(batch, |s| &*s.run.key.timer.id),
+            claimed_at: column(batch, |s| s.run.key.claimed_at),
+            shards: column(batch, |s| i16::from(s.run.key.timer.shard().0)),
+            epochs: column(batch, |s| s.run.epoch.0),
+            sent_at: column(batch, |s| s.attempt.sent_at),
+            answered_at: column(batch, |s| s.attempt.answered_at),
+            status: column(batch, |s| s.attempt.status.and_then(|status| i16::try_from(status).ok())),
+            reply: column(batch, |s| text(&s.attempt.reply_head, limits::REPLY_HEAD_BYTES_MAX)),
+            errors: column(batch, |s| error(&s.attempt.verdict).map(|error| text(error, limits::ERROR_BYTES_MAX))),
+        }
+    }
+
+    fn parameters<'b>(&'b self, owner: &'b Owner) -> Vec<&'b (dyn ToSql + Sync)> {
+        vec![
+            &owner.0,
+            &self.leases.shards,
+            &self.leases.epochs,
+            &self.namespaces,
+            &self.ids,
+            &self.claimed_at,
+            &self.shards,
+            &self.epochs,
+            &self.sent_at,
+            &self.answered_at,
+            &self.status,
+            &self.reply,
+            &self.errors,
+        ]
+    }
+}
+
+/// Ends runs in place; returns the places of those that were.
+async fn finish(client: &Lent, owner: &Owner, batch: &[Placed<'_, State>]) -> Result<Vec<usize>, Error> {
+    let states: Vec<&str> = batch.iter().map(|placed| placed.outcome.as_str()).collect();
+    let attempts = Attempts::new(batch);
+    let mut parameters = attempts.parameters(owner);
+    parameters.push(&states);
+    let rows = client.ask("settling runs", async {
+        let statement = client.prepare_cached(FINISH).await?;
+        client.query(&statement, &parameters).await
+    });
+    Ok(places(batch, &rows.await?))
+}
+
+/// Moves runs back to timers; returns the places of those that were moved, or superseded.
+///
+/// A client that has inserted the same id and not yet committed makes the whole batch wait until the lock times out.
+/// Then each is tried alone, so that one such client holds up its own timer only.
+async fn put_back(client: &Lent, owner: &Owner, batch: &[Placed<'_, Again>]) -> Result<Vec<usize>, Error> {
+    match put_back_at_once(client, owner, batch).await {
+        Err(error) if batch.len() > 1 && is_lock_timeout(&error) => {}
+        answer => return answer,
+    }
+    let mut places = Vec::with_capacity(batch.len());
+    let mut locked = None;
+    for one in batch.chunks(1) {
+        match put_back_at_once(client, owner, one).await {
+            Ok(place) => places.extend(place),
+            Err(error) if is_lock_timeout(&error) => locked = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    // What was written stays written; asking again for it is harmless.
+    locked.map_or(Ok(places), Err)
+}
+
+async fn put_back_at_once(client: &Lent, owner: &Owner, batch: &[Placed<'_, Again>]) -> Result<Vec<usize>, Error> {
+    let again = |placed: &Placed<'_, Again>| (placed.outcome.at, placed.outcome.anew);
+    let (again_at, anew): (Vec<Timestamp>, Vec<bool>) = batch.iter().map(again).unzip();
+    let attempts = Attempts::new(batch);
+    let mut parameters = attempts.parameters(owner);
+    parameters.extend([&again_at as &(dyn ToSql + Sync), &anew]);
+    let rows = client.ask("putting timers back", async {
+        let statement = client.prepare_cached(PUT_BACK).await?;
+        client.query(&statement, &parameters).await
+    });
+    Ok(places(batch, &rows.await?))
+}
+
+/// The places that the numbers of these rows, counted from 1 within the batch, stand for.
+fn places<T>(batch: &[Placed<'_, T>], rows: &[tokio_postgres::Row]) -> Vec<usize> {
+    let place = |row: &tokio_postgres::Row| {
+        let number = usize::try_from(row.get::<_, i64>(0)).ok()?;
+        batch.get(number.checked_sub(1)?).map(|placed| placed.place)
+    };
+    rows.iter().filter_map(place).collect()
+}
+
+fn is_lock_timeout(error: &Error) -> bool {
+    let Error::Unavailable { source, .. } = error;
+    source
+        .downcast_ref::<tokio_postgres::Error>()
+        .is_some_and(|error| error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+}
+
+fn error(verdict: &Verdict) -> Option<&str> {
+    match verdict {
+        Verdict::Succeeded | Verdict::Reschedule(_) => None,
+        Verdict::Retry { error, .. } | Verdict::Failed { error } => Some(error),
+    }
+}
+
+/// A text that PostgreSQL takes, which no zero byte may stand in, of at most `bytes_max` bytes.
+fn text(text: &str, bytes_max: usize) -> String {
+    let text = text.replace('\0', "\u{fffd}");
+    let end = text.floor_char_boundary(bytes_max.min(text.len()));
+    text.get(..end).unwrap_or_default().to_owned()
+}
