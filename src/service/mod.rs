@@ -35,6 +35,12 @@ pub enum Error {
         /// The timer.
         key: TimerKey,
     },
+    /// Others kept changing the timer at the very moment: nothing was done, and asking again may help.
+    #[error("timer {key} is being changed by others at this moment, try again")]
+    Contended {
+        /// The timer.
+        key: TimerKey,
+    },
     /// The database did not answer. What was asked for may or may not have happened.
     #[error("the database is unavailable")]
     Unavailable(#[from] store::Error),

@@ -18,8 +18,9 @@ use crate::store::Store;
 pub use crate::store::timers::ListRequest;
 use crate::store::timers::{self as rows, Written};
 
-/// How often a write looks again for a timer that was under way when it came and is pending again.
-const LOOKS_MAX: usize = 4;
+/// How often a write is made that finds no pending timer although there is one the next moment. Each time somebody else
+/// must have put it there in between, so that this many are only reached under many writers of one id.
+const WRITES_MAX: usize = 20;
 
 /// The settings of this part.
 #[derive(Clone, Debug, Default)]
@@ -77,27 +78,27 @@ impl Timers {
             self.check_host(&host, url)?;
         }
         let client = self.store.client().await?;
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..WRITES_MAX {
             match rows::update(&client, key, update, None).await? {
                 Written::Done(timer) => return Ok(timer),
                 Written::Missing => look(&client, key).await?,
                 Written::Refused(constraint) => return Err(Error::Refused { constraint }),
             }
         }
-        Err(always_under_way(key))
+        Err(Error::Contended { key: key.clone() })
     }
 
     /// Cancels a pending timer: once this has returned, its callback does not start.
     pub async fn delete(&self, key: &TimerKey) -> Result<(), Error> {
         key.check()?;
         let client = self.store.client().await?;
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..WRITES_MAX {
             match rows::delete(&client, key).await? {
                 true => return Ok(()),
                 false => look(&client, key).await?,
             }
         }
-        Err(always_under_way(key))
+        Err(Error::Contended { key: key.clone() })
     }
 
     /// One page of the timers of a namespace, in the order of their ids; at most `limits::LIST_LIMIT_MAX` of them.
@@ -128,7 +129,7 @@ impl Timers {
 /// Says why a write has found no pending timer; returns where it is worth another try.
 ///
 /// A write that waited for a claim finds the timer gone, and does not yet see the run: only a statement after it does.
-/// Between the two a failed run may have come back as pending.
+/// Between the two a failed run may have come back as pending, or somebody may have created the timer anew.
 async fn look(client: &impl GenericClient, key: &TimerKey) -> Result<(), Error> {
     match rows::get(client, key).await?.map(|status| status.state) {
         None => Err(Error::NotFound { key: key.clone() }),
@@ -137,11 +138,6 @@ async fn look(client: &impl GenericClient, key: &TimerKey) -> Result<(), Error> 
             Err(Error::NotPending { key: key.clone(), state })
         }
     }
-}
-
-/// For a timer that was under way every time a write came, and pending every time it was looked for.
-fn always_under_way(key: &TimerKey) -> Error {
-    Error::NotPending { key: key.clone(), state: State::Running }
 }
 
 fn is_localhost(name: &str) -> bool {

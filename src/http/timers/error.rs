@@ -56,14 +56,10 @@ impl Failure {
                 message: format!("Timer with ID '{}' not found", key.id),
                 details: None,
             },
+            service::Error::Contended { .. } => Self::internal(error.to_string()),
             service::Error::Unavailable(cause) => {
                 error!(error = causes(&cause), "a timer request failed: the database is unavailable");
-                Self {
-                    status: StatusCode::INTERNAL_SERVER_ERROR,
-                    code: "INTERNAL_ERROR",
-                    message: "the store is unavailable, try again".to_owned(),
-                    details: None,
-                }
+                Self::internal("the store is unavailable, try again".to_owned())
             }
         }
     }
@@ -91,6 +87,10 @@ impl Failure {
     /// Every fault of a request is a 400, whatever status HTTP has for it besides: the specification knows no other.
     fn invalid(message: String, details: Option<Details>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code: "INVALID_INPUT", message, details }
+    }
+
+    fn internal(message: String) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: "INTERNAL_ERROR", message, details: None }
     }
 }
 

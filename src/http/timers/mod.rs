@@ -20,6 +20,7 @@ pub fn routes(timers: Timers) -> Router {
         .route("/api/v1/timers/delete", post(handlers::delete))
         .method_not_allowed_fallback(handlers::method_not_allowed)
         .route("/api/v1/timers", any(handlers::unknown_path))
+        .route("/api/v1/timers/", any(handlers::unknown_path))
         .route("/api/v1/timers/{*rest}", any(handlers::unknown_path))
         .with_state(timers)
 }
