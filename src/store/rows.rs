@@ -36,19 +36,14 @@ pub fn timer(row: &Row) -> Result<Timer, tokio_postgres::Error> {
 }
 
 fn callback(row: &Row) -> Result<Callback, tokio_postgres::Error> {
-    let Json(headers) = row.try_get::<_, Json<BTreeMap<String, Box<RawValue>>>>("callback_headers")?;
+    let Json(headers) = row.try_get::<_, Json<BTreeMap<String, String>>>("callback_headers")?;
     let seconds: i16 = row.try_get("callback_timeout_seconds")?;
     Ok(Callback {
         url: row.try_get("callback_url")?,
         method: row.try_get("callback_method")?,
-        headers: headers.into_iter().map(|(name, value)| (name, header_text(&value))).collect(),
+        headers,
         timeout: Duration::from_secs(u64::try_from(seconds).unwrap_or(0)),
     })
-}
-
-/// A header's value: the text of a JSON string; of anything else, a number say, its JSON.
-fn header_text(value: &RawValue) -> String {
-    serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned())
 }
 
 fn retry(row: &Row) -> Result<RetryPolicy, tokio_postgres::Error> {
