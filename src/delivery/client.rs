@@ -142,3 +142,23 @@ fn count(verdict: &Verdict, took: Duration) {
     metrics::counter!("walclock_delivery_attempts_total", "outcome" => outcome).increment(1);
     metrics::histogram!("walclock_delivery_attempt_seconds").record(took.as_secs_f64());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_bounds() {
+        assert_eq!(Config::default().validate(), Ok(()));
+        let zero = Duration::ZERO;
+        for config in [
+            Config { connect_timeout: zero, ..Config::default() },
+            Config { connect_timeout: Duration::MAX, ..Config::default() },
+            Config { idle_max: zero, ..Config::default() },
+            Config { idle_max: Duration::MAX, ..Config::default() },
+            Config { connections_max: 0, ..Config::default() },
+        ] {
+            assert!(config.validate().is_err(), "{config:?}");
+        }
+    }
+}

@@ -106,6 +106,7 @@ impl Transport {
             return Err(failure);
         }
         metrics::counter!("walclock_delivery_keepalive_retries_total").increment(1);
+        drop(connection);
         let mut connection = self.pool.open(url).await?;
         let response = connection.send(message.request()).await?;
         Ok((connection, response))

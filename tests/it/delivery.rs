@@ -6,6 +6,7 @@ mod receiver;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use receiver::{Act, Receiver, Request, answer, ok};
@@ -231,7 +232,7 @@ async fn each_answer_has_its_verdict() {
         let made = client().attempt(&run(&receiver.url())).await;
         assert!(check(&made), "{status} {headers} {body} became {made:?}");
         assert_eq!((made.status, made.reply_head.as_str()), (Some(status), body));
-        assert_eq!(receiver.connections.load(std::sync::atomic::Ordering::SeqCst), 1, "redirects are not followed");
+        assert_eq!(receiver.connections.load(Ordering::SeqCst), 1, "redirects are not followed");
     }
 }
 
@@ -375,8 +376,27 @@ async fn a_connection_that_was_not_kept_is_not_tried_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn there_are_never_more_connections_than_allowed() {
+    let mut receiver = Receiver::start(|_, _| Act::Hang).await;
+    let client = Arc::new(client_with(Config { connections_max: 2, ..Config::default() }));
+    let mut run = run(&receiver.url());
+    let mut under_way = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let (client, run) = (client.clone(), run.clone());
+        under_way.spawn(async move { client.attempt(&run).await });
+        receiver.request().await;
+    }
+    run.timer.definition.callback.timeout = Duration::from_millis(100);
+    assert_eq!(error(&client.attempt(&run).await), "timed out after 100ms");
+    assert_eq!(receiver.connections.load(Ordering::SeqCst), 2);
+}
+
+/// With one connection for two servers, each request must get it from the one before: no one waits for a connection that
+/// lies idle, and none is kept while someone waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_gives_way_to_who_waits() {
     let (first, second) = (Receiver::start(|_, _| ok()).await, Receiver::start(|_, _| ok()).await);
-    let client = Arc::new(client_with(Config { connections_max: 1, ..Config::default() }));
+    let config = Config { connections_max: 1, idle_max: Duration::from_secs(300), ..Config::default() };
+    let client = Arc::new(client_with(config));
     let mut under_way = tokio::task::JoinSet::new();
     for receiver in [&first, &second].into_iter().cycle().take(40) {
         let (client, run) = (client.clone(), run(&receiver.url()));

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::connect::{Connector, system_resolver};
 use super::transport::{Message, Progress, Transport};
-use super::{describe, reply, request};
+use super::{reply, request};
 use crate::clock::Clock;
 use crate::dispatch::ports::{Feed, FeedError, News, Unavailable};
 use crate::domain::sequence::Sequence;
@@ -164,7 +164,5 @@ fn refusal(progress: &Progress) -> FeedError {
 }
 
 fn unavailable(source: impl Into<Error>) -> FeedError {
-    let source = source.into();
-    tracing::debug!(error = describe(&source), "the changeserver gave no news");
-    FeedError::Unavailable(Unavailable { doing: "following the change feed", source: Box::new(source) })
+    FeedError::Unavailable(Unavailable { doing: "following the change feed", source: Box::new(source.into()) })
 }
