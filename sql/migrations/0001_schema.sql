@@ -173,7 +173,8 @@ from walclock.runs;
 -- Makes the daily partitions of runs and attempts from yesterday to some days ahead, and returns how many it made. Safe to
 -- call at any time, by many. A partition is made apart and then attached, which claims and settles do not wait for.
 create function walclock.make_partitions(days_ahead integer default 7) returns integer
-    language plpgsql as $$
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp as $$
 declare
     day date;
     made integer := 0;
@@ -200,7 +201,8 @@ end $$;
 -- returns how many days it dropped. A drop needs the table to itself for a moment. While somebody reads it, it would wait,
 -- and every claim behind it; so it gives up soon (lock_not_available), and the next call tries again.
 create function walclock.drop_partitions(retention interval) returns integer
-    language plpgsql
+    language plpgsql security definer
+    set search_path = pg_catalog, pg_temp
     set lock_timeout = '100ms' as $$
 declare
     day date;
@@ -223,6 +225,9 @@ begin
     end loop;
     return dropped;
 end $$;
+
+-- Both act as the owner of the tables, so that the server's role need not be; so they are not for everybody.
+revoke execute on function walclock.make_partitions, walclock.drop_partitions from public;
 
 select walclock.make_partitions();
 

@@ -2,6 +2,8 @@
 
 use std::error::Error as Cause;
 
+use tokio_postgres::error::SqlState;
+
 use crate::dispatch::ports;
 
 /// Why the database did not do what was asked. What a caller must tell apart (a taken id, say) its query's function
@@ -20,6 +22,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// PostgreSQL's code of the error, where it gave one.
+    pub fn sql_state(&self) -> Option<&SqlState> {
+        let Self::Unavailable { source, .. } = self;
+        source.downcast_ref::<tokio_postgres::Error>()?.code()
+    }
+
     /// For `map_err`: this failed while `doing`.
     pub fn unavailable<E: Into<Box<dyn Cause + Send + Sync>>>(doing: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Unavailable { doing, source: source.into() }

@@ -1,7 +1,5 @@
 //! Brings the schema to what this binary needs. Safe to run twice, and by several processes at once.
 
-use std::time::Duration;
-
 use refinery::{Migration, Runner};
 use tokio_postgres::Client;
 
@@ -20,9 +18,7 @@ const LOCK_HISTORY: &str = include_str!("../../sql/queries/migrations/lock_histo
 const CREATE_SCHEMA: &str = include_str!("../../sql/queries/migrations/create_schema.sql");
 
 /// The oldest PostgreSQL that is supported, as `server_version_num` writes it.
-const SERVER_VERSION_MIN: i32 = 140_000;
-/// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const SERVER_VERSION_MIN: i32 = 140_000;
 
 /// Why the schema was not brought up to date.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +58,6 @@ pub enum Error {
     /// A migration failed; it left nothing behind.
     #[error("a migration failed")]
     Failed(#[source] Box<refinery::Error>),
-    /// The settings' certificates are of no use.
-    #[error(transparent)]
-    Settings(#[from] pg::Error),
     /// The database did not answer.
     #[error(transparent)]
     Unavailable(#[from] StoreError),
@@ -72,7 +65,7 @@ pub enum Error {
 
 /// Runs what is missing, and returns the names of what was run, oldest first.
 pub async fn run(settings: &pg::Settings) -> Result<Vec<String>, Error> {
-    let mut client = connect(settings).await?;
+    let mut client = pool::connect(settings).await?;
     check_server(&client).await?;
     // A session lock: it ends with the connection, however that ends.
     client.batch_execute(LOCK_HISTORY).await.map_err(StoreError::unavailable("waiting for another migration"))?;
@@ -89,19 +82,9 @@ pub async fn run(settings: &pg::Settings) -> Result<Vec<String>, Error> {
 
 /// The names of what [`run`] would run, oldest first. Changes nothing.
 pub async fn dry_run(settings: &pg::Settings) -> Result<Vec<String>, Error> {
-    let client = connect(settings).await?;
+    let client = pool::connect(settings).await?;
     check_server(&client).await?;
     Ok(missing(&client).await?.iter().map(ToString::to_string).collect())
-}
-
-async fn connect(settings: &pg::Settings) -> Result<Client, Error> {
-    let connecting = "connecting to the database";
-    let config = pool::driver_config(settings, CONNECT_TIMEOUT);
-    let (client, connection) =
-        config.connect(settings.connector()?).await.map_err(StoreError::unavailable(connecting))?;
-    // It ends when the client is dropped; what goes wrong on it, the client's calls say too.
-    tokio::spawn(connection);
-    Ok(client)
 }
 
 async fn check_server(client: &Client) -> Result<(), Error> {
@@ -118,7 +101,7 @@ async fn check_server(client: &Client) -> Result<(), Error> {
 }
 
 /// The migrations that the database has not had, after a check that it has had no others.
-async fn missing(client: &Client) -> Result<Vec<Migration>, Error> {
+pub(super) async fn missing(client: &Client) -> Result<Vec<Migration>, Error> {
     let reading = "reading the history of migrations";
     let known = migrations();
     let exists = client.query_one(FIND_HISTORY, &[]).await.map_err(StoreError::unavailable(reading))?;

@@ -5,8 +5,10 @@
 
 pub mod dev;
 mod dispatch;
+pub mod doctor;
 mod error;
 pub mod migrate;
+pub mod partitions;
 mod pool;
 mod rows;
 pub mod time;

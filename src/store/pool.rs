@@ -23,6 +23,8 @@ pub const CLAIMS: &str = include_str!("../../sql/queries/session/claims.sql");
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// When an idle connection is first asked whether it is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// How long a command waits for its connection.
+const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take: a little longer than the server's own bound on a statement.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
 /// The name that `pg_stat_activity` shows, unless the settings have one.
@@ -53,6 +55,17 @@ pub fn new(config: &Config, tls: MakeRustlsConnect, connections: usize, session:
 /// A connection of the pool.
 pub async fn get(pool: &Pool) -> Result<Client, Error> {
     pool.get().await.map_err(Error::unavailable("connecting to the database"))
+}
+
+/// A connection apart from the pools, for a command that needs one only.
+pub async fn connect(settings: &pg::Settings) -> Result<tokio_postgres::Client, Error> {
+    let tls = settings.connector().map_err(Error::unavailable("preparing TLS"))?;
+    let connecting = "connecting to the database";
+    let config = driver_config(settings, COMMAND_CONNECT_TIMEOUT);
+    let (client, connection) = config.connect(tls).await.map_err(Error::unavailable(connecting))?;
+    // It ends when the client is dropped; what goes wrong on it, the client's calls say too.
+    tokio::spawn(connection);
+    Ok(client)
 }
 
 /// The driver's settings: only a server that can write, and no silence without an end.

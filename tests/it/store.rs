@@ -1,5 +1,6 @@
 //! PostgreSQL at rest: the contract of the dispatcher's port, and what only a real server can show.
 
+mod fences;
 mod world;
 
 use self::world::Postgres;

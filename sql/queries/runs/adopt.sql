@@ -19,6 +19,6 @@ from left_behind
 where run.namespace = left_behind.namespace and run.id = left_behind.id and run.claimed_at = left_behind.claimed_at
 returning
     run.namespace, run.id, run.claimed_at, run.epoch, run.execute_at, run.retry_at,
-    run.callback_url, run.callback_method, run.callback_headers, run.callback_timeout_seconds, run.payload::text,
+    run.callback_url, run.callback_method, run.callback_headers, run.callback_timeout_seconds, run.payload,
     run.retry_attempts_max, run.retry_duration, run.retry_interval_first, run.retry_multiplier, run.retry_interval_max,
     run.attempts, run.first_attempt_at, run.last_error, run.created_at, run.updated_at

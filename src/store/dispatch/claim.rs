@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 
 use super::{Leases, row};
 use crate::dispatch::ports::{ClaimRequest, Claimed, Entry};
@@ -11,8 +12,8 @@ use crate::domain::lease::{Epoch, Lease, Owner};
 use crate::domain::limits;
 use crate::domain::run::Run;
 use crate::domain::timer::TimerKey;
-use crate::store::Error;
 use crate::store::pool::Lent;
+use crate::store::{Error, partitions};
 
 const CLAIM: &str = include_str!("../../../sql/queries/timers/claim.sql");
 const FIND_LEFT: &str = include_str!("../../../sql/queries/timers/find_left.sql");
@@ -48,7 +49,14 @@ pub async fn claim(client: &Lent, mut request: ClaimRequest) -> Result<Claimed, 
     let mut claimed = Claimed::default();
     for timers in request.timers.chunks(limits::BATCH_ROWS_MAX) {
         let wanted = Wanted::new(timers);
-        let runs = take(client, &request, &wanted).await?;
+        let runs = match take(client, &request, &wanted).await {
+            // There is no partition for today: the clock was set, or nobody has made any for a week. No reason to stop.
+            Err(error) if error.sql_state() == Some(&SqlState::CHECK_VIOLATION) => {
+                partitions::make(client).await?;
+                take(client, &request, &wanted).await?
+            }
+            answer => answer?,
+        };
         if runs.len() < timers.len() {
             let taken: BTreeSet<&TimerKey> = runs.iter().map(|run| &run.key.timer).collect();
             let rest: Vec<_> = timers.iter().filter(|(key, _)| !taken.contains(key)).cloned().collect();
@@ -78,7 +86,7 @@ async fn take(client: &Lent, request: &ClaimRequest, wanted: &Wanted<'_>) -> Res
             tokio::try_join!(client.query(&statement, &parameters), read_secrets(client, &namespaces))
         })
         .await?;
-    Ok(runs(&rows, &secrets))
+    runs(&rows, &secrets)
 }
 
 async fn find_left(client: &Lent, owner: &Owner, wanted: &Wanted<'_>) -> Result<Vec<Entry>, Error> {
@@ -103,7 +111,7 @@ pub async fn adopt(client: &Lent, owner: &Owner, leases: &[Lease], limit: usize)
             Ok::<_, tokio_postgres::Error>((rows, secrets))
         })
         .await?;
-    Ok(runs(&rows, &secrets))
+    runs(&rows, &secrets)
 }
 
 async fn read_secrets(client: &Lent, namespaces: &BTreeSet<&str>) -> Result<Vec<Row>, tokio_postgres::Error> {
@@ -111,14 +119,14 @@ async fn read_secrets(client: &Lent, namespaces: &BTreeSet<&str>) -> Result<Vec<
     client.query(&statement, &[&Vec::from_iter(namespaces)]).await
 }
 
-fn runs(rows: &[Row], secrets: &[Row]) -> Vec<Run> {
+fn runs(rows: &[Row], secrets: &[Row]) -> Result<Vec<Run>, Error> {
     let secrets: HashMap<&str, _> = secrets.iter().map(row::secrets).collect();
     let signed = |row| {
-        let mut run = row::run(row);
+        let mut run = row::run(row).map_err(Error::unavailable("reading runs"))?;
         if let Some(secrets) = secrets.get(&*run.key.timer.namespace) {
             run.secrets = Arc::clone(secrets);
         }
-        run
+        Ok(run)
     };
     rows.iter().map(signed).collect()
 }

@@ -174,10 +174,7 @@ fn places<T>(batch: &[Placed<'_, T>], rows: &[tokio_postgres::Row]) -> Vec<usize
 }
 
 fn is_lock_timeout(error: &Error) -> bool {
-    let Error::Unavailable { source, .. } = error;
-    source
-        .downcast_ref::<tokio_postgres::Error>()
-        .is_some_and(|error| error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE))
+    error.sql_state() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 fn error(verdict: &Verdict) -> Option<&str> {

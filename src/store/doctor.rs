@@ -1,0 +1,227 @@
+//! Looks for what would keep walclock from working on a database, and says how to repair it. Changes nothing.
+
+use tokio_postgres::{Client, Row};
+
+use super::migrate::{self, SERVER_VERSION_MIN};
+use super::{Error, pool};
+use crate::pg;
+
+const READ_SERVER: &str = include_str!("../../sql/queries/doctor/read_server.sql");
+const LIST_MISSING_RIGHTS: &str = include_str!("../../sql/queries/doctor/list_missing_rights.sql");
+const READ_PUBLICATIONS: &str = include_str!("../../sql/queries/doctor/read_publications.sql");
+const LIST_PUBLISHED_TABLES: &str = include_str!("../../sql/queries/doctor/list_published_tables.sql");
+const LIST_SLOTS: &str = include_str!("../../sql/queries/doctor/list_slots.sql");
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// It works, and will not for ever.
+    Warning,
+    /// It cannot work.
+    Error,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How much it matters.
+    pub level: Level,
+    /// What was found, in a sentence.
+    pub what: String,
+    /// What repairs it.
+    pub fix_sql: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: String) -> Self {
+        Self { level: Level::Ok, what, fix_sql: None }
+    }
+
+    fn warning(what: String, fix_sql: String) -> Self {
+        Self { level: Level::Warning, what, fix_sql: Some(fix_sql) }
+    }
+
+    fn error(what: String, fix_sql: String) -> Self {
+        Self { level: Level::Error, what, fix_sql: Some(fix_sql) }
+    }
+}
+
+/// Looks at the server, the role, the schema, what is published and the slots. `selector_columns` are the names that a
+/// scope column may have, the best first.
+pub async fn examine(settings: &pg::Settings, selector_columns: &[String]) -> Result<Vec<Finding>, Error> {
+    let client = pool::connect(settings).await?;
+    let mut findings = server(&ask_one(&client, READ_SERVER).await?);
+    findings.extend(slots(&ask(&client, LIST_SLOTS).await?));
+    match migrate::missing(&client).await {
+        Ok(missing) if missing.is_empty() => findings.push(Finding::ok("the schema is up to date".to_owned())),
+        Ok(missing) => {
+            let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+            findings.push(schema_is_wrong(format!("the schema lacks {}: run `walclock migrate`", names.join(", "))));
+            return Ok(findings);
+        }
+        Err(migrate::Error::Unavailable(error)) => return Err(error),
+        Err(other) => {
+            findings.push(schema_is_wrong(other.to_string()));
+            return Ok(findings);
+        }
+    }
+    let role: String = ask_one(&client, READ_SERVER).await?.get("role");
+    findings.extend(rights(&role, &ask(&client, LIST_MISSING_RIGHTS).await?));
+    findings.extend(publications(&ask_one(&client, READ_PUBLICATIONS).await?));
+    let tables = client.query(LIST_PUBLISHED_TABLES, &[&selector_columns]).await;
+    findings.extend(tables.map_err(Error::unavailable("looking at the published tables"))?.iter().map(table));
+    Ok(findings)
+}
+
+async fn ask(client: &Client, sql: &str) -> Result<Vec<Row>, Error> {
+    client.query(sql, &[]).await.map_err(Error::unavailable("examining the database"))
+}
+
+async fn ask_one(client: &Client, sql: &str) -> Result<Row, Error> {
+    client.query_one(sql, &[]).await.map_err(Error::unavailable("examining the database"))
+}
+
+fn schema_is_wrong(what: String) -> Finding {
+    Finding { level: Level::Error, what, fix_sql: None }
+}
+
+fn server(row: &Row) -> Vec<Finding> {
+    let version: String = row.get("version");
+    let encoding: String = row.get("encoding");
+    let wal_level: String = row.get("wal_level");
+    let role: String = row.get("role");
+    let keep: String = row.get("slot_wal_keep_size");
+    vec![
+        match row.get::<_, i32>("version_number") >= SERVER_VERSION_MIN {
+            true => Finding::ok(format!("the server is PostgreSQL {version}")),
+            false => schema_is_wrong(format!("the server is PostgreSQL {version}, and 14 is the oldest that will do")),
+        },
+        match encoding.as_str() {
+            "UTF8" => Finding::ok("the database's encoding is UTF8".to_owned()),
+            _ => Finding::error(
+                format!("the database's encoding is {encoding}, and only UTF8 will do"),
+                "create database … encoding 'UTF8' template template0".to_owned(),
+            ),
+        },
+        match wal_level.as_str() {
+            "logical" => Finding::ok("wal_level is logical".to_owned()),
+            _ => Finding::error(
+                format!("wal_level is {wal_level}, and the feed needs logical"),
+                "alter system set wal_level = 'logical'; -- and restart PostgreSQL".to_owned(),
+            ),
+        },
+        room("replication slots", "max_replication_slots", row.get("slots"), row.get("slots_max")),
+        room("walsenders", "max_wal_senders", row.get("walsenders"), row.get("walsenders_max")),
+        match row.get::<_, bool>("replicates") {
+            true => Finding::ok(format!("the role {role} may replicate")),
+            false => Finding::error(
+                format!("the role {role} may not replicate, which the feed does"),
+                format!("alter role {role} replication"),
+            ),
+        },
+        match keep.as_str() {
+            "-1" => Finding::warning(
+                "max_slot_wal_keep_size is unlimited: a slot that nobody reads fills the disk".to_owned(),
+                "alter system set max_slot_wal_keep_size = '50GB'; select pg_reload_conf()".to_owned(),
+            ),
+            _ => Finding::ok(format!("max_slot_wal_keep_size is {keep}")),
+        },
+    ]
+}
+
+fn room(what: &str, setting: &str, used: i64, max: i64) -> Finding {
+    if used < max {
+        return Finding::ok(format!("{used} of {max} {what} are in use"));
+    }
+    Finding::warning(
+        format!("all {max} {what} are in use: another changeserver would get none"),
+        format!("alter system set {setting} = {}; -- and restart PostgreSQL", max.saturating_add(10)),
+    )
+}
+
+fn slots(rows: &[Row]) -> Vec<Finding> {
+    let look = |row: &Row| {
+        let (name, literal): (&str, &str) = (row.get("name"), row.get("literal"));
+        let (active, lost): (bool, bool) = (row.get("active"), row.get("lost"));
+        let retained = row.get::<_, i64>("retained_bytes") / (1 << 20);
+        let drop = format!("select pg_drop_replication_slot({literal})");
+        match (active, lost) {
+            (_, true) => Finding::error(
+                format!("the slot {name} is lost: PostgreSQL has removed WAL that its reader had not read"),
+                drop,
+            ),
+            (true, false) => Finding::ok(format!("the slot {name} is being read and retains {retained} MiB of WAL")),
+            (false, false) => Finding::warning(
+                format!("nobody reads the slot {name}, which retains {retained} MiB of WAL: drop it if nobody will"),
+                drop,
+            ),
+        }
+    };
+    rows.iter().map(look).collect()
+}
+
+fn rights(role: &str, missing: &[Row]) -> Vec<Finding> {
+    if missing.is_empty() {
+        return vec![Finding::ok(format!("the role {role} may do what is needed in the schema"))];
+    }
+    let lacks = |row: &Row| {
+        let missing: &str = row.get("missing");
+        Finding::error(format!("the role {role} lacks {missing}"), format!("grant {missing} to {role}"))
+    };
+    missing.iter().map(lacks).collect()
+}
+
+fn publications(row: &Row) -> Vec<Finding> {
+    let days_ahead: i64 = row.get("days_ahead");
+    vec![
+        match row.get("has_general") {
+            true => Finding::ok("the publication walclock is there".to_owned()),
+            false => Finding::error(
+                "the publication walclock is missing: nothing is told of the user's own tables".to_owned(),
+                "create publication walclock with (publish_via_partition_root = true)".to_owned(),
+            ),
+        },
+        match row.get("has_timers") {
+            true => Finding::ok("the publication walclock_timers has the timers".to_owned()),
+            false => Finding::error(
+                "the publication walclock_timers is missing, or not one of inserts and updates of walclock.timers: \
+                 timers would be late"
+                    .to_owned(),
+                "drop publication if exists walclock_timers; \
+                 create publication walclock_timers for table walclock.timers with (publish = 'insert, update')"
+                    .to_owned(),
+            ),
+        },
+        match days_ahead {
+            1.. => Finding::ok(format!("{days_ahead} days ahead have a partition")),
+            _ => Finding::error(
+                "no day ahead has a partition: from tomorrow on no timer could be claimed".to_owned(),
+                "select walclock.make_partitions()".to_owned(),
+            ),
+        },
+    ]
+}
+
+fn table(row: &Row) -> Finding {
+    let name: &str = row.get("name");
+    let selector: Option<&str> = row.get("selector");
+    let (is_full, is_index): (bool, bool) = (row.get("identity_is_full"), row.get("identity_is_index"));
+    let fix = format!("alter table {name} replica identity full");
+    match selector {
+        _ if !is_full && !is_index => Finding::error(
+            format!("the published table {name} has no replica identity: its updates and deletes are refused"),
+            fix,
+        ),
+        Some(selector) if !is_full && !row.get::<_, bool>("identity_has_selector") => Finding::warning(
+            format!(
+                "the replica identity of {name} lacks its scope column {selector}: \
+                 readers are not told what leaves their scope"
+            ),
+            fix,
+        ),
+        Some(selector) => Finding::ok(format!("{name} is published by its scope column {selector}")),
+        None => Finding::ok(format!("{name} is published without a scope")),
+    }
+}
