@@ -50,7 +50,7 @@ impl PageBody {
         }
         let mut chunk = BytesMut::with_capacity(self.rest.min(CHUNK_BYTES));
         chunk.extend_from_slice(&first);
-        while let Some(piece) = self.pieces.next() {
+        for piece in self.pieces.by_ref() {
             if chunk.len() + piece.len() > CHUNK_BYTES {
                 self.next = Some(piece);
                 break;

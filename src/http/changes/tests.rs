@@ -16,10 +16,12 @@ use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::query::{Error, Page, Query};
 use crate::service::health::Health;
 
+type Answer = fn() -> Result<Page, Error>;
+
 /// Answers every call alike, and keeps what was asked.
 #[derive(Clone)]
 struct Table {
-    answer: fn() -> Result<Page, Error>,
+    answer: Answer,
     asked: Arc<Mutex<Vec<Query>>>,
 }
 
@@ -36,7 +38,7 @@ fn two_changes() -> Result<Page, Error> {
     Ok(Page { first: sequence(0), last: sequence(10), changes })
 }
 
-async fn ask(answer: fn() -> Result<Page, Error>, request: Request<Body>) -> (Response<()>, String, Vec<Query>) {
+async fn ask(answer: Answer, request: Request<Body>) -> (Response<()>, String, Vec<Query>) {
     let table = Table { answer, asked: Arc::default() };
     let mut router = routes(Changes::new(table.clone(), Health::new(), Duration::from_secs(300)));
     let (head, body) = router.call(request).await.expect("infallible").into_parts();
@@ -144,7 +146,7 @@ async fn parameters_have_their_meaning() {
 #[tokio::test]
 async fn what_the_reader_cannot_answer_has_its_code() {
     let failed = || Err(Error::Journal(std::io::Error::other("disk on fire")));
-    let cases: [(fn() -> Result<Page, Error>, _, _, _); 2] = [
+    let cases: [(Answer, _, _, _); 2] = [
         (|| Err(Error::TooOld), 400, "SNAPSHOT_TOO_OLD", "The client is operating on an old snapshot"),
         (failed, 500, "INTERNAL_SERVER_ERROR", "An error occurred in the server"),
     ];
