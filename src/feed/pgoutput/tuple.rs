@@ -52,6 +52,7 @@ pub struct Columns<'a> {
 impl<'a> Iterator for Columns<'a> {
     type Item = Column<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Column<'a>> {
         let mut input = Input::new(self.bytes);
         let column = Column::parse(&mut input).ok()?;
@@ -81,6 +82,7 @@ pub enum Column<'a> {
 }
 
 impl<'a> Column<'a> {
+    #[inline]
     fn parse(input: &mut Input<'a>) -> Result<Self, Error> {
         match input.u8()? {
             b't' => Ok(Self::Text(input.sized()?)),
