@@ -5,11 +5,18 @@ use std::time::Duration;
 
 use super::health::Health;
 use crate::feed::query::{Error, Page, Query};
+use crate::feed::reader::Reader;
 
 /// What answers a call from the journal, waiting for `query.block` where there is nothing yet.
 pub trait Read: Clone + Send + Sync + 'static {
     /// Answers one call. Dropping the future gives up its place among the waiters.
     fn changes(&self, query: Query) -> impl Future<Output = Result<Page, Error>> + Send;
+}
+
+impl Read for Reader {
+    async fn changes(&self, query: Query) -> Result<Page, Error> {
+        Self::changes(self, query).await
+    }
 }
 
 /// The calls for changes that this process answers. Cheap to clone.
