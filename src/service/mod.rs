@@ -45,3 +45,16 @@ pub enum Error {
     #[error("the database is unavailable")]
     Unavailable(#[from] store::Error),
 }
+
+impl Error {
+    /// The word that metrics count it under.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) | Self::Refused { .. } => "invalid",
+            Self::NotPending { .. } => "not_pending",
+            Self::NotFound { .. } => "not_found",
+            Self::Contended { .. } => "contended",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}

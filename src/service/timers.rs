@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use deadpool_postgres::GenericClient;
 use ipnet::IpNet;
@@ -47,66 +48,81 @@ impl Timers {
 
     /// Stores a timer; whatever there was under that name, pending or over, it is a new one.
     pub async fn create(&self, definition: Definition) -> Result<Timer, Error> {
-        self.check_host(&definition.check(self.clock.now())?, &definition.callback.url)?;
-        let client = self.store.client().await?;
-        match rows::create(&client, &definition, self.config.auto_create, None).await? {
-            Written::Done(created_at) => Ok(Timer {
-                definition,
-                retry_at: None,
-                attempts: 0,
-                first_attempt_at: None,
-                last_error: None,
-                created_at,
-                updated_at: created_at,
-            }),
-            Written::Missing => Err(unknown_namespace(&definition.key.namespace)),
-            Written::Refused(constraint) => Err(Error::Refused { constraint }),
-        }
+        measured("create", async {
+            self.check_host(&definition.check(self.clock.now())?, &definition.callback.url)?;
+            let client = self.store.client().await?;
+            match rows::create(&client, &definition, self.config.auto_create, None).await? {
+                Written::Done(created_at) => Ok(Timer {
+                    definition,
+                    retry_at: None,
+                    attempts: 0,
+                    first_attempt_at: None,
+                    last_error: None,
+                    created_at,
+                    updated_at: created_at,
+                }),
+                Written::Missing => Err(unknown_namespace(&definition.key.namespace)),
+                Written::Refused(constraint) => Err(Error::Refused { constraint }),
+                Written::Locked => Err(Error::Contended { key: definition.key }),
+            }
+        })
+        .await
     }
 
     /// The pending timer of that name, else its latest run.
     pub async fn get(&self, key: &TimerKey) -> Result<Status, Error> {
-        key.check()?;
-        let client = self.store.client().await?;
-        rows::get(&client, key).await?.ok_or_else(|| Error::NotFound { key: key.clone() })
+        measured("get", async {
+            key.check()?;
+            let client = self.store.client().await?;
+            rows::get(&client, key).await?.ok_or_else(|| Error::NotFound { key: key.clone() })
+        })
+        .await
     }
 
     /// Changes a pending timer, and returns it as it is then.
     pub async fn update(&self, key: &TimerKey, update: &Update) -> Result<Timer, Error> {
-        key.check()?;
-        if let (Some(host), Some(url)) = (update.check(self.clock.now())?, &update.callback_url) {
-            self.check_host(&host, url)?;
-        }
-        let client = self.store.client().await?;
-        for _ in 0..WRITES_MAX {
-            match rows::update(&client, key, update, None).await? {
-                Written::Done(timer) => return Ok(timer),
-                Written::Missing => look(&client, key).await?,
-                Written::Refused(constraint) => return Err(Error::Refused { constraint }),
+        measured("update", async {
+            key.check()?;
+            if let (Some(host), Some(url)) = (update.check(self.clock.now())?, &update.callback_url) {
+                self.check_host(&host, url)?;
             }
-        }
-        Err(Error::Contended { key: key.clone() })
+            let client = self.store.client().await?;
+            for _ in 0..WRITES_MAX {
+                let written = rows::update(&client, key, update, None).await?;
+                if let Some(timer) = done(&client, key, written).await? {
+                    return Ok(timer);
+                }
+            }
+            Err(Error::Contended { key: key.clone() })
+        })
+        .await
     }
 
     /// Cancels a pending timer: once this has returned, its callback does not start.
     pub async fn delete(&self, key: &TimerKey) -> Result<(), Error> {
-        key.check()?;
-        let client = self.store.client().await?;
-        for _ in 0..WRITES_MAX {
-            match rows::delete(&client, key).await? {
-                true => return Ok(()),
-                false => look(&client, key).await?,
+        measured("delete", async {
+            key.check()?;
+            let client = self.store.client().await?;
+            for _ in 0..WRITES_MAX {
+                let written = rows::delete(&client, key).await?;
+                if let Some(()) = done(&client, key, written).await? {
+                    return Ok(());
+                }
             }
-        }
-        Err(Error::Contended { key: key.clone() })
+            Err(Error::Contended { key: key.clone() })
+        })
+        .await
     }
 
     /// One page of the timers of a namespace, in the order of their ids; at most `limits::LIST_LIMIT_MAX` of them.
     pub async fn list(&self, request: ListRequest) -> Result<Vec<Status>, Error> {
-        namespace::check(&request.namespace)?;
-        let client = self.store.client().await?;
-        let limit = request.limit.min(limits::LIST_LIMIT_MAX);
-        Ok(rows::list(&client, &ListRequest { limit, ..request }).await?)
+        measured("list", async {
+            namespace::check(&request.namespace)?;
+            let client = self.store.client().await?;
+            let limit = request.limit.min(limits::LIST_LIMIT_MAX);
+            Ok(rows::list(&client, &ListRequest { limit, ..request }).await?)
+        })
+        .await
     }
 
     /// Refuses a URL whose host is an address that is never called, however it is written. What a name stands for is
@@ -126,14 +142,31 @@ impl Timers {
     }
 }
 
-/// Says why a write has found no pending timer; returns where it is worth another try.
+/// Counts the operation by what came of it, and how long it took.
+async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let start = Instant::now();
+    let result = work.await;
+    let outcome = result.as_ref().err().map_or("done", Error::word);
+    metrics::counter!("walclock_timer_requests_total", "operation" => operation, "outcome" => outcome).increment(1);
+    metrics::histogram!("walclock_timer_request_seconds", "operation" => operation)
+        .record(start.elapsed().as_secs_f64());
+    result
+}
+
+/// What a write has done, none where it found no pending timer and is worth another try; or why it never will.
 ///
 /// A write that waited for a claim finds the timer gone, and does not yet see the run: only a statement after it does.
 /// Between the two a failed run may have come back as pending, or somebody may have created the timer anew.
-async fn look(client: &impl GenericClient, key: &TimerKey) -> Result<(), Error> {
+async fn done<T>(client: &impl GenericClient, key: &TimerKey, written: Written<T>) -> Result<Option<T>, Error> {
+    match written {
+        Written::Done(done) => return Ok(Some(done)),
+        Written::Missing => {}
+        Written::Refused(constraint) => return Err(Error::Refused { constraint }),
+        Written::Locked => return Err(Error::Contended { key: key.clone() }),
+    }
     match rows::get(client, key).await?.map(|status| status.state) {
         None => Err(Error::NotFound { key: key.clone() }),
-        Some(State::Pending) => Ok(()),
+        Some(State::Pending) => Ok(None),
         Some(state @ (State::Running | State::Succeeded | State::Failed)) => {
             Err(Error::NotPending { key: key.clone(), state })
         }

@@ -2,6 +2,7 @@
 
 use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Json;
 
@@ -26,6 +27,8 @@ pub enum Written<T> {
     Missing,
     /// Nothing has changed: a check constraint of this name forbids it.
     Refused(String),
+    /// Nothing has changed: another transaction has held the row for longer than a session waits.
+    Locked,
 }
 
 /// Which timers to list.
@@ -111,12 +114,12 @@ pub async fn update(
     written(row, doing, rows::timer)
 }
 
-/// Cancels a pending timer; says whether there was one.
-pub async fn delete(client: &impl GenericClient, key: &TimerKey) -> Result<bool, Error> {
+/// Cancels a pending timer.
+pub async fn delete(client: &impl GenericClient, key: &TimerKey) -> Result<Written<()>, Error> {
     let doing = "deleting a timer";
     let statement = client.prepare_cached(DELETE).await.map_err(Error::unavailable(doing))?;
-    let deleted = client.execute(&statement, &[&&*key.namespace, &&*key.id]).await;
-    Ok(deleted.map_err(Error::unavailable(doing))? > 0)
+    let row = client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await;
+    written(row, doing, |_| Ok(()))
 }
 
 /// The pending timer of that name, else its latest run.
@@ -139,24 +142,28 @@ pub async fn list(client: &impl GenericClient, request: &ListRequest) -> Result<
     rows.iter().map(status).collect::<Result<_, _>>().map_err(Error::unavailable(doing))
 }
 
-/// Tells a check that forbids the row from a database that does not answer.
+/// Tells a row that cannot be written from a database that does not answer.
 fn written<T>(
-    row: Result<Option<tokio_postgres::Row>, tokio_postgres::Error>,
+    row: Result<Option<Row>, tokio_postgres::Error>,
     doing: &'static str,
-    read: impl FnOnce(&tokio_postgres::Row) -> Result<T, tokio_postgres::Error>,
+    read: impl FnOnce(&Row) -> Result<T, tokio_postgres::Error>,
 ) -> Result<Written<T>, Error> {
-    match row {
-        Ok(Some(row)) => read(&row).map(Written::Done).map_err(Error::unavailable(doing)),
-        Ok(None) => Ok(Written::Missing),
-        Err(e) if e.code() == Some(&SqlState::CHECK_VIOLATION) => {
-            let constraint = e.as_db_error().and_then(|error| error.constraint()).unwrap_or_default();
+    let error = match row {
+        Ok(Some(row)) => return read(&row).map(Written::Done).map_err(Error::unavailable(doing)),
+        Ok(None) => return Ok(Written::Missing),
+        Err(error) => error,
+    };
+    match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(Written::Locked),
+        Some(&SqlState::CHECK_VIOLATION) => {
+            let constraint = error.as_db_error().and_then(|error| error.constraint()).unwrap_or_default();
             Ok(Written::Refused(constraint.to_owned()))
         }
-        Err(e) => Err(Error::unavailable(doing)(e)),
+        Some(_) | None => Err(Error::unavailable(doing)(error)),
     }
 }
 
-fn status(row: &tokio_postgres::Row) -> Result<Status, tokio_postgres::Error> {
+fn status(row: &Row) -> Result<Status, tokio_postgres::Error> {
     let state = match row.try_get("state")? {
         "running" => State::Running,
         "succeeded" => State::Succeeded,

@@ -41,6 +41,8 @@ const BUCKETS_SECONDS: &[f64] = &[
 pub static METRICS: &[Metric] = &[
     metric("walclock_feed_lag_bytes", Kind::Gauge, Unit::Bytes, "WAL between PostgreSQL and the journal"),
     metric("walclock_waiters", Kind::Gauge, Unit::Count, "Readers that wait for a change"),
+    metric("walclock_timer_requests_total", Kind::Counter, Unit::Count, "Operations on timers, by what came of them"),
+    metric("walclock_timer_request_seconds", Kind::Histogram, Unit::Seconds, "How long operations on timers took"),
 ];
 
 /// Hands out the recorded values.

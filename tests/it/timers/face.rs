@@ -18,7 +18,7 @@ use walclock::http;
 use walclock::http::server::{self, Server};
 use walclock::pg;
 use walclock::service::timers::{Config, Timers};
-use walclock::store::{self, Store, migrate};
+use walclock::store::{self, Store};
 
 use super::spec;
 use crate::support;
@@ -54,8 +54,7 @@ impl Face {
     }
 
     pub async fn start_with(config: Config) -> Self {
-        let database_url = support::database().await;
-        migrate::run(&pg::Settings::parse(&database_url).unwrap()).await.unwrap();
+        let database_url = support::migrated().await;
         Self::on(&database_url, config, &database_url).await
     }
 

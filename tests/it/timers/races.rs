@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::face::{Answer, Face, claim, create_request, selection, with};
+use super::face::{Answer, Face, claim, create_request, selection, timeless, with};
 use crate::support::{self, eventually};
 
 /// Starts an operation on a timer whose row `holder` has locked, and returns once it waits for that lock.
@@ -72,6 +72,25 @@ async fn a_write_behind_a_retry_happens() {
         let left = face.sql.query_one("select count(*) from walclock.timers where payload is null", &[]).await.unwrap();
         assert_eq!(left.get::<_, i64>(0), 0, "{operation}");
     }
+}
+
+/// Behind a transaction that does not end, a write gives up, and says that it may be tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_behind_a_long_transaction_gives_up() {
+    let face = Face::start().await;
+    face.create("a").await;
+    let holder = support::connect(&face.database_url).await;
+    holder.batch_execute("begin; update walclock.timers set payload = '{}'").await.unwrap();
+    let moved = with(selection("a"), json!({ "payload": { "new": true } }));
+    let (request, selection) = (create_request("a"), selection("a"));
+    let calls = (face.call("create", &request), face.call("update", &moved), face.call("delete", &selection));
+    let answers = tokio::join!(calls.0, calls.1, calls.2);
+    for answer in [answers.0, answers.1, answers.2] {
+        let message = "timer n/a is being changed by others at this moment, try again";
+        assert_eq!(timeless(&answer), json!({ "error": "INTERNAL_ERROR", "message": message }));
+    }
+    holder.batch_execute("rollback").await.unwrap();
+    assert_eq!(face.call("delete", &selection).await.status, 204);
 }
 
 /// The first timers of a namespace all make it.
