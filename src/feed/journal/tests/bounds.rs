@@ -1,0 +1,313 @@
+//! What is whole, how far back the journal reaches, and what it says about it.
+
+use std::time::Duration;
+
+use super::super::{Fork, Identity, Journal, Writer};
+use super::support::*;
+use crate::clock::Timestamp;
+use crate::domain::sequence::{Lsn, Sequence};
+use crate::feed::query::{self, Page};
+use crate::feed::sink::{Accept, Side, Sink};
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_micros(0).after(Duration::from_secs(seconds))
+}
+
+fn ask(journal: &Journal, since: Sequence, snapshot: Option<&str>) -> Result<Page, query::Error> {
+    let snapshot = snapshot.map(|text| text.parse().unwrap());
+    journal.read(&scopes(&["a"]), since, 100, snapshot.as_ref())
+}
+
+fn too_old(journal: &Journal, since: Sequence, snapshot: Option<&str>) -> bool {
+    matches!(ask(journal, since, snapshot), Err(query::Error::TooOld))
+}
+
+#[test]
+fn nothing_was_ever_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_writer, journal) = open(&small(folder.path())).unwrap();
+    let page = ask(&journal, Sequence::ZERO, None).unwrap();
+    assert_eq!((page.first, page.last, page.changes.len()), (Sequence::ZERO, Sequence::ZERO, 0));
+    assert_eq!(ask(&journal, sequence(5, 0), None).unwrap().last, sequence(5, 0), "it never goes back");
+}
+
+#[test]
+fn a_transaction_is_visible_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    write(&mut writer, 10, &["a"]);
+    assert_eq!(writer.begin(&head(20)).unwrap(), Accept::Take);
+    let body = "x".repeat(300);
+    // It is far larger than the buffer, the memory and a segment.
+    for index in 0..1000 {
+        push(&mut writer, index, &[(Side::Stays, "a")], &body);
+    }
+    writer.flush().unwrap();
+    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0"]);
+    assert!(journal.bytes() > 3 * small(folder.path()).segment_bytes, "it is not held in memory");
+    writer.commit(Lsn(21)).unwrap();
+    writer.flush().unwrap();
+    let all = read(&journal, "a", Sequence::ZERO);
+    assert_eq!((all.len(), journal.range().last), (1001, sequence(20, 999)));
+    assert_eq!(read(&journal, "a", sequence(20, 500)).len(), 499);
+    drop((writer, journal));
+    let (_writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(read(&journal, "a", Sequence::ZERO), all);
+}
+
+#[test]
+fn a_transaction_that_never_ended_is_gone_after_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    for rows in [1, 1000] {
+        let (mut writer, journal) = open(&small(folder.path())).unwrap();
+        if rows == 1 {
+            write(&mut writer, 10, &["a"]);
+        }
+        writer.begin(&head(20)).unwrap();
+        for index in 0..rows {
+            push(&mut writer, index, &[(Side::Stays, "a")], &"x".repeat(300));
+        }
+        writer.flush().unwrap();
+        drop((writer, journal));
+        let (writer, journal) = open(&small(folder.path())).unwrap();
+        assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0"]);
+        assert_eq!((writer.last(), journal.durable()), (sequence(10, 0), Lsn(11)));
+    }
+}
+
+#[test]
+fn an_abandoned_transaction_can_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    write(&mut writer, 10, &["a"]);
+    for rows in [1, 5, 1000] {
+        writer.begin(&head(20)).unwrap();
+        for index in 0..rows {
+            push(&mut writer, index, &[(Side::Stays, "a")], &"x".repeat(300));
+        }
+        writer.abandon();
+        writer.flush().unwrap();
+        assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0"], "{rows} rows");
+    }
+    assert_eq!(write(&mut writer, 20, &["a", "b"]), Accept::Take);
+    assert_eq!(write(&mut writer, 20, &["a", "b"]), Accept::Skip);
+    assert_eq!(write(&mut writer, 15, &["a"]), Accept::Skip);
+    writer.flush().unwrap();
+    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0", "20.0"]);
+    drop((writer, journal));
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0", "20.0"]);
+    assert_eq!(write(&mut writer, 20, &["a"]), Accept::Skip);
+}
+
+#[test]
+fn an_idle_stream_moves_what_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    write(&mut writer, 10, &["a"]);
+    writer.advance(Lsn(500));
+    writer.advance(Lsn(400));
+    writer.flush().unwrap();
+    durable(&journal, 500);
+    assert_eq!(journal.range().last, sequence(10, 0));
+    drop((writer, journal));
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(journal.durable(), Lsn(500));
+    assert_eq!(write(&mut writer, 600, &["a"]), Accept::Take);
+    writer.flush().unwrap();
+    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0", "600.0"]);
+}
+
+#[test]
+fn a_purge_by_age_keeps_first_and_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    for lsn in [10, 20, 30] {
+        write(&mut writer, lsn, &["a"]);
+    }
+    writer.flush().unwrap();
+    assert_eq!(journal.purge(at(105)).unwrap(), 0, "nothing is too old");
+    assert_eq!(journal.purge(at(115)).unwrap(), 0, "the newest of the segment is young");
+    assert_eq!(read(&journal, "a", Sequence::ZERO).len(), 3);
+    assert!(journal.purge(at(131)).unwrap() > 0);
+    let check = |writer: &Writer, journal: &Journal| {
+        let page = ask(journal, Sequence::ZERO, None).unwrap();
+        assert_eq!((page.first, page.last, page.changes.len()), (sequence(30, 0), sequence(30, 0), 0));
+        assert!(too_old(journal, sequence(20, 0), None));
+        assert!(!too_old(journal, sequence(30, 0), None));
+        assert_eq!(writer.last(), sequence(30, 0));
+    };
+    check(&writer, &journal);
+    drop((writer, journal));
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    check(&writer, &journal);
+    assert_eq!(journal.durable(), Lsn(31));
+    write(&mut writer, 40, &["a"]);
+    writer.flush().unwrap();
+    let page = ask(&journal, sequence(30, 0), None).unwrap();
+    assert_eq!((page.first, page.last, bodies(&page)), (sequence(40, 0), sequence(40, 0), vec!["40.0".to_owned()]));
+}
+
+#[test]
+fn a_purge_by_size_keeps_the_newest() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = super::super::Config { max_bytes: 256 << 10, ..small(folder.path()) };
+    let (mut writer, journal) = open(&config).unwrap();
+    for lsn in 1..=2000 {
+        write(&mut writer, lsn * 10, &["a", "b", "c", "d"]);
+        writer.flush().unwrap();
+    }
+    assert!(journal.bytes() > config.max_bytes);
+    assert!(journal.purge(at(0)).unwrap() > 0);
+    assert!(journal.bytes() <= config.max_bytes && journal.bytes() > config.max_bytes / 2);
+    let first = journal.range().first;
+    let found = read(&journal, "a", Sequence::ZERO);
+    assert_eq!(found.last().map(String::as_str), Some("20000.0"));
+    assert!(first > sequence(10, 0) && too_old(&journal, sequence(10, 0), None));
+}
+
+#[test]
+fn an_open_transaction_is_not_purged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    writer.begin(&head(20)).unwrap();
+    for index in 0..1000 {
+        push(&mut writer, index, &[(Side::Stays, "a")], &"x".repeat(300));
+    }
+    writer.flush().unwrap();
+    assert_eq!(journal.purge(at(10_000)).unwrap(), 0);
+    writer.commit(Lsn(21)).unwrap();
+    writer.flush().unwrap();
+    assert_eq!(read(&journal, "a", Sequence::ZERO).len(), 1000);
+    assert!(journal.purge(at(10_000)).unwrap() > 3);
+    assert_eq!(journal.range().first, sequence(20, 999));
+}
+
+#[test]
+fn a_gap_is_never_silent() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    for lsn in [10, 20] {
+        write(&mut writer, lsn, &["a"]);
+    }
+    writer.begin(&head(30)).unwrap();
+    push(&mut writer, 0, &[(Side::Stays, "a")], "never committed");
+    writer.begin_anew(sequence(1000, 0)).unwrap();
+    drop((writer, journal));
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    assert!(too_old(&journal, sequence(20, 0), None));
+    let page = ask(&journal, Sequence::ZERO, None).unwrap();
+    assert_eq!((page.first, page.last, page.changes.len()), (sequence(1000, 0), sequence(1000, 0), 0));
+    assert_eq!((journal.durable(), writer.last()), (Lsn(1000), sequence(1000, 0)));
+    assert_eq!(write(&mut writer, 900, &["a"]), Accept::Skip);
+    assert_eq!(write(&mut writer, 1100, &["a"]), Accept::Take);
+    writer.flush().unwrap();
+    assert_eq!(bodies(&ask(&journal, sequence(1000, 0), None).unwrap()), ["1100.0"]);
+    assert_eq!(journal.range().first, sequence(1100, 0));
+    // In the middle of a stream, too.
+    writer.begin_anew(sequence(2000, 0)).unwrap();
+    assert!(too_old(&journal, sequence(1100, 0), None));
+    write(&mut writer, 2100, &["a"]);
+    writer.flush().unwrap();
+    assert_eq!(read(&journal, "a", Sequence::ZERO), ["2100.0"]);
+}
+
+#[test]
+fn a_cursor_from_before_the_first_change_needs_a_known_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    journal.set_origin(sequence(50, 0)).unwrap();
+    assert_eq!(journal.range().last, Sequence::ZERO);
+    write(&mut writer, 100, &["a"]);
+    writer.flush().unwrap();
+    assert!(too_old(&journal, sequence(40, 0), None));
+    assert_eq!(bodies(&ask(&journal, sequence(60, 0), None).unwrap()), ["100.0"]);
+    drop((writer, journal));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(elsewhere.path())).unwrap();
+    write(&mut writer, 100, &["a"]);
+    writer.flush().unwrap();
+    assert!(too_old(&journal, sequence(60, 0), None), "nobody knows what was between");
+}
+
+#[test]
+fn snapshots_hide_and_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    for lsn in [10, 20, 30] {
+        write(&mut writer, lsn, &["a"]);
+    }
+    writer.flush().unwrap();
+    for (snapshot, expected) in [
+        ("1:1:", &["10.0", "20.0", "30.0"][..]),
+        ("20:20:", &["20.0", "30.0"]),
+        ("15:31:20", &["20.0"]),
+        ("31:31:", &[]),
+    ] {
+        let page = ask(&journal, Sequence::ZERO, Some(snapshot)).unwrap();
+        assert_eq!(bodies(&page), expected, "{snapshot}");
+    }
+    journal.set_floor("8:12:9".parse().unwrap()).unwrap();
+    assert!(too_old(&journal, Sequence::ZERO, Some("8:12:9,11")), "11 committed before the feed began");
+    assert!(!too_old(&journal, Sequence::ZERO, Some("8:12:9")));
+    journal.purge(at(131)).unwrap();
+    assert!(too_old(&journal, Sequence::ZERO, Some("30:31:30")), "30 is purged");
+    assert!(!too_old(&journal, Sequence::ZERO, Some("31:31:")));
+    assert!(!too_old(&journal, sequence(30, 0), Some("30:31:30")), "who follows a cursor has had it");
+}
+
+#[test]
+fn cursors_beyond_a_fork_are_too_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    for lsn in [10, 20] {
+        write(&mut writer, lsn, &["a"]);
+    }
+    writer.record_fork(Fork { timeline: 1, ended_at: Lsn(25), next: 2 }).unwrap();
+    let on_the_next = |lsn| crate::feed::sink::Head { timeline: 2, ..head(lsn) };
+    assert_eq!(writer.begin(&on_the_next(15)).unwrap(), Accept::Take, "a newer timeline is behind the older");
+    push(&mut writer, 0, &[(Side::Stays, "a")], "2");
+    writer.commit(Lsn(16)).unwrap();
+    writer.flush().unwrap();
+    assert_eq!(read(&journal, "a", sequence(20, 0)), ["2"]);
+    assert!(too_old(&journal, sequence(25, 0), None), "that is not what happened");
+    assert!(!too_old(&journal, Sequence::new(2, Lsn(15), 0), None));
+    // The journal itself has more of timeline 2 than became history.
+    writer.record_fork(Fork { timeline: 2, ended_at: Lsn(12), next: 3 }).unwrap();
+    assert_eq!(journal.range().last, Sequence::new(3, Lsn(12), 0));
+    assert!(too_old(&journal, Sequence::new(2, Lsn(15), 0), None) && too_old(&journal, sequence(20, 0), None));
+}
+
+#[test]
+fn the_identity_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(journal.identity(), None);
+    let identity = Identity { system_id: 7, timeline: 1, slot: "feed".to_owned() };
+    journal.set_identity(identity.clone()).unwrap();
+    drop((writer, journal));
+    let (_writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(journal.identity(), Some(identity));
+}
+
+/// Rows of a rare scope are found behind many segments that have nothing of it, from memory and from disk.
+#[test]
+fn a_rare_scope_is_found_in_every_segment() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    let mut expected = Vec::new();
+    for lsn in 1..=3000_u64 {
+        let scope = if lsn % 500 == 0 { "rare".to_owned() } else { format!("s{}", lsn % 700) };
+        write(&mut writer, lsn * 10, &[&scope, "b"]);
+        if scope == "rare" {
+            expected.push(format!("{}.0", lsn * 10));
+        }
+        writer.flush().unwrap();
+    }
+    assert_eq!(read(&journal, "rare", Sequence::ZERO), expected);
+    drop((writer, journal));
+    let (_writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(read(&journal, "rare", Sequence::ZERO), expected);
+    assert_eq!(read(&journal, "s7", Sequence::ZERO).len(), 5);
+    assert_eq!(read(&journal, "b", Sequence::ZERO).len(), 3000);
+}

@@ -1,0 +1,258 @@
+//! Faults: cuts, flipped bits, missing files, a disk that is full or gone. What was not written is never served, and
+//! what is lost is said.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use super::super::Error;
+use super::support::*;
+use crate::domain::sequence::{Lsn, Sequence};
+use crate::feed::query;
+use crate::feed::sink::{Accept, Side, Sink};
+
+fn file(folder: &Path, id: u32, kind: &str) -> PathBuf {
+    folder.join(format!("{id:08x}.{kind}"))
+}
+
+/// Five transactions of two rows in one segment; returns where each ends in the file.
+fn five(folder: &Path) -> Vec<u64> {
+    let (mut writer, journal) = open(&small(folder)).unwrap();
+    let mut ends = Vec::new();
+    for lsn in [10, 20, 30, 40, 50] {
+        write(&mut writer, lsn, &["a", "b"]);
+        writer.flush().unwrap();
+        ends.push(journal.bytes());
+    }
+    ends
+}
+
+/// Fills three segments and a part of a fourth with transactions of one row, and seals them; returns the last LSN.
+fn four_segments(folder: &Path) -> u64 {
+    let (mut writer, journal) = open(&small(folder)).unwrap();
+    let mut lsn = 0;
+    while !file(folder, 4, "log").exists() {
+        lsn += 10;
+        writer.begin(&head(lsn)).unwrap();
+        push(&mut writer, 0, &[(Side::Stays, "a")], &format!("{lsn}{}", " ".repeat(500)));
+        writer.commit(Lsn(lsn + 1)).unwrap();
+        writer.flush().unwrap();
+    }
+    durable(&journal, lsn + 1);
+    drop(writer);
+    assert!(file(folder, 3, "idx").exists());
+    lsn
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1 << (at % 8);
+    fs::write(path, bytes).unwrap();
+}
+
+/// The LSNs of the rows that `four_segments` wrote and that are still there.
+fn lsns(journal: &super::super::Journal, since: Sequence) -> Vec<u64> {
+    read(journal, "a", since).iter().map(|body| body.trim_end().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_cut_at_any_offset_leaves_the_whole_transactions_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let ends = five(folder.path());
+    let path = file(folder.path(), 1, "log");
+    let whole = fs::read(&path).unwrap();
+    for length in 0..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        let (mut writer, journal) = open(&small(folder.path())).unwrap();
+        let kept = ends.iter().filter(|end| **end <= length as u64).count();
+        let expected: Vec<String> = (1..=kept).map(|n| format!("{}.0", n * 10)).collect();
+        assert_eq!(read(&journal, "a", Sequence::ZERO), expected, "cut at {length}");
+        assert_eq!(journal.durable(), Lsn(if kept == 0 { 0 } else { kept as u64 * 10 + 1 }));
+        // It goes on where it was cut.
+        assert_eq!(write(&mut writer, kept as u64 * 10 + 10, &["a", "b"]), Accept::Take);
+        writer.flush().unwrap();
+        assert_eq!(read(&journal, "b", Sequence::ZERO).len(), kept + 1);
+    }
+}
+
+#[test]
+fn a_bit_flipped_anywhere_is_never_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let ends = five(folder.path());
+    let path = file(folder.path(), 1, "log");
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        fs::write(&path, &whole).unwrap();
+        flip(&path, at);
+        let (_writer, journal) = open(&small(folder.path())).unwrap();
+        let kept = match at {
+            0..16 => 0,
+            _ => ends.iter().filter(|end| **end <= at as u64).count(),
+        };
+        let expected: Vec<String> = (1..=kept).map(|n| format!("{}.0", n * 10)).collect();
+        assert_eq!(read(&journal, "a", Sequence::ZERO), expected, "flipped at {at}");
+    }
+}
+
+#[test]
+fn a_bit_flipped_while_running_drops_what_it_is_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let last = four_segments(folder.path());
+    let size = usize::try_from(fs::metadata(file(folder.path(), 2, "log")).unwrap().len()).unwrap();
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..10 {
+        let copy = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        let (_writer, journal) = open(&small(copy.path())).unwrap();
+        let at = random.usize(16..size);
+        flip(&file(copy.path(), 2, "log"), at);
+        let found = lsns(&journal, Sequence::ZERO);
+        // What is left is the end of the stream, without a hole.
+        assert_eq!(found, (found[0]..=last).step_by(10).collect::<Vec<_>>(), "flipped at {at}");
+        assert!(found[0] > 10 && !file(copy.path(), 2, "log").exists() && file(copy.path(), 3, "log").exists());
+        let scopes = scopes(&["a"]);
+        let answer = |lsn: u64| journal.read(&scopes, sequence(lsn, 0), 1, None);
+        assert!(matches!(answer(found[0] - 20), Err(query::Error::TooOld)));
+        assert_eq!(answer(found[0] - 10).unwrap().changes.len(), 1, "the predecessor of the first is good");
+    }
+}
+
+#[test]
+fn a_damaged_sidecar_is_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    let last = four_segments(folder.path());
+    let expected: Vec<u64> = (10..=last).step_by(10).collect();
+    let path = file(folder.path(), 2, "idx");
+    let whole = fs::read(&path).unwrap();
+    for at in (0..whole.len()).step_by(97) {
+        let (_writer, journal) = open(&small(folder.path())).unwrap();
+        flip(&path, at);
+        assert_eq!(lsns(&journal, Sequence::ZERO), expected, "flipped while running at {at}");
+        drop((_writer, journal));
+        fs::write(&path, &whole).unwrap();
+        flip(&path, at);
+        let (_writer, journal) = open(&small(folder.path())).unwrap();
+        assert_eq!(lsns(&journal, Sequence::ZERO), expected, "flipped before opening at {at}");
+        drop((_writer, journal));
+        fs::write(&path, &whole).unwrap();
+    }
+    fs::remove_file(&path).unwrap();
+    let (_writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(lsns(&journal, Sequence::ZERO), expected, "removed");
+}
+
+#[test]
+fn damage_found_when_opening_moves_the_first_behind_it() {
+    for damage in ["segment", "missing"] {
+        let folder = tempfile::tempdir().unwrap();
+        let last = four_segments(folder.path());
+        match damage {
+            "segment" => {
+                flip(&file(folder.path(), 2, "log"), 5000);
+                flip(&file(folder.path(), 2, "idx"), 0);
+            }
+            _ => fs::remove_file(file(folder.path(), 2, "log")).unwrap(),
+        }
+        let (_writer, journal) = open(&small(folder.path())).unwrap();
+        let found = lsns(&journal, Sequence::ZERO);
+        assert_eq!(found, (found[0]..=last).step_by(10).collect::<Vec<_>>(), "{damage}");
+        assert!(found[0] > 10);
+        let answer = journal.read(&scopes(&["a"]), sequence(10, 0), 1, None);
+        assert!(matches!(answer, Err(query::Error::TooOld)), "{damage}");
+        // The bound is kept.
+        drop((_writer, journal));
+        let (_writer, journal) = open(&small(folder.path())).unwrap();
+        assert_eq!(journal.range().first, sequence(found[0], 0));
+        assert!(journal.read(&scopes(&["a"]), sequence(10, 0), 1, None).is_err());
+    }
+}
+
+/// After a power cut the newest segment may be there while the end of the one before it is not. Nothing of that was
+/// acknowledged, so the journal goes back to it instead of giving up what is before it.
+#[test]
+fn a_torn_segment_that_was_never_sealed_is_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    four_segments(folder.path());
+    fs::remove_file(file(folder.path(), 3, "idx")).unwrap();
+    let path = file(folder.path(), 3, "log");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 10]).unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    let found = lsns(&journal, Sequence::ZERO);
+    let last = *found.last().unwrap();
+    assert_eq!(found, (10..=last).step_by(10).collect::<Vec<_>>());
+    assert_eq!((journal.durable(), writer.last()), (Lsn(last + 1), sequence(last, 0)));
+    assert!(!file(folder.path(), 4, "log").exists());
+    write(&mut writer, last + 10, &["b"]);
+    writer.flush().unwrap();
+    assert_eq!(read(&journal, "b", Sequence::ZERO).len(), 1);
+}
+
+#[test]
+fn a_failed_write_stops_the_writer_and_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal, disk) = open_failing(small(folder.path()));
+    write(&mut writer, 10, &["a"]);
+    writer.flush().unwrap();
+    durable(&journal, 11);
+    disk.writes.store(true, Ordering::SeqCst);
+    write(&mut writer, 20, &["a"]);
+    assert!(matches!(writer.flush(), Err(Error::Stopped(failure)) if failure.is_disk_full()));
+    // There is room again, but what is on the disk is not known: it is never tried again.
+    disk.writes.store(false, Ordering::SeqCst);
+    write(&mut writer, 30, &["a"]);
+    assert!(matches!(writer.flush(), Err(Error::Stopped(_))));
+    assert!(journal.failure().is_some() && journal.watch_failure().borrow().is_some());
+    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0"]);
+    assert_eq!(journal.durable(), Lsn(11));
+    drop((writer, journal));
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!((journal.failure().is_none(), writer.last()), (true, sequence(10, 0)));
+    write(&mut writer, 20, &["a"]);
+    writer.flush().unwrap();
+    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0", "20.0"]);
+}
+
+#[test]
+fn a_failed_sync_acknowledges_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal, disk) = open_failing(small(folder.path()));
+    write(&mut writer, 10, &["a"]);
+    writer.flush().unwrap();
+    durable(&journal, 11);
+    disk.syncs.store(true, Ordering::SeqCst);
+    write(&mut writer, 20, &["a"]);
+    writer.flush().unwrap();
+    while journal.failure().is_none() {
+        std::thread::yield_now();
+    }
+    disk.syncs.store(false, Ordering::SeqCst);
+    write(&mut writer, 30, &["a"]);
+    assert!(matches!(writer.flush(), Err(Error::Stopped(_))));
+    assert_eq!(journal.durable(), Lsn(11));
+    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0", "20.0"], "what is visible stays so");
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(&small(folder.path())).unwrap();
+    assert!(matches!(open(&small(folder.path())), Err(Error::Locked(_))));
+    drop(first);
+    open(&small(folder.path())).unwrap();
+}
+
+#[test]
+fn a_folder_that_is_not_understood_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    five(folder.path());
+    let meta = fs::read_to_string(folder.path().join("meta")).unwrap();
+    fs::write(folder.path().join("meta"), meta.replace("journal 1", "journal 2")).unwrap();
+    assert!(matches!(open(&small(folder.path())), Err(Error::Unusable { .. })));
+    fs::remove_file(folder.path().join("meta")).unwrap();
+    assert!(matches!(open(&small(folder.path())), Err(Error::Unusable { .. })));
+    assert!(file(folder.path(), 1, "log").exists());
+}
