@@ -111,3 +111,59 @@ impl Drop for Seat<'_> {
 fn gauge(count: usize) {
     metrics::gauge!("walclock_waiters").set(count as f64);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn is_woken(seat: &Seat<'_>) -> bool {
+        seat.woken().now_or_never().is_some()
+    }
+
+    #[test]
+    fn only_the_waiters_of_a_touched_key_are_woken() {
+        let hub = Hub::new();
+        let (one, two, both) = (hub.register(vec![1]), hub.register(vec![2]), hub.register(vec![1, 2]));
+        for (keys, woken) in [
+            (&[1][..], [true, false, true]),
+            (&[2], [false, true, true]),
+            (&[1 + PARTS as u64], [false, false, false]),
+            (&[1, 2, 1], [true, true, true]),
+            (&[], [false, false, false]),
+        ] {
+            hub.wake(keys.iter().copied());
+            assert_eq!([is_woken(&one), is_woken(&two), is_woken(&both)], woken, "{keys:?}");
+            assert_eq!([is_woken(&one), is_woken(&two), is_woken(&both)], [false; 3], "a wake counts once");
+        }
+        hub.wake_all();
+        assert_eq!([is_woken(&one), is_woken(&two), is_woken(&both)], [true; 3]);
+    }
+
+    #[test]
+    fn a_wake_between_registering_and_waiting_is_not_lost() {
+        let hub = Hub::new();
+        let seat = hub.register(vec![7]);
+        hub.wake([7]);
+        assert!(is_woken(&seat));
+    }
+
+    #[test]
+    fn a_seat_is_free_once_dropped() {
+        let hub = Hub::new();
+        let seats: Vec<_> = (0..10_000).map(|n| hub.register(vec![n % 3, 100 + n])).collect();
+        assert_eq!(hub.waiters(), 10_000);
+        drop(seats);
+        assert_eq!(hub.waiters(), 0);
+        assert!(hub.parts.iter().all(|part| part.lock().is_empty()));
+    }
+
+    #[test]
+    fn release_is_for_good() {
+        let hub = Hub::new();
+        let seat = hub.register(vec![7]);
+        assert!(!hub.is_released());
+        hub.release_all();
+        assert!(is_woken(&seat) && hub.is_released());
+    }
+}

@@ -23,6 +23,7 @@ impl Journal {
     /// [`Error::Stopped`], or [`Error::Io`] when a file could not be changed; what is left over goes next time.
     pub fn purge(&self, now: Timestamp) -> Result<usize, Error> {
         let shared = &*self.0;
+        shared.gauge_bytes();
         let meta = shared.meta.lock();
         let victims = shared.expired(now)?;
         let count = victims.len();
