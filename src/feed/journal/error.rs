@@ -56,8 +56,23 @@ pub struct Failure {
 impl Failure {
     /// Whether the cause is that the disk or the quota is full.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        is_disk_full(&self.source)
     }
+}
+
+impl Error {
+    /// Whether the cause is that the disk or the quota is full.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => is_disk_full(source),
+            Self::Stopped(failure) => failure.is_disk_full(),
+            Self::Setting(_) | Self::Locked(_) | Self::Unusable { .. } | Self::Oversized { .. } => false,
+        }
+    }
+}
+
+fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Adds to an input or output error what was being done.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 use tracing::{info, warn};
 
+use super::error::Doing;
 use super::meta::{Bounds, Meta};
 use super::segment::Segment;
 use super::{Error, Journal, Shared};
@@ -62,8 +63,7 @@ impl Shared {
         Ok(expired)
     }
 
-    /// Drops everything up to segment `id`, and whatever else `change` says. The meta file comes first: what it says is
-    /// gone is removed when the journal is opened, should the files survive this.
+    /// Drops everything up to segment `id`, and whatever else `change` says.
     fn drop_through(
         &self,
         mut meta: MutexGuard<'_, Meta>,
@@ -71,9 +71,9 @@ impl Shared {
         change: impl FnOnce(&mut Meta),
     ) -> Result<(), Error> {
         let mut next = meta.clone();
-        next.segment_first = id.saturating_add(1);
-        for segment in self.state.read().segments().take_while(|segment| segment.id <= id) {
-            let summary = segment.summary();
+        next.segment_first = next.segment_first.max(id.saturating_add(1));
+        let dropped: Vec<_> = self.state.read().segments().take_while(|segment| segment.id <= id).cloned().collect();
+        for summary in dropped.iter().map(|segment| segment.summary()) {
             next.end_lsn = next.end_lsn.max(summary.end_lsn);
             if summary.changes > 0 {
                 next.last = next.last.max(summary.last);
@@ -81,14 +81,20 @@ impl Shared {
             }
         }
         change(&mut next);
-        next.store(&self.config.folder, &*self.medium)?;
-        let dropped = self.state.write().drop_through(id, next.bounds.clone());
+        let remove = || dropped.iter().try_for_each(|segment| segment.remove()).doing("removing a segment");
+        // The meta file comes first: what it says is gone is removed when the journal is opened, should the files
+        // survive this. On a full disk it needs the room that they take; opening copes with their absence, too.
+        match next.store(&self.config.folder, &*self.medium) {
+            Err(e) if e.is_disk_full() => {
+                remove()?;
+                next.store(&self.config.folder, &*self.medium)?;
+            }
+            other => other?,
+        }
+        self.state.write().drop_through(id, next.bounds.clone());
         *meta = next;
         self.gauge_bytes();
-        for segment in dropped {
-            segment.remove().map_err(|source| Error::Io { doing: "removing a segment", source })?;
-        }
-        Ok(())
+        remove()
     }
 
     /// Drops everything; see [`super::Writer::begin_anew`].

@@ -78,10 +78,10 @@ impl State {
     }
 
     /// Removes the segments up to number `id`, and sets the bounds that follow from it.
-    pub fn drop_through(&mut self, id: u32, bounds: Bounds) -> Vec<Arc<Segment>> {
+    pub fn drop_through(&mut self, id: u32, bounds: Bounds) {
         let count = self.entries.iter().take_while(|entry| entry.segment.id <= id).count();
         self.bounds = bounds;
-        self.entries.drain(..count).map(|entry| entry.segment).collect()
+        self.entries.drain(..count);
     }
 
     /// Removes the segments behind number `id`.

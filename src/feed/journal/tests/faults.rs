@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::super::Error;
 use super::support::*;
+use crate::clock::Timestamp;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::query;
 use crate::feed::sink::{Accept, Side, Sink};
@@ -214,6 +215,24 @@ fn a_failed_write_stops_the_writer_and_nobody_else() {
     write(&mut writer, 20, &["a"]);
     writer.flush().unwrap();
     assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0", "20.0"]);
+}
+
+#[test]
+fn a_purge_makes_room_on_a_full_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let last = four_segments(folder.path());
+    let (writer, journal, disk) = open_failing(small(folder.path()));
+    *disk.full_with.lock() = Some(file(folder.path(), 1, "log"));
+    assert!(journal.set_floor("1:1:".parse().unwrap()).unwrap_err().is_disk_full());
+    let all_old = Timestamp::MAX;
+    // The segment that grows cannot be ended while the disk is full; those before it go all the same.
+    let _ = journal.purge(all_old);
+    assert!(journal.purge(all_old).unwrap() > 0);
+    assert!(!file(folder.path(), 3, "log").exists());
+    drop((writer, journal));
+    let (_writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(journal.range().last, sequence(last, 0));
+    assert!(matches!(journal.read(&scopes(&["a"]), sequence(10, 0), 1, None), Err(query::Error::TooOld)));
 }
 
 #[test]
