@@ -4,5 +4,6 @@ mod bad_input;
 mod command;
 mod face;
 mod outcomes;
+mod plans;
 mod races;
 mod spec;
