@@ -175,6 +175,7 @@ impl Cluster {
             .append(true)
             .open(self.log())
             .map_err(io_error("opening PostgreSQL's log".to_owned()))?;
+        let said_before = log.metadata().map_or(0, |log| log.len());
         let mut shell = Command::new("sh");
         shell.args(["-c", GUARD, "sh"]).arg(programs.join("postgres")).arg("-D").arg(self.data());
         for (name, value) in self.settings() {
@@ -187,7 +188,7 @@ impl Cluster {
         let mut guard = shell.spawn().map_err(io_error("starting PostgreSQL".to_owned()))?;
         let input = guard.stdin.take().expect("its input is piped");
         self.guard = Some((guard, input));
-        self.wait_until_ready()
+        self.wait_until_ready(said_before)
     }
 
     fn settings(&self) -> Vec<(String, String)> {
@@ -206,8 +207,9 @@ impl Cluster {
             .collect()
     }
 
-    /// Waits until postmaster.pid says "ready" in its eighth line.
-    fn wait_until_ready(&mut self) -> Result<(), Error> {
+    /// Waits until postmaster.pid says "ready" in its eighth line. What its log said before, in the first so many bytes,
+    /// is of an earlier run.
+    fn wait_until_ready(&mut self, said_before: u64) -> Result<(), Error> {
         let deadline = Instant::now() + START_MAX;
         let pid_file = self.data().join("postmaster.pid");
         loop {
@@ -218,10 +220,11 @@ impl Cluster {
                 return Ok(());
             }
             let log = fs::read(self.log()).unwrap_or_default();
-            let gone = postmaster_pid(&self.data()).is_none() && tail(&log).contains("FATAL");
+            let log = log.get(usize::try_from(said_before).unwrap_or(0)..).unwrap_or_default();
+            let gone = postmaster_pid(&self.data()).is_none() && tail(log).contains("FATAL");
             if gone || Instant::now() > deadline {
                 self.stop();
-                return Err(Error::Program { program: "postgres", output: tail(&log) });
+                return Err(Error::Program { program: "postgres", output: tail(log) });
             }
             pause();
         }
