@@ -40,6 +40,11 @@ const BUCKETS_SECONDS: &[f64] = &[
 /// All metrics that the parts record.
 pub static METRICS: &[Metric] = &[
     metric("walclock_feed_lag_bytes", Kind::Gauge, Unit::Bytes, "WAL between PostgreSQL and the journal"),
+    metric("walclock_feed_lag_seconds", Kind::Gauge, Unit::Seconds, "Age of the oldest WAL that has not arrived"),
+    metric("walclock_feed_changes_total", Kind::Counter, Unit::Count, "Changes taken into the journal"),
+    metric("walclock_feed_transactions_total", Kind::Counter, Unit::Count, "Transactions taken into the journal"),
+    metric("walclock_feed_reconnects_total", Kind::Counter, Unit::Count, "Connections to the slot that broke"),
+    metric("walclock_feed_gaps_total", Kind::Counter, Unit::Count, "Times the feed began anew, changes missing"),
     metric("walclock_waiters", Kind::Gauge, Unit::Count, "Readers that wait for a change"),
     metric("walclock_timer_requests_total", Kind::Counter, Unit::Count, "Operations on timers, by what came of them"),
     metric("walclock_timer_request_seconds", Kind::Histogram, Unit::Seconds, "How long operations on timers took"),

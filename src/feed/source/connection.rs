@@ -22,9 +22,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 const COPY_BOTH_TAG: u8 = b'W';
 
 /// What the replication stream runs over.
-pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for S {}
 
 /// A logged-in replication connection that does not stream yet.
 pub struct Connection {

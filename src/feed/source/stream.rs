@@ -82,7 +82,7 @@ impl Stream {
     }
 
     /// The next message of what was read; none when it is time to read again.
-    pub fn next(&mut self) -> Result<Option<Event<'_>>, Error> {
+    pub fn next_event(&mut self) -> Result<Option<Event<'_>>, Error> {
         while let Some((tag, body)) = self.frame()? {
             self.at = body.end;
             if tag == backend::COPY_DATA_TAG {
@@ -100,7 +100,7 @@ impl Stream {
     pub async fn drain(mut self) {
         let drained = async {
             loop {
-                match self.next() {
+                match self.next_event() {
                     Ok(Some(_)) => {}
                     Ok(None) => self.fill().await?,
                     Err(error) => return Err::<(), Error>(error),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn data(lsn: u64, payload: &[u8]) -> Vec<u8> {
-        frame(b'd', &[&[b'w'], lsn.to_be_bytes().as_slice(), &[0; 16], payload].concat())
+        frame(b'd', &[b"w".as_slice(), &lsn.to_be_bytes(), &[0; 16], payload].concat())
     }
 
     fn notice(code: &str, message: &str) -> Vec<u8> {
@@ -229,7 +229,7 @@ mod tests {
         drop(far);
         let mut events = Vec::new();
         loop {
-            match stream.next() {
+            match stream.next_event() {
                 Ok(Some(Event::Data { lsn, payload })) => events.push((lsn, payload.to_vec())),
                 Ok(Some(Event::Keepalive { end, .. })) => events.push((end, Vec::new())),
                 Ok(None) => match stream.fill().await {
@@ -261,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn impossible_lengths_are_refused() {
         for length in [0, 3, u32::MAX] {
-            let (_, error) = all(&[&[b'd'], length.to_be_bytes().as_slice(), &[0; 8]].concat()).await;
+            let (_, error) = all(&[b"d".as_slice(), &length.to_be_bytes(), &[0; 8]].concat()).await;
             assert!(matches!(error, Error::Protocol { .. }), "{error}");
         }
     }

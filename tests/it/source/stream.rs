@@ -11,14 +11,17 @@ use crate::support;
 /// Long enough for any slot that can be made.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Reads until a Commit of pgoutput, and gives the tags of all messages up to it and the end of the last.
+/// Reads until a Commit of pgoutput, and gives the tags of all messages up to it. Descriptions of relations are left
+/// out: they come again whenever a catalog's cache is emptied.
 async fn read_transaction(stream: &mut Stream) -> String {
     let mut tags = String::new();
     let read = async {
         loop {
-            while let Some(event) = stream.next().unwrap() {
+            while let Some(event) = stream.next_event().unwrap() {
                 if let Event::Data { payload, .. } = event {
-                    tags.push(char::from(payload[0]));
+                    if payload[0] != b'R' {
+                        tags.push(char::from(payload[0]));
+                    }
                     if payload[0] == b'C' {
                         return;
                     }
@@ -43,9 +46,9 @@ async fn a_slot_is_made_streamed_from_and_dropped() {
 
     let (mut stream, mut reports) = source::start(connection, &config.slot, &config.publications, from).await.unwrap();
     client.batch_execute("insert into notes values (1, 'a', 's'), (2, 'b', 's')").await.unwrap();
-    assert_eq!(read_transaction(&mut stream).await, "BRIIC");
+    assert_eq!(read_transaction(&mut stream).await, "BIIC");
     client.batch_execute("begin; update notes set body = 'c'; truncate notes; commit").await.unwrap();
-    assert_eq!(read_transaction(&mut stream).await, "BUURTC");
+    assert_eq!(read_transaction(&mut stream).await, "BUUTC");
     server.heartbeat().await.unwrap();
 
     // A second reader is told who has the slot.
@@ -90,7 +93,7 @@ async fn large_rows_and_many_rows_arrive_whole() {
     client.batch_execute(sql).await.unwrap();
     let (mut stream, reports) = source::start(connection, &config.slot, &config.publications, from).await.unwrap();
     let tags = read_transaction(&mut stream).await;
-    assert_eq!(tags, format!("BR{}C", "I".repeat(20_000)));
+    assert_eq!(tags, format!("B{}C", "I".repeat(20_000)));
     reports.end().await.unwrap();
     stream.drain().await;
     source::drop_slot(&config.settings, &config.slot).await.unwrap();

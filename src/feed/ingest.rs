@@ -1,1 +1,0 @@
-//! The runner of the way in: source, decoder, journal, acknowledgement.

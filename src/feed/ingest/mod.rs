@@ -1,0 +1,208 @@
+//! The runner of the way in: source, decoder, journal, acknowledgement.
+//!
+//! One connection after another: check whether the stream goes on where the journal ends, stream, and when it breaks try
+//! again. What the journal cannot take stops it; what PostgreSQL cannot give makes it wait.
+
+mod backoff;
+mod follow;
+mod gap;
+mod open;
+mod pulse;
+mod report;
+mod status;
+
+pub use gap::Gap;
+pub use status::Status;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use crate::feed::assemble;
+use crate::feed::journal::{self, Journal, Writer};
+use crate::feed::sink::Sink;
+use crate::feed::source;
+use backoff::Backoff;
+use follow::Follower;
+use report::Received;
+
+/// How long the last transactions may take to become durable, and PostgreSQL to end the stream, when we stop.
+const STOP_MAX: Duration = Duration::from_secs(3);
+/// A connection that lasted so long was a good one: the next trouble is a new one.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// Where changes come from and how they find their scopes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The stream.
+    pub source: source::Config,
+    /// How rows find their scopes.
+    pub assemble: assemble::Config,
+}
+
+impl Config {
+    /// Refuses names that PostgreSQL would not take.
+    pub fn validate(&self) -> Result<(), source::Error> {
+        self.source.validate()
+    }
+}
+
+/// Fills the journal.
+pub struct Ingest {
+    config: Config,
+    writer: Writer,
+    journal: Journal,
+    status: watch::Sender<Status>,
+    /// The last stream ended because a publication was gone: its slot can never see it again.
+    unpublished: bool,
+    streamed: bool,
+}
+
+/// Why a connection came to its end.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Source(#[from] source::Error),
+    #[error("reading the stream")]
+    Stream(#[source] assemble::Violation),
+    #[error("writing the journal")]
+    Journal(#[from] journal::Error),
+}
+
+impl From<assemble::Error<journal::Error>> for Failure {
+    fn from(error: assemble::Error<journal::Error>) -> Self {
+        match error {
+            assemble::Error::Stream(violation) => Self::Stream(violation),
+            assemble::Error::Sink(error) => Self::Journal(error),
+        }
+    }
+}
+
+impl Ingest {
+    /// The part; it does nothing before [`Ingest::run`].
+    pub fn new(config: Config, writer: Writer, journal: Journal) -> Self {
+        let (status, _) = watch::channel(Status::Starting { why: "connecting to PostgreSQL".to_owned() });
+        Self { config, writer, journal, status, unpublished: false, streamed: false }
+    }
+
+    /// How it stands, from now on.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Streams until `shutdown`; then what has arrived is made durable and acknowledged.
+    ///
+    /// # Errors
+    /// Only before the first stream, and only where waiting cannot help: a wrong password, a missing right, a bad
+    /// setting. Later troubles show in the status alone, since the journal goes on serving what it has.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), source::Error> {
+        self.config.validate()?;
+        let mut backoff = Backoff::default();
+        loop {
+            let began = Instant::now();
+            let failure = match self.connection(&shutdown).await {
+                Ok(()) => {
+                    self.status.send_replace(Status::Stopped { why: "shutting down".to_owned() });
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            self.writer.abandon();
+            if began.elapsed() >= STABLE {
+                backoff.reset();
+            }
+            match failure {
+                Failure::Source(error) if !self.streamed && !error.may_heal() => return Err(error),
+                Failure::Source(error) => self.wait_after(&error),
+                Failure::Stream(violation) => self.wait_after(&violation),
+                Failure::Journal(failure) => {
+                    error!(error = &failure as &dyn std::error::Error, "the journal takes nothing more");
+                    self.status.send_replace(Status::Stopped { why: chain(&failure) });
+                    shutdown.cancelled().await;
+                    return Ok(());
+                }
+            }
+            metrics::counter!("walclock_feed_reconnects_total").increment(1);
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next(fastrand::f64())) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    /// One connection, from its checks to its end; ends well only by `shutdown`.
+    async fn connection(&mut self, shutdown: &CancellationToken) -> Result<(), Failure> {
+        let opened = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            opened = open::open(&self.config.source, &mut self.writer, &self.journal, self.unpublished) => opened?,
+        };
+        self.unpublished = false;
+        self.streamed = true;
+        let open::Opened { server, facts, mut stream, reports, timeline, from, catch_up_to } = opened;
+        let received = Arc::new(Received::default());
+        received.advance(from);
+        let done = CancellationToken::new();
+        let reporting =
+            report::run(reports, self.journal.clone(), Arc::clone(&received), facts.walsender_timeout, done.clone());
+        let mut reporter = AbortOnDropHandle::new(tokio::spawn(reporting));
+        let assembler = assemble::Assembler::new(self.config.assemble.clone(), timeline, facts.txid);
+        let mut follower = Follower {
+            writer: &mut self.writer,
+            assembler,
+            received: Arc::clone(&received),
+            status: &self.status,
+            silence_max: facts.walsender_timeout * 2,
+            catch_up_to,
+            state: follow::State::default(),
+        };
+        let end = tokio::select! {
+            end = follower.run(&mut stream, &server, shutdown) => end,
+            end = &mut reporter => Err(end.map_or(Ok(()), |end| end).err().unwrap_or(source::Error::Ended).into()),
+            error = pulse::run(&server, facts.standby, &received) => Err(error.into()),
+        };
+        if let Err(Failure::Source(error)) = &end {
+            self.unpublished = is_unpublished(error);
+        }
+        end?;
+        self.writer.abandon();
+        self.writer.flush()?;
+        self.wait_until_durable().await;
+        done.cancel();
+        let _ = tokio::time::timeout(STOP_MAX, async { tokio::join!(&mut reporter, stream.drain()) }).await;
+        info!("the stream ended in good order");
+        Ok(())
+    }
+
+    /// Bounded: what does not become durable in time is sent again after the next start.
+    async fn wait_until_durable(&self) {
+        let mut durable = self.journal.watch_durable();
+        let last = self.writer.last().lsn;
+        let _ = tokio::time::timeout(STOP_MAX, durable.wait_for(|end| *end > last)).await;
+    }
+
+    fn wait_after(&self, error: &(dyn std::error::Error + 'static)) {
+        warn!(error, "no change feed for now");
+        let why = chain(error);
+        self.status.send_replace(match self.streamed {
+            true => Status::Waiting { why },
+            false => Status::Starting { why },
+        });
+    }
+}
+
+/// Whether a running stream ended because a publication (or what else decoding needs) was not there. PostgreSQL decodes
+/// with the catalog as it was at the time of each change, so that making it again does not help the slot.
+fn is_unpublished(error: &source::Error) -> bool {
+    matches!(error, source::Error::Skipped { .. }) || error.code() == Some("42704")
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

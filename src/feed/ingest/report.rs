@@ -1,0 +1,68 @@
+//! Reports to the walsender, on a timer of their own: they leave on time under back-pressure and in the middle of a huge
+//! transaction alike. The one place that acknowledges.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::sequence::Lsn;
+use crate::feed::journal::Journal;
+use crate::feed::source::{Error, Position, Reports};
+
+/// Longest span between two reports: how far the slot lags behind what is durable.
+const EVERY_MAX: Duration = Duration::from_secs(1);
+
+/// What the reading side tells the reporting side.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    end: AtomicU64,
+    wanted: Notify,
+}
+
+impl Received {
+    /// Everything up to here has arrived.
+    pub fn advance(&self, to: Lsn) {
+        self.end.fetch_max(to.0, Ordering::Relaxed);
+    }
+
+    /// How far it has arrived.
+    pub fn end(&self) -> Lsn {
+        Lsn(self.end.load(Ordering::Relaxed))
+    }
+
+    /// The walsender wants a report at once.
+    pub fn ask(&self) {
+        self.wanted.notify_one();
+    }
+}
+
+/// Reports until `done`, then once more and ends the stream.
+pub(super) async fn run(
+    mut reports: Reports,
+    journal: Journal,
+    received: Arc<Received>,
+    walsender_timeout: Duration,
+    done: CancellationToken,
+) -> Result<(), Error> {
+    let mut timer = tokio::time::interval(EVERY_MAX.min(walsender_timeout / 3));
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = done.cancelled() => break,
+            _ = timer.tick() => {}
+            () = received.wanted.notified() => {}
+        }
+        reports.send(position(&journal, &received)).await?;
+    }
+    reports.send(position(&journal, &received)).await?;
+    reports.end().await
+}
+
+/// What may be said: only what the journal has made durable is acknowledged, whatever has been received.
+fn position(journal: &Journal, received: &Received) -> Position {
+    Position { received: received.end(), acknowledged: journal.durable() }
+}

@@ -1,0 +1,364 @@
+//! From the slot into the journal: resumed, acknowledged, and never with a silent gap.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use walclock::domain::scope::Scope;
+use walclock::domain::sequence::{Lsn, Sequence};
+use walclock::feed::ingest::{Config, Ingest, Status};
+use walclock::feed::journal::{self, Journal};
+use walclock::feed::query::{self, Page, Query};
+use walclock::feed::reader::Reader;
+use walclock::feed::{assemble, source};
+
+use super::{DEADLINE, config, publish_notes};
+use crate::support;
+
+/// A feed that can be stopped and started over the same folder.
+struct Feed {
+    config: Config,
+    folder: PathBuf,
+}
+
+/// The feed while it runs.
+struct Running {
+    journal: Journal,
+    reader: Reader,
+    status: watch::Receiver<Status>,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), source::Error>>,
+}
+
+impl Feed {
+    fn new(url: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let folder = support::scratch().join(format!("ingest{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let assemble = assemble::Config { selector_columns: vec!["_change_selector".to_owned()] };
+        Self { config: Config { source: config(url), assemble }, folder }
+    }
+
+    fn start(&self) -> Running {
+        let (writer, journal) = journal::open(journal::Config::new(self.folder.clone())).unwrap();
+        let ingest = Ingest::new(self.config.clone(), writer, journal.clone());
+        let (status, shutdown) = (ingest.status(), CancellationToken::new());
+        let task = tokio::spawn(ingest.run(shutdown.clone()));
+        Running { reader: Reader::new(journal.clone()), journal, status, shutdown, task }
+    }
+
+    /// Starts it and waits until it is live.
+    async fn live(&self) -> Running {
+        let mut running = self.start();
+        running.wait_for("live", |status| *status == Status::Streaming).await;
+        running
+    }
+
+    fn slot(&self) -> &str {
+        &self.config.source.slot
+    }
+}
+
+impl Running {
+    async fn wait_for(&mut self, what: &str, is: impl FnMut(&Status) -> bool) {
+        let reached = tokio::time::timeout(DEADLINE, self.status.wait_for(is)).await.map(|status| status.is_ok());
+        assert_eq!(reached.ok(), Some(true), "not {what}: {:?}", *self.status.borrow());
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+
+    async fn changes(&self, since: Sequence) -> Result<Page, query::Error> {
+        let scopes = vec![Scope::parse("s").unwrap()];
+        self.reader.changes(Query { scopes, since, limit: 100_000, block: Duration::ZERO, snapshot: None }).await
+    }
+
+    /// The ids of all notes in the feed, when there are so many.
+    async fn ids(&self, count: usize) -> Vec<i64> {
+        support::eventually(DEADLINE, "all notes are in the feed", async || {
+            let ids: Vec<_> = self.changes(Sequence::ZERO).await.unwrap().changes.iter().map(|one| id(one)).collect();
+            (ids.len() >= count).then_some(ids)
+        })
+        .await
+    }
+}
+
+fn id(change: &[u8]) -> i64 {
+    let change: serde_json::Value = serde_json::from_slice(change).unwrap();
+    change["newRow"]["id"]["value"].as_str().unwrap().parse().unwrap()
+}
+
+async fn insert(client: &Client, ids: std::ops::Range<i32>) {
+    let sql = "insert into notes select n, 'body', 's' from generate_series($1::int, $2::int - 1) n";
+    client.execute(sql, &[&ids.start, &ids.end]).await.unwrap();
+}
+
+/// Up to where the slot has been told that it may forget.
+async fn confirmed(client: &Client, slot: &str) -> Lsn {
+    let sql = "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1";
+    client.query_one(sql, &[&slot]).await.unwrap().get::<_, String>(0).parse().unwrap()
+}
+
+async fn wal_end(client: &Client) -> Lsn {
+    client.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get::<_, String>(0).parse().unwrap()
+}
+
+fn range(ids: std::ops::Range<i64>) -> Vec<i64> {
+    ids.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_goes_on_where_the_journal_ends() {
+    let url = support::database().await;
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let running = feed.live().await;
+    insert(&client, 0..100).await;
+    assert_eq!(running.ids(100).await, range(0..100));
+    running.stop().await;
+    insert(&client, 100..150).await;
+    let running = feed.live().await;
+    insert(&client, 150..200).await;
+    assert_eq!(running.ids(200).await, range(0..200));
+    running.stop().await;
+    source::drop_slot(&feed.config.source.settings, feed.slot()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_acknowledged_before_it_is_durable() {
+    let url = support::database().await;
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let running = feed.live().await;
+    for round in 0..50 {
+        insert(&client, round * 100..(round + 1) * 100).await;
+        let confirmed = confirmed(&client, feed.slot()).await;
+        let durable = running.journal.durable();
+        assert!(confirmed <= durable, "{confirmed} was acknowledged, {durable} is durable");
+    }
+    // When all is durable, all is acknowledged.
+    let end = wal_end(&client).await;
+    running.ids(5000).await;
+    support::eventually(DEADLINE, "the slot follows", async || {
+        (confirmed(&client, feed.slot()).await >= end).then_some(())
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_feed_moves_its_slot_past_what_is_not_for_it() {
+    let url = support::database().await;
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let running = feed.live().await;
+    client.batch_execute("insert into other select generate_series(1, 10000)").await.unwrap();
+    let end = wal_end(&client).await;
+    support::eventually(DEADLINE, "the idle slot moves", async || {
+        (confirmed(&client, feed.slot()).await >= end).then_some(())
+    })
+    .await;
+    // The position that was acknowledged is known after a restart: it is no gap.
+    running.stop().await;
+    let running = feed.live().await;
+    insert(&client, 0..1).await;
+    assert_eq!(running.ids(1).await, [0]);
+    assert_eq!(running.changes(Sequence::ZERO).await.unwrap().first, running.journal.range().last);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_made_anew_behind_our_back_is_a_gap_and_readers_are_told() {
+    let url = support::database().await;
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let running = feed.live().await;
+    insert(&client, 0..10).await;
+    running.ids(10).await;
+    let before = running.changes(Sequence::ZERO).await.unwrap().last;
+    running.stop().await;
+
+    source::drop_slot(&feed.config.source.settings, feed.slot()).await.unwrap();
+    insert(&client, 10..13).await;
+    let sql = "select pg_create_logical_replication_slot($1::text, 'pgoutput')::text";
+    client.query_one(sql, &[&feed.slot()]).await.unwrap();
+
+    let running = feed.live().await;
+    insert(&client, 13..15).await;
+    assert_eq!(running.ids(2).await, [13, 14]);
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_gone_is_made_again_and_is_a_gap() {
+    let url = support::database().await;
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let running = feed.live().await;
+    insert(&client, 0..10).await;
+    running.ids(10).await;
+    let before = running.changes(Sequence::ZERO).await.unwrap().last;
+    running.stop().await;
+    source::drop_slot(&feed.config.source.settings, feed.slot()).await.unwrap();
+    insert(&client, 10..13).await;
+    let running = feed.live().await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 13..14).await;
+    assert_eq!(running.ids(1).await, [13]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_was_gone_for_a_while_is_a_gap() {
+    let url = support::database().await;
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let mut running = feed.live().await;
+    insert(&client, 0..10).await;
+    running.ids(10).await;
+    let before = running.changes(Sequence::ZERO).await.unwrap().last;
+    client.batch_execute("drop publication feed").await.unwrap();
+    insert(&client, 10..13).await;
+    running.wait_for("waiting", |status| matches!(status, Status::Waiting { .. })).await;
+    // Meanwhile the journal serves what it has.
+    assert_eq!(running.changes(Sequence::ZERO).await.unwrap().changes.len(), 10);
+    client.batch_execute("create publication feed for table notes").await.unwrap();
+    running.wait_for("live again", |status| *status == Status::Streaming).await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 13..14).await;
+    assert_eq!(running.ids(1).await, [13]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_publication_is_waited_for_and_a_missing_right_is_not() {
+    let url = support::database().await;
+    let client = support::connect(&url).await;
+    let feed = Feed::new(&url);
+    let mut running = feed.start();
+    let names_it = |status: &Status| matches!(status, Status::Starting { why } if why.contains("publication feed"));
+    running.wait_for("waiting for the publication", names_it).await;
+    assert!(running.status.borrow().not_ready().is_some());
+    publish_notes(&url).await;
+    running.wait_for("live", |status| *status == Status::Streaming).await;
+    insert(&client, 0..1).await;
+    assert_eq!(running.ids(1).await, [0]);
+    running.stop().await;
+
+    let role = feed.slot();
+    client.batch_execute(&format!("create role {role} login")).await.unwrap();
+    let mut poor = Feed::new(&url.replace("postgres@", &format!("{role}@")));
+    poor.config.source.slot = format!("{role}_2");
+    let error = poor.start().task.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("alter role"), "{error}");
+    client.batch_execute(&format!("drop role {role}")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_another_has_is_waited_for() {
+    let url = support::database().await;
+    let client = publish_notes(&url).await;
+    let (first, second) = (Feed::new(&url), Feed::new(&url));
+    let running = first.live().await;
+    let pid: i32 = client
+        .query_one("select active_pid from pg_replication_slots where slot_name = $1", &[&first.slot()])
+        .await
+        .unwrap()
+        .get(0);
+    let mut waiting = second.start();
+    let names_it = |status: &Status| matches!(status, Status::Starting { why } if why.contains(&pid.to_string()));
+    waiting.wait_for("told who has the slot", names_it).await;
+    running.stop().await;
+    waiting.wait_for("live", |status| *status == Status::Streaming).await;
+    waiting.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_postgresql_is_survived() {
+    let mut cluster =
+        tokio::task::spawn_blocking(|| support::new_cluster(&[("wal_sender_timeout", "3s")])).await.unwrap();
+    let url = cluster.url("postgres");
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let mut running = feed.live().await;
+    insert(&client, 0..100).await;
+    for crash in [false, true] {
+        cluster = tokio::task::spawn_blocking(move || {
+            if crash {
+                cluster.crash()
+            } else {
+                cluster.stop()
+            }
+            cluster
+        })
+        .await
+        .unwrap();
+        running.wait_for("waiting", |status| matches!(status, Status::Waiting { .. })).await;
+        assert_eq!(running.status.borrow().not_ready(), None, "the journal is served meanwhile");
+        cluster = tokio::task::spawn_blocking(move || {
+            cluster.restart().unwrap();
+            cluster
+        })
+        .await
+        .unwrap();
+        running.wait_for("live again", |status| *status == Status::Streaming).await;
+    }
+    let client = support::connect(&url).await;
+    insert(&client, 100..200).await;
+    assert_eq!(running.ids(200).await, range(0..200));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_slot_is_a_gap_and_not_a_loop() {
+    let small = [("max_wal_size", "32MB"), ("min_wal_size", "32MB"), ("max_slot_wal_keep_size", "16MB")];
+    let cluster = tokio::task::spawn_blocking(move || support::new_cluster(&small)).await.unwrap();
+    let url = cluster.url("postgres");
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let running = feed.live().await;
+    insert(&client, 0..10).await;
+    running.ids(10).await;
+    let before = running.changes(Sequence::ZERO).await.unwrap().last;
+    running.stop().await;
+    support::eventually(DEADLINE, "the slot is lost", async || {
+        client.batch_execute("insert into other select generate_series(1, 200000)").await.unwrap();
+        client.batch_execute("checkpoint").await.unwrap();
+        let sql = "select wal_status from pg_replication_slots where slot_name = $1";
+        let status: String = client.query_one(sql, &[&feed.slot()]).await.unwrap().get(0);
+        (status == "lost").then_some(())
+    })
+    .await;
+    let running = feed.live().await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 10..11).await;
+    assert_eq!(running.ids(1).await, [10]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_leave_on_time_so_that_the_walsender_stays() {
+    let cluster =
+        tokio::task::spawn_blocking(|| support::new_cluster(&[("wal_sender_timeout", "600ms")])).await.unwrap();
+    let url = cluster.url("postgres");
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let mut running = feed.live().await;
+    let sql = "select pid, clock_timestamp() - backend_start > interval '3 seconds' from pg_stat_replication";
+    let pid: i32 = client.query_one(sql, &[]).await.unwrap().get(0);
+    // It is idle for many times the timeout.
+    support::eventually(DEADLINE, "the walsender grows old", async || {
+        let row = client.query_one(sql, &[]).await.unwrap();
+        assert_eq!(row.get::<_, i32>(0), pid, "a new walsender: the old one was not reported to");
+        row.get::<_, bool>(1).then_some(())
+    })
+    .await;
+    running.wait_for("still live", |status| *status == Status::Streaming).await;
+    running.stop().await;
+}
