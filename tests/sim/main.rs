@@ -1,1 +1,126 @@
-//! Simulation: the pure machines under a virtual clock and a seed.
+//! Simulation: the pure machines against a model of the store, under a virtual clock and a seed. A thousand seeds run in
+//! the normal test; `SEED=n` replays one and tells what happened, `SEEDS=n` runs so many.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is wrong")]
+
+mod ledger;
+mod model;
+mod plan;
+mod process;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use plan::Plan;
+use process::Planted;
+use world::{Outcome, World};
+
+/// Seeds of the normal test.
+const SEEDS: u64 = 1_000;
+/// Seeds of the test of the sweep alone.
+const SWEEP_SEEDS: u64 = 250;
+/// Seeds within which each planted fault must be found.
+const SEEDS_TO_FIND: u64 = 400;
+
+/// Seeds that once failed, or that reach something rare.
+const KEPT: &str = include_str!("seeds.txt");
+
+#[expect(clippy::disallowed_methods, reason = "a seed is given on the command line of a test")]
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// Runs the worlds of these seeds on all processors; stops at the first one that is broken.
+fn run(
+    seeds: &[u64],
+    plan: fn(&mut fastrand::Rng) -> Plan,
+    planted: Planted,
+) -> (Vec<Outcome>, Option<(u64, Vec<String>)>) {
+    let next = AtomicU64::new(0);
+    let failed = parking_lot::Mutex::new(None);
+    let outcomes = parking_lot::Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while failed.lock().is_none() {
+                    let index = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap();
+                    let Some(seed) = seeds.get(index).copied() else { return };
+                    let world = || World::run(seed, plan, planted);
+                    let outcome = std::panic::catch_unwind(world).unwrap_or_else(|panic| {
+                        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                        Outcome { sends: 0, stale: 0, broken: vec![format!("panic: {text}")] }
+                    });
+                    if outcome.broken.is_empty() {
+                        outcomes.lock().push(outcome);
+                    } else {
+                        *failed.lock() = Some((seed, outcome.broken));
+                    }
+                }
+            });
+        }
+    });
+    (outcomes.into_inner(), failed.into_inner())
+}
+
+fn check(seeds: u64, plan: fn(&mut fastrand::Rng) -> Plan) -> Vec<Outcome> {
+    let seeds: Vec<u64> = match number("SEED") {
+        Some(seed) => vec![seed],
+        None => {
+            let kept = KEPT.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
+            kept.chain(0..number("SEEDS").unwrap_or(seeds)).collect()
+        }
+    };
+    let (outcomes, failed) = run(&seeds, plan, Planted::Nothing);
+    if let Some((seed, broken)) = failed {
+        panic!("SEED={seed} breaks an invariant:\n  {}", broken.join("\n  "));
+    }
+    outcomes
+}
+
+#[test]
+fn the_invariants_hold_under_every_fault() {
+    let outcomes = check(SEEDS, Plan::faulty);
+    let sends: usize = outcomes.iter().map(|outcome| outcome.sends).sum();
+    let stale: u64 = outcomes.iter().map(|outcome| outcome.stale).sum();
+    // A simulation in which nothing happens proves nothing.
+    if outcomes.len() > 100 {
+        assert!(sends > 10 * outcomes.len(), "{sends} callbacks in {} worlds", outcomes.len());
+        assert!(stale > 0, "no owner was ever too late");
+    }
+}
+
+#[test]
+fn the_sweep_finds_nothing_while_the_feed_is_good() {
+    check(SWEEP_SEEDS, Plan::with_a_good_feed);
+}
+
+/// Each defence is left out in turn, and the simulation must see it.
+fn finds(planted: Planted, plan: fn(&mut fastrand::Rng) -> Plan) {
+    let seeds: Vec<u64> = (0..SEEDS_TO_FIND).collect();
+    let (_, failed) = run(&seeds, plan, planted);
+    let (seed, broken) = failed.unwrap_or_else(|| panic!("{planted:?} is not found within {SEEDS_TO_FIND} seeds"));
+    assert!(!broken.iter().any(|what| what.starts_with("panic")), "SEED={seed} stops at {broken:?}");
+}
+
+macro_rules! finds {
+    ($($name:ident: $planted:ident in $plan:ident;)*) => {
+        $(#[test]
+        fn $name() {
+            finds(Planted::$planted, Plan::$plan);
+        })*
+    };
+}
+
+finds! {
+    finds_a_store_that_ignores_epochs: StoreIgnoresEpochs in faulty;
+    finds_a_store_that_ignores_cancels: StoreIgnoresCancels in faulty;
+    finds_a_clock_that_is_ahead: ClockAhead in faulty;
+    finds_that_left_timers_are_forgotten: ForgetsLeft in with_a_good_feed;
+    finds_that_gaps_are_ignored: IgnoresGaps in with_a_good_feed;
+    finds_that_runs_are_not_adopted: NoAdoption in faulty;
+    finds_that_leases_are_trusted_for_ever: TrustsLeases in faulty;
+    finds_that_lost_claims_are_forgotten: ForgetsLostClaims in faulty;
+    finds_that_lost_adoptions_are_forgotten: ForgetsLostAdoptions in faulty;
+    finds_that_lost_settles_are_forgotten: ForgetsLostSettles in faulty;
+    finds_that_rows_are_not_loaded: NoLoads in faulty;
+}

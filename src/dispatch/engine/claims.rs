@@ -10,7 +10,6 @@ use super::{Effect, Engine};
 use crate::clock::Timestamp;
 use crate::dispatch::ports::{Claimed, Unavailable};
 use crate::domain::lease::{Epoch, Lease};
-use crate::domain::limits::BATCH_ROWS_MAX;
 use crate::domain::timer::TimerKey;
 
 /// The first pause of a timer whose row is held by another transaction, or not yet visible; it doubles.
@@ -42,7 +41,7 @@ impl Engine {
     /// Whether another claim may start. Where nearly all room is taken by runs, it waits until some more is free, so
     /// that claims stay batches.
     fn may_claim(&self) -> bool {
-        let worthwhile = BATCH_ROWS_MAX.min(self.config.inflight_max) / 8;
+        let worthwhile = self.config.batch_max.min(self.config.inflight_max) / 8;
         self.claims.len() < self.config.claims_max && self.room() > worthwhile
     }
 
@@ -68,7 +67,7 @@ impl Engine {
 
     /// Takes due hints out of the queue, those of unsure shards aside.
     fn take_batch(&mut self, now: Timestamp) -> Claim {
-        let rows_max = BATCH_ROWS_MAX.min(self.room());
+        let rows_max = self.config.batch_max.min(self.room());
         let mut batch = Vec::new();
         while batch.len() < rows_max
             && let Some(hint) = self.queue.pop_due(now)
@@ -120,7 +119,9 @@ impl Engine {
             false => claim.into_iter().map(|(hint, _)| (hint.key.clone(), hint)).collect(),
         };
         for run in claimed.runs {
-            if missing.remove(&run.key.timer).is_some_and(|hint| hint.swept) {
+            let swept = missing.remove(&run.key.timer).is_some_and(|hint| hint.swept);
+            // One that was overdue from the start may be swept before the feed has told of it.
+            if swept && run.timer.updated_at <= now.before(self.config.sweep_grace) {
                 effects.push(Effect::Found(run.key.timer.clone()));
             }
             self.take_run(run);
@@ -129,22 +130,26 @@ impl Engine {
         for entry in claimed.left {
             let Some(hint) = missing.remove(&entry.key) else { continue };
             let later = entry.due_at > now.after(self.config.lead + self.grain());
-            let hint = Hint { due_at: entry.due_at, source: Source::Store, ..hint };
+            let stored = Hint { due_at: entry.due_at, source: Source::Store, ..hint.clone() };
             match later {
-                true if entry.due_at <= near => self.offer(Hint { misses: 0, ..hint }),
+                // What the query saw may be older than what the feed has told.
+                true if self.is_unseen(now, &hint) => self.miss(now, hint),
+                true if entry.due_at <= near => self.offer(Hint { misses: 0, ..stored }),
                 // A load brings it once the horizon is there.
                 true => {}
-                false => self.miss(now, hint),
+                false => self.miss(now, stored),
             }
         }
-        let mut unseen: Vec<Hint> = missing.into_values().collect();
+        let mut unseen: Vec<Hint> = missing.into_values().filter(|hint| self.is_unseen(now, hint)).collect();
         unseen.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         for hint in unseen {
-            match hint.source {
-                Source::Feed(seen_at) if now.since(seen_at) < UNSEEN_MAX => self.miss(now, hint),
-                Source::Feed(_) | Source::Store => {}
-            }
+            self.miss(now, hint);
         }
+    }
+
+    /// Whether the feed has told of the timer so recently that queries may not see it yet.
+    fn is_unseen(&self, now: Timestamp, hint: &Hint) -> bool {
+        now.since(hint.told_at) < UNSEEN_MAX
     }
 
     /// Tries a timer again that could not be claimed, after a pause that grows.

@@ -1,7 +1,6 @@
 //! Which shards the engine works for, and in which epoch. What is unsure is not worked for, but not forgotten either.
 
 use super::Engine;
-use super::horizon::Kind;
 use crate::dispatch::shards::Holding;
 use crate::domain::lease::{Epoch, Lease};
 use crate::domain::shard::Shard;
@@ -138,7 +137,7 @@ impl Engine {
             }
         }
         if !taken.is_empty() && !self.draining {
-            self.scan(Kind::TakeOver, taken);
+            self.take_over(taken);
         }
     }
 

@@ -12,7 +12,6 @@ use super::queue::{Hint, Source};
 use super::{Effect, Engine};
 use crate::clock::Timestamp;
 use crate::dispatch::ports::{Entry, LoadRequest, Unavailable};
-use crate::domain::limits::BATCH_ROWS_MAX;
 use crate::domain::shard::Shard;
 use crate::domain::timer::TimerKey;
 
@@ -21,7 +20,7 @@ const LOAD_RETRY: Duration = Duration::from_millis(200);
 
 /// Why rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+enum Kind {
     /// Shards were acquired, or the feed began anew.
     TakeOver,
     /// The horizon moved.
@@ -79,25 +78,32 @@ impl Loader {
         self.loading.iter().chain(&self.pending).any(|scan| scan.kind != Kind::Sweep)
     }
 
+    /// Plans a scan; one without shards has nothing to read.
+    fn plan(&mut self, scan: Scan) {
+        if !scan.shards.is_empty() {
+            self.pending.push_back(scan);
+        }
+    }
+
     fn has(&self, kind: Kind) -> bool {
         self.loading.iter().chain(&self.pending).any(|scan| scan.kind == kind)
     }
 }
 
 impl Engine {
-    /// Plans to read all rows of these shards up to the horizon.
-    pub(super) fn scan(&mut self, kind: Kind, shards: Vec<Shard>) {
+    /// Plans to read all rows of shards newly acquired.
+    pub(super) fn take_over(&mut self, shards: Vec<Shard>) {
         let until = self.loader.horizon;
-        if until == Timestamp::MIN {
-            return; // The first advance reads everything anyway.
+        // Before its first move, which reads everything anyway, there is no horizon.
+        if until != Timestamp::MIN {
+            self.loader.plan(Scan { kind: Kind::TakeOver, shards, after: None, until });
         }
-        self.loader.pending.push_back(Scan { kind, shards, after: None, until });
     }
 
     /// Reads everything anew.
     pub(super) fn reload(&mut self) {
         self.loader.pending.clear();
-        self.scan(Kind::TakeOver, self.holds.kept());
+        self.take_over(self.holds.kept());
     }
 
     /// Takes in news of the feed, in its order: the last word about a timer counts.
@@ -109,7 +115,7 @@ impl Engine {
         for Entry { due_at, key } in entries {
             let shard = key.shard();
             if due_at <= near && self.is_kept(shard) {
-                self.offer(Hint { key, shard, due_at, source: Source::Feed(now), misses: 0, swept: false });
+                self.offer(Hint { key, shard, due_at, source: Source::Feed, told_at: now, misses: 0, swept: false });
             }
         }
     }
@@ -124,15 +130,15 @@ impl Engine {
     /// comes too early is told the true one.
     pub(super) fn offer(&mut self, hint: Hint) {
         if let Some(old) = self.queue.get(&hint.key) {
-            let is_news = matches!(hint.source, Source::Feed(_));
+            let is_news = hint.source == Source::Feed;
             let replaces = match hint.due_at.cmp(&old.due_at) {
                 Ordering::Less => true,
                 // The transaction that kept the row from being claimed may just have ended.
                 Ordering::Equal => is_news && old.misses > 0,
-                Ordering::Greater => is_news && matches!(old.source, Source::Feed(_)),
+                Ordering::Greater => is_news && old.source == Source::Feed,
             };
             if !replaces {
-                return;
+                return self.queue.told(&hint.key, hint.told_at);
             }
         }
         let at = self.claim_at(hint.due_at);
@@ -158,14 +164,15 @@ impl Engine {
             self.loader.pending.push_front(scan);
             return;
         };
-        let more = entries.len() >= BATCH_ROWS_MAX;
+        let more = entries.len() >= self.config.batch_max;
         scan.after = entries.last().cloned().or(scan.after);
-        let swept = scan.kind == Kind::Sweep;
-        let claiming = if swept { self.keys_being_claimed() } else { HashSet::new() };
+        let sweeps = scan.kind == Kind::Sweep;
+        let known = if sweeps && !entries.is_empty() { self.keys_under_way() } else { HashSet::new() };
         for Entry { due_at, key } in entries {
-            let shard = key.shard();
-            if self.is_kept(shard) && !claiming.contains(&key) {
-                self.offer(Hint { key, shard, due_at, source: Source::Store, misses: 0, swept });
+            let swept = sweeps && !known.contains(&key);
+            let hint = Hint { swept, ..Hint::stored(key, due_at) };
+            if self.is_kept(hint.shard) {
+                self.offer(hint);
             }
         }
         if more {
@@ -173,35 +180,43 @@ impl Engine {
         }
     }
 
-    fn keys_being_claimed(&self) -> HashSet<TimerKey> {
-        let parked = self.parked.iter().map(|hint| hint.key.clone());
-        self.claims.values().flatten().map(|(hint, _)| hint.key.clone()).chain(parked).collect()
+    /// Timers that are not in the queue because something is being done with them.
+    fn keys_under_way(&self) -> HashSet<TimerKey> {
+        let claiming = self.claims.values().flatten().map(|(hint, _)| &hint.key);
+        let parked = self.parked.iter().map(|hint| &hint.key);
+        let runs = self.records.keys().map(|run| &run.timer);
+        claiming.chain(parked).chain(runs).cloned().collect()
     }
 
     /// Moves the horizon, plans the sweep, and asks for the next page.
     pub(super) fn load(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        self.advance(now);
-        self.plan_sweep(now);
-        if self.loader.loading.is_some() || now < self.loader.retry_at {
-            return;
-        }
         let (holds, horizon) = (&self.holds, self.loader.horizon);
         self.loader.pending.retain_mut(|scan| {
             scan.shards.retain(|shard| holds.is_kept(*shard));
             scan.until = scan.until.min(horizon);
             !scan.is_over()
         });
-        let full = self.queue_len() >= self.config.backlog_max;
+        self.advance(now);
+        self.plan_sweep(now);
+        if self.loader.loading.is_some() || now < self.loader.retry_at {
+            return;
+        }
+        let full = self.is_full();
         let next = self.loader.pending.iter().position(|scan| !(full && scan.is_behind(now)));
         if let Some(scan) = next.and_then(|index| self.loader.pending.remove(index)) {
             effects.push(Effect::Load(LoadRequest {
                 shards: scan.shards.clone(),
                 after: scan.after.clone(),
                 until: scan.until,
-                limit: BATCH_ROWS_MAX,
+                limit: self.config.batch_max,
             }));
             self.loader.loading = Some(scan);
         }
+    }
+
+    /// Whether overdue timers in memory are as many as can be claimed soon.
+    fn is_full(&self) -> bool {
+        self.queue_len() >= self.config.backlog_max
     }
 
     fn advance(&mut self, now: Timestamp) {
@@ -209,13 +224,12 @@ impl Engine {
         if self.loader.horizon > target || !self.may_advance() {
             return;
         }
-        let old = std::mem::replace(&mut self.loader.horizon, target.after(self.config.horizon_step));
-        self.scan(Kind::Advance, self.holds.kept());
+        let until = target.after(self.config.horizon_step);
+        let old = std::mem::replace(&mut self.loader.horizon, until);
         // Behind every entry of the old horizon and before every later one, because no namespace is empty.
-        let after = Entry { due_at: old.after(Duration::from_micros(1)), key: TimerKey::new("", "") };
-        if let Some(scan) = self.loader.pending.back_mut() {
-            scan.after = (old != Timestamp::MIN).then_some(after);
-        }
+        let behind_old = Entry { due_at: old.after(Duration::from_micros(1)), key: TimerKey::new("", "") };
+        let after = (old != Timestamp::MIN).then_some(behind_old);
+        self.loader.plan(Scan { kind: Kind::Advance, shards: self.holds.kept(), after, until });
     }
 
     /// Whether there is room behind the horizon, and the last move is over.
@@ -231,10 +245,8 @@ impl Engine {
         }
         self.loader.sweep_at = now.after(self.config.sweep_every);
         if !self.loader.is_behind() && !self.loader.has(Kind::Sweep) {
-            self.scan(Kind::Sweep, self.holds.kept());
-            if let Some(scan) = self.loader.pending.back_mut() {
-                scan.until = scan.until.min(now.before(self.config.sweep_grace));
-            }
+            let until = self.loader.horizon.min(now.before(self.config.sweep_grace));
+            self.loader.plan(Scan { kind: Kind::Sweep, shards: self.holds.kept(), after: None, until });
         }
     }
 
@@ -242,7 +254,7 @@ impl Engine {
     pub(super) fn next_load(&self) -> Option<Timestamp> {
         let page_at =
             (self.loader.loading.is_none() && !self.loader.pending.is_empty()).then_some(self.loader.retry_at);
-        let page_at = page_at.filter(|_| self.queue_len() < self.config.backlog_max);
+        let page_at = page_at.filter(|_| !self.is_full());
         let advance_at = self.may_advance().then_some(self.loader.horizon.before(self.config.horizon));
         page_at.into_iter().chain(advance_at).chain([self.loader.sweep_at]).min()
     }

@@ -23,7 +23,9 @@ impl Engine {
     pub fn assert_invariants(&self) {
         assert!(self.queue.is_consistent(), "the queue's two views differ");
         assert!(self.queue_len() <= self.config.queue_max, "{} hints are over the bound", self.queue_len());
-        assert!(self.inflight() <= self.config.inflight_max, "{} runs are over the bound", self.inflight());
+        let (waiting, inflight_max) = (self.parked_settlements.len(), self.config.inflight_max);
+        assert!(waiting <= inflight_max, "{waiting} settlements wait for their shards");
+        assert!(self.inflight() <= inflight_max + waiting, "{} runs are over the bound", self.inflight());
         assert!(self.claims.len() <= self.config.claims_max, "too many claims at once");
         assert!(self.settling <= self.config.settles_max, "too many settles at once");
         let claiming: usize = self.claims.values().map(Vec::len).sum();

@@ -22,6 +22,7 @@ use super::ports::{Claimed, Entry, LoadRequest, Unavailable};
 use super::shards::Holding;
 use crate::clock::Timestamp;
 use crate::domain::lease::{Epoch, Lease};
+use crate::domain::limits::BATCH_ROWS_MAX;
 use crate::domain::run::{Attempt, Run, RunKey, Settlement};
 use crate::domain::shard::Shard;
 use crate::domain::timer::TimerKey;
@@ -46,8 +47,11 @@ pub struct Config {
     pub queue_max: usize,
     /// Hints in memory above which overdue timers are not loaded further until some are claimed.
     pub backlog_max: usize,
-    /// Most runs claimed and not finished, those being claimed included.
+    /// Most runs claimed and not finished, those being claimed included. As many again may be over but for the writing,
+    /// while it is unsure who owns their shards.
     pub inflight_max: usize,
+    /// Most rows of one statement; at most `limits::BATCH_ROWS_MAX`.
+    pub batch_max: usize,
     /// Most claims under way at the same time.
     pub claims_max: usize,
     /// Most settle statements under way at the same time.
@@ -71,6 +75,7 @@ impl Default for Config {
             queue_max: 1_000_000,
             backlog_max: 50_000,
             inflight_max: 4_096,
+            batch_max: BATCH_ROWS_MAX,
             claims_max: 3,
             settles_max: 2,
             sweep_every: Duration::from_secs(5),
@@ -92,6 +97,9 @@ impl Config {
         }
         if self.sweep_every.is_zero() || self.adopt_every.is_zero() {
             return Err("sweep_every and adopt_every must be longer than nothing");
+        }
+        if !(1..=BATCH_ROWS_MAX).contains(&self.batch_max) {
+            return Err("batch_max must be from 1 to 500");
         }
         let counts = [self.queue_max, self.backlog_max, self.inflight_max, self.claims_max, self.settles_max];
         if counts.contains(&0) {
@@ -244,8 +252,8 @@ impl Engine {
         self.settle(now, effects);
         if !self.draining {
             self.adopt(now, effects);
-            self.load(now, effects);
             self.claim(now, effects);
+            self.load(now, effects);
         }
     }
 
@@ -286,7 +294,8 @@ impl Engine {
         self.queue.len() + self.parked.len()
     }
 
-    /// Runs claimed or being claimed or adopted, and not finished. At most `inflight_max`.
+    /// Runs claimed or being claimed or adopted, and not finished. At most `inflight_max`, and as many again whose
+    /// outcome waits for a lease.
     pub fn inflight(&self) -> usize {
         self.claiming + self.records.len() + self.adopting.as_ref().map_or(0, |adoption| adoption.limit)
     }

@@ -7,12 +7,12 @@ use crate::clock::Timestamp;
 use crate::domain::shard::Shard;
 use crate::domain::timer::TimerKey;
 
-/// Where a hint comes from.
+/// Where a hint's moment comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// From the feed, at this moment. The feed may be ahead of what a query sees.
-    Feed(Timestamp),
-    /// From a query: the row was visible then.
+    /// From the feed, in commit order.
+    Feed,
+    /// From a query, or from this engine's own writing.
     Store,
 }
 
@@ -23,10 +23,20 @@ pub(super) struct Hint {
     pub(super) shard: Shard,
     pub(super) due_at: Timestamp,
     pub(super) source: Source,
+    /// When the feed told of the timer last. The feed may be ahead of what a query sees.
+    pub(super) told_at: Timestamp,
     /// How often it has been claimed in vain.
     pub(super) misses: u32,
     /// The sweep found it: nothing else knew of it.
     pub(super) swept: bool,
+}
+
+impl Hint {
+    /// A hint that a query gave.
+    pub(super) fn stored(key: TimerKey, due_at: Timestamp) -> Self {
+        let shard = key.shard();
+        Self { key, shard, due_at, source: Source::Store, told_at: Timestamp::MIN, misses: 0, swept: false }
+    }
 }
 
 /// Where a hint stands: when it is to be claimed, then first in first out.
@@ -54,12 +64,20 @@ impl Queue {
         self.places.get(key).and_then(|place| self.by_place.get(place))
     }
 
+    /// Notes that the feed has told of the timer.
+    pub(super) fn told(&mut self, key: &TimerKey, at: Timestamp) {
+        if let Some(hint) = self.places.get(key).and_then(|place| self.by_place.get_mut(place)) {
+            hint.told_at = hint.told_at.max(at);
+        }
+    }
+
     /// Puts the hint in, to be claimed at `at`, in the place of the one that stood there for this timer.
-    pub(super) fn put(&mut self, at: Timestamp, hint: Hint) {
+    pub(super) fn put(&mut self, at: Timestamp, mut hint: Hint) {
         self.count = self.count.wrapping_add(1);
         let place = (at, self.count);
-        if let Some(old) = self.places.insert(hint.key.clone(), place) {
-            self.by_place.remove(&old);
+        let old = self.places.insert(hint.key.clone(), place).and_then(|old| self.by_place.remove(&old));
+        if let Some(old) = old {
+            hint.told_at = hint.told_at.max(old.told_at);
         }
         self.by_place.insert(place, hint);
     }

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use super::holds::Hold;
-use super::queue::{Hint, Source};
+use super::queue::Hint;
 use super::{Effect, Engine, invariants};
 use crate::clock::Timestamp;
 use crate::dispatch::ports::Unavailable;
 use crate::domain::callback::Verdict;
 use crate::domain::lease::{Epoch, Lease};
-use crate::domain::limits::BATCH_ROWS_MAX;
 use crate::domain::retry::AfterFailure;
 use crate::domain::run::{Attempt, Ending, Run, Settlement};
 use crate::domain::shard::Shard;
@@ -87,7 +86,7 @@ impl Engine {
     pub(super) fn settle(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         while self.settling < self.config.settles_max
             && now >= self.settle_after
-            && (self.settling == 0 || self.settlements.len() >= BATCH_ROWS_MAX)
+            && (self.settling == 0 || self.settlements.len() >= self.config.batch_max)
         {
             let batch = self.take_settlements(effects);
             if batch.is_empty() {
@@ -101,7 +100,7 @@ impl Engine {
     fn take_settlements(&mut self, effects: &mut Vec<Effect>) -> Vec<Settlement> {
         let mut batch = Vec::new();
         let mut stale = 0;
-        while batch.len() < BATCH_ROWS_MAX
+        while batch.len() < self.config.batch_max
             && let Some(mut settlement) = self.settlements.pop_front()
         {
             match self.way(&settlement) {
@@ -109,8 +108,11 @@ impl Engine {
                     settlement.run.epoch = epoch;
                     batch.push(settlement);
                 }
-                Way::Wait => self.parked_settlements.push(settlement),
-                Way::Drop => {
+                Way::Wait if self.parked_settlements.len() < self.config.inflight_max => {
+                    self.parked_settlements.push(settlement);
+                }
+                // Too many wait already: an adoption finds the run, and repeats it.
+                Way::Wait | Way::Drop => {
                     let record = self.records.remove(&settlement.run.key);
                     stale += u64::from(!record.is_some_and(|record| record.doubtful));
                 }
@@ -179,29 +181,34 @@ impl Engine {
             Ending::RetryAt(at) | Ending::Reschedule(at) => at,
             Ending::Succeeded | Ending::Failed => return,
         };
-        let key = settlement.run.key.timer.clone();
-        let shard = key.shard();
-        if !self.draining && due_at <= self.loader_near() && self.is_kept(shard) {
-            self.offer(Hint { key, shard, due_at, source: Source::Store, misses: 0, swept: false });
+        let hint = Hint::stored(settlement.run.key.timer.clone(), due_at);
+        if !self.draining && due_at <= self.loader_near() && self.is_kept(hint.shard) {
+            self.offer(hint);
         }
     }
 
     pub(super) fn next_adoption(&self) -> Option<Timestamp> {
-        self.adopting.is_none().then_some(self.adopt_again_at)
+        (self.adopting.is_none() && self.adoption_room() > 0).then_some(self.adopt_again_at)
+    }
+
+    /// How many runs may be adopted. Settlements that wait for an adoption take no room, or both would wait for ever.
+    fn adoption_room(&self) -> usize {
+        (self.config.inflight_max + self.parked_settlements.len()).saturating_sub(self.inflight())
     }
 
     /// Asks for the runs that older epochs left: at once for shards just taken over, now and then for all.
     pub(super) fn adopt(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let limit = BATCH_ROWS_MAX.min(self.room());
+        let limit = self.config.batch_max.min(self.adoption_room());
         if self.adopting.is_some() || limit == 0 {
             return;
         }
         let mut leases = self.holds.unadopted();
         if leases.is_empty() && now >= self.adopt_again_at {
-            self.adopt_again_at = now.after(self.config.adopt_every);
             leases = self.holds.leases();
+            self.adopt_again_at = now.after(self.config.adopt_every);
         }
         if !leases.is_empty() {
+            self.adopt_again_at = now.after(self.config.adopt_every);
             effects.push(Effect::Adopt { leases: leases.clone(), limit });
             self.adopting = Some(Adoption { leases, limit });
         }

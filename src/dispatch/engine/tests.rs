@@ -1,1 +1,309 @@
-//! Tests of the engine.
+//! Tests of the engine: what each event leads to. Whole histories are the simulation's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::domain::callback::{Callback, Verdict};
+use crate::domain::retry::RetryPolicy;
+use crate::domain::run::Ending;
+use crate::domain::timer::{Definition, Timer};
+
+const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+fn at(millis: u64) -> Timestamp {
+    START.after(Duration::from_millis(millis))
+}
+
+fn entry(id: &str, due_at: Timestamp) -> Entry {
+    Entry { due_at, key: TimerKey::new("n", id) }
+}
+
+fn run(id: &str, due_at: Timestamp, epoch: i64) -> Run {
+    let callback =
+        Callback { url: "http://r/".into(), method: "POST".into(), headers: BTreeMap::new(), timeout: Duration::ZERO };
+    let key = TimerKey::new("n", id);
+    let retry = RetryPolicy::default();
+    let definition = Definition { key: key.clone(), execute_at: due_at, callback, payload: None, retry };
+    let timer = Timer {
+        definition,
+        retry_at: None,
+        attempts: 1,
+        first_attempt_at: None,
+        last_error: None,
+        created_at: START,
+        updated_at: START,
+    };
+    Run { key: RunKey { timer: key, claimed_at: START }, timer, epoch: Epoch(epoch), secrets: Arc::from([]) }
+}
+
+fn attempt(verdict: Verdict) -> Attempt {
+    Attempt { sent_at: START, answered_at: START, status: None, reply_head: String::new(), verdict }
+}
+
+fn unavailable() -> Unavailable {
+    Unavailable { doing: "a test", source: "no answer".into() }
+}
+
+fn all_in(epoch: i64) -> Event {
+    let held = Shard::all().map(|shard| Lease { shard, epoch: Epoch(epoch) }).collect();
+    Event::Holding(Holding { held, unsure: Vec::new() })
+}
+
+/// An engine that holds every shard in epoch 1, has adopted what there was, and loaded what was near at `START`.
+struct Rig {
+    engine: Engine,
+}
+
+impl Rig {
+    fn new(config: Config) -> Self {
+        let mut rig = Self { engine: Engine::new(config) };
+        let effects = rig.step(START, all_in(1));
+        assert!(matches!(effects[..], [Effect::Adopt { .. }, Effect::Load(_)]), "{effects:?}");
+        rig.step(START, Event::Adopted(Ok(Vec::new())));
+        // What was read, and the sweep that was planned with it.
+        for _ in 0..3 {
+            rig.step(START, Event::Loaded(Ok(Vec::new())));
+        }
+        rig
+    }
+
+    fn step(&mut self, now: Timestamp, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.engine.step(now, [event], &mut effects);
+        self.engine.assert_invariants();
+        effects
+    }
+
+    /// Steps and returns the one claim that this leads to: its number and the ids.
+    fn claims(&mut self, now: Timestamp, event: Event) -> Option<(u64, Vec<String>)> {
+        self.step(now, event).into_iter().find_map(|effect| match effect {
+            Effect::Claim { id, timers, .. } => Some((id, timers.iter().map(|(key, _)| key.id.to_string()).collect())),
+            _ => None,
+        })
+    }
+
+    /// A run of epoch 1 that is under way.
+    fn send(&mut self, id: &str) -> Box<Run> {
+        let (claim, _) = self.claims(START, Event::Noted(vec![entry(id, START)])).unwrap();
+        let answer = Ok(Claimed { runs: vec![run(id, START, 1)], left: Vec::new() });
+        match self.step(START, Event::Claimed { id: claim, answer }).pop() {
+            Some(Effect::Deliver(run)) => run,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn claim_ids(&mut self, now: Timestamp) -> Vec<String> {
+        self.claims(now, Event::Tick).map_or_else(Vec::new, |(_, ids)| ids)
+    }
+}
+
+#[test]
+fn a_timer_is_claimed_before_and_sent_at_its_moment() {
+    let mut rig = Rig::new(Config::default());
+    assert_eq!(rig.claims(START, Event::Noted(vec![entry("a", at(1000))])), None);
+    assert_eq!(rig.claim_ids(at(900)), [""; 0]);
+    let (id, ids) = rig.claims(at(950), Event::Tick).unwrap();
+    assert_eq!(ids, ["a"]);
+    let answer = Ok(Claimed { runs: vec![run("a", at(1000), 1)], left: Vec::new() });
+    assert!(rig.step(at(960), Event::Claimed { id, answer }).is_empty());
+    assert_eq!(rig.engine.next_wake(), Some(at(1000)));
+    assert!(rig.step(at(999), Event::Tick).is_empty());
+    assert!(matches!(rig.step(at(1000), Event::Tick)[..], [Effect::Deliver(_)]));
+}
+
+#[test]
+fn of_hints_for_one_timer_the_right_one_counts() {
+    let noted = |entries: &[u64]| Event::Noted(entries.iter().map(|due| entry("a", at(*due))).collect());
+    for (case, events, claimed_at) in [
+        ("the feed's last word counts, be it earlier", vec![noted(&[2000, 1000])], 1000),
+        ("the feed's last word counts, be it later", vec![noted(&[1000, 2000])], 2000),
+        ("a gap does not forget", vec![noted(&[1000]), Event::Gap], 1000),
+    ] {
+        let mut rig = Rig::new(Config::default());
+        for event in events {
+            rig.step(START, event);
+        }
+        assert_eq!(rig.claim_ids(at(claimed_at - 100)), [""; 0], "{case}");
+        assert_eq!(rig.claim_ids(at(claimed_at)), ["a"], "{case}");
+        assert_eq!(rig.engine.queue_len(), 0, "{case}");
+    }
+}
+
+#[test]
+fn a_timer_that_the_feed_shows_before_queries_do_is_tried_again() {
+    let mut rig = Rig::new(Config::default());
+    let (id, _) = rig.claims(START, Event::Noted(vec![entry("a", START)])).unwrap();
+    rig.step(START, Event::Claimed { id, answer: Ok(Claimed::default()) });
+    let (id, ids) = rig.claims(at(5), Event::Tick).expect("another claim");
+    assert_eq!(ids, ["a"]);
+    // What is not there seconds later is gone.
+    rig.step(at(3_000), Event::Claimed { id, answer: Ok(Claimed::default()) });
+    assert_eq!(rig.engine.queue_len(), 0);
+}
+
+#[test]
+fn a_row_that_is_held_is_tried_again_with_growing_pauses() {
+    let mut rig = Rig::new(Config::default());
+    let mut now = START;
+    let (mut id, _) = rig.claims(now, Event::Noted(vec![entry("a", START)])).unwrap();
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        let answer = Ok(Claimed { runs: Vec::new(), left: vec![entry("a", START)] });
+        rig.step(now, Event::Claimed { id, answer });
+        let next = rig.engine.queue.first_at().expect("it waits");
+        pauses.push(next.since(now).as_millis());
+        now = next;
+        id = rig.claims(now, Event::Tick).expect("another claim").0;
+    }
+    assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+}
+
+#[test]
+fn a_claim_without_an_answer_gives_its_leases_up_and_the_adoption_finds_its_runs() {
+    let mut rig = Rig::new(Config::default());
+    let (id, _) = rig.claims(START, Event::Noted(vec![entry("a", START)])).unwrap();
+    let effects = rig.step(START, Event::Claimed { id, answer: Err(unavailable()) });
+    let shard = TimerKey::new("n", "a").shard();
+    let gives_up =
+        |effect: &Effect| matches!(effect, Effect::GiveUp(leases) if leases[..] == [Lease { shard, epoch: Epoch(1) }]);
+    assert!(effects.iter().any(gives_up), "{effects:?}");
+    assert_eq!(rig.claim_ids(at(200)), [""; 0], "nothing is claimed under a lease that is unsure");
+    let effects = rig.step(at(300), all_in(2));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Adopt { .. })), "{effects:?}");
+    let effects = rig.step(at(300), Event::Adopted(Ok(vec![run("a", START, 2)])));
+    assert!(
+        effects.iter().any(|effect| matches!(effect, Effect::Deliver(run) if run.epoch == Epoch(2))),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_run_of_its_own_that_it_adopts_is_not_sent_again() {
+    let mut rig = Rig::new(Config::default());
+    let sent = rig.send("a");
+    rig.step(at(1), all_in(2));
+    // Answered before the adoption: under which epoch to write is not yet known.
+    let effects = rig.step(at(1), Event::Attempted { run: sent, attempt: attempt(Verdict::Succeeded) });
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
+    let effects = rig.step(at(2), Event::Adopted(Ok(vec![run("a", START, 2)])));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Deliver(_))), "{effects:?}");
+    let settles = |effect: &Effect| matches!(effect, Effect::Settle(written) if written[0].run.epoch == Epoch(2));
+    assert!(effects.iter().any(settles), "{effects:?}");
+}
+
+#[test]
+fn nothing_is_sent_while_its_lease_is_unsure() {
+    let mut rig = Rig::new(Config::default());
+    let (id, _) = rig.claims(at(950), Event::Noted(vec![entry("a", at(1000))])).unwrap();
+    let answer = Ok(Claimed { runs: vec![run("a", at(1000), 1)], left: Vec::new() });
+    rig.step(at(960), Event::Claimed { id, answer });
+    let unsure = Event::Holding(Holding { held: Vec::new(), unsure: Shard::all().collect() });
+    assert!(rig.step(at(1000), unsure).is_empty());
+    // Sure again in the same epoch: nobody else can have had it.
+    let effects = rig.step(at(1100), all_in(1));
+    assert!(matches!(effects[..], [Effect::Deliver(_)]), "{effects:?}");
+}
+
+#[test]
+fn a_lost_shard_takes_its_work_with_it() {
+    let mut rig = Rig::new(Config::default());
+    let sent = rig.send("a");
+    rig.step(START, Event::Noted(vec![entry("b", at(500))]));
+    rig.step(START, Event::Holding(Holding::default()));
+    assert_eq!(rig.engine.queue_len(), 0);
+    let effects = rig.step(at(1), Event::Attempted { run: sent, attempt: attempt(Verdict::Succeeded) });
+    assert!(matches!(effects[..], [Effect::Stale(1)]), "{effects:?}");
+    assert!(rig.engine.is_idle());
+}
+
+#[test]
+fn an_outcome_without_an_answer_is_written_again() {
+    let mut rig = Rig::new(Config::default());
+    let sent = rig.send("a");
+    let mut effects = rig.step(at(1), Event::Attempted { run: sent, attempt: attempt(Verdict::Succeeded) });
+    let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
+    assert!(rig.step(at(2), Event::Settled { settlements, written: Err(unavailable()) }).is_empty());
+    let mut effects = rig.step(at(200), Event::Tick);
+    let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
+    // It had been written the first time: that is no stale write.
+    assert!(rig.step(at(201), Event::Settled { settlements, written: Ok(vec![false]) }).is_empty());
+    assert!(rig.engine.is_idle());
+}
+
+#[test]
+fn a_failed_attempt_is_due_again() {
+    let mut rig = Rig::new(Config::default());
+    let sent = rig.send("a");
+    let failure = Verdict::Retry { not_before: Some(at(3_000)), error: "503".into() };
+    let mut effects = rig.step(at(1), Event::Attempted { run: sent, attempt: attempt(failure) });
+    let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
+    assert_eq!(settlements[0].ending, Ending::RetryAt(at(3_000)));
+    rig.step(at(2), Event::Settled { settlements, written: Ok(vec![true]) });
+    assert_eq!(rig.claim_ids(at(3_000)), ["a"]);
+}
+
+#[test]
+fn settlements_are_grouped_while_one_is_under_way() {
+    let mut rig = Rig::new(Config::default());
+    let runs = ["a", "b", "c"].map(|id| rig.send(id));
+    let mut sizes = Vec::new();
+    let mut first = None;
+    for run in runs {
+        for effect in rig.step(at(1), Event::Attempted { run, attempt: attempt(Verdict::Succeeded) }) {
+            let Effect::Settle(settlements) = effect else { panic!("{effect:?}") };
+            sizes.push(settlements.len());
+            first = Some(settlements);
+        }
+    }
+    let settled = Event::Settled { settlements: first.unwrap(), written: Ok(vec![true]) };
+    let effects = rig.step(at(2), settled);
+    assert!(matches!(&effects[..], [Effect::Settle(settlements)] if settlements.len() == 2), "{effects:?}");
+    assert_eq!(sizes, [1]);
+}
+
+#[test]
+fn a_full_queue_pulls_the_horizon_in_and_reads_on_later() {
+    let mut rig = Rig::new(Config { queue_max: 10, ..Config::default() });
+    let far = (0..20).map(|number| entry(&format!("{number:02}"), at(10_000 + number * 100))).collect();
+    rig.step(START, Event::Noted(far));
+    assert_eq!(rig.engine.queue_len(), 10);
+    let effects = rig.step(at(10_950), Event::Tick);
+    let claims = |effect: &Effect| matches!(effect, Effect::Claim { timers, .. } if timers.len() == 10);
+    assert!(effects.iter().any(claims), "{effects:?}");
+    let reads_on = |effect: &Effect| match effect {
+        Effect::Load(request) => request.after.as_ref().is_some_and(|after| after.due_at == at(11_000)),
+        _ => false,
+    };
+    assert!(effects.iter().any(reads_on), "{effects:?}");
+}
+
+#[test]
+fn a_drain_finishes_what_is_under_way_and_takes_nothing_new() {
+    let mut rig = Rig::new(Config::default());
+    let sent = rig.send("a");
+    rig.step(at(1), Event::Drain);
+    assert!(rig.step(at(2), Event::Noted(vec![entry("b", at(2))])).is_empty());
+    assert!(!rig.engine.is_idle());
+    let mut effects = rig.step(at(3), Event::Attempted { run: sent, attempt: attempt(Verdict::Succeeded) });
+    let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
+    rig.step(at(4), Event::Settled { settlements, written: Ok(vec![true]) });
+    assert!(rig.engine.is_idle());
+    assert_eq!(rig.engine.next_wake(), None);
+}
+
+#[test]
+fn settings_out_of_bounds_are_refused() {
+    assert_eq!(Config::default().validate(), Ok(()));
+    for config in [
+        Config { batch_max: 0, ..Config::default() },
+        Config { batch_max: BATCH_ROWS_MAX + 1, ..Config::default() },
+        Config { inflight_max: 0, ..Config::default() },
+        Config { horizon_step: Duration::ZERO, ..Config::default() },
+        Config { lead: Duration::from_secs(61), ..Config::default() },
+        Config { sweep_every: Duration::ZERO, ..Config::default() },
+    ] {
+        assert!(config.validate().is_err(), "{config:?}");
+    }
+}

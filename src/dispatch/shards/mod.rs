@@ -213,6 +213,9 @@ impl Shards {
         self.lapsed = false;
         self.owners_alive = grant.owners_alive;
         self.ask_at = question.asked_at + self.config.ttl / 3;
+        if !self.releases.is_empty() {
+            self.ask_at = self.ask_at.min(at + self.config.ttl / 20);
+        }
         self.shed_surplus(at);
         self.holding() != before
     }

@@ -1,0 +1,130 @@
+//! What really happened, and whether it was allowed: the invariants of `dispatch::engine::invariants`, judged from
+//! outside.
+
+use std::collections::BTreeMap;
+
+use walclock::clock::Timestamp;
+use walclock::domain::lease::{Epoch, Lease, Owner};
+use walclock::domain::run::{Run, RunKey};
+use walclock::domain::timer::Timer;
+use walclock::domain::webhook;
+
+use crate::model::Model;
+
+/// One definition of a timer, from its commit on.
+#[derive(Debug)]
+struct Version {
+    name: String,
+    /// When a client replaced or cancelled it while it was pending.
+    ended_at: Option<Timestamp>,
+    sends: Vec<Sent>,
+}
+
+/// A callback that left.
+#[derive(Clone, Debug)]
+struct Sent {
+    run: RunKey,
+    epoch: Epoch,
+    execute_at: Timestamp,
+    attempt: u32,
+    id: String,
+}
+
+/// The record of a world.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    versions: BTreeMap<String, Version>,
+    count: u64,
+    broken: Vec<String>,
+}
+
+impl Ledger {
+    pub fn next_version(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    /// A client's insert or update was committed.
+    pub fn began(&mut self, timer: &Timer) {
+        let name = format!("{} (due {})", timer.definition.key, timer.definition.execute_at);
+        self.versions.insert(version_of(timer), Version { name, ended_at: None, sends: Vec::new() });
+    }
+
+    /// A client replaced or cancelled this timer while it was pending, and was told so.
+    pub fn ended(&mut self, timer: &Timer, at: Timestamp) {
+        if let Some(version) = self.versions.get_mut(&version_of(timer)) {
+            version.ended_at = Some(at);
+        }
+    }
+
+    /// A callback leaves now.
+    pub fn sent(&mut self, model: &Model, owner: &Owner, run: &Run) {
+        let Some(version) = self.versions.get_mut(&version_of(&run.timer)) else {
+            return self.break_with(format!("{} was never committed", run.key.timer));
+        };
+        let sent = Sent {
+            run: run.key.clone(),
+            epoch: run.epoch,
+            execute_at: run.timer.definition.execute_at,
+            attempt: run.timer.attempts,
+            id: webhook::id(&run.timer),
+        };
+        let lease = Lease { shard: run.key.timer.shard(), epoch: run.epoch };
+        let same_firing = version.sends.iter().filter(|before| before.execute_at == sent.execute_at);
+        let (mut repeated, mut other_id) = (false, false);
+        for before in same_firing {
+            repeated |= before.attempt == sent.attempt && before.epoch == sent.epoch;
+            repeated |= before.run == sent.run && before.epoch == sent.epoch;
+            other_id |= before.id != sent.id;
+        }
+        let checks = [
+            (model.now < run.timer.due_at(), "I1: fired before it was due"),
+            (version.ended_at.is_some(), "I2: fired after it was cancelled or changed"),
+            (!model.is_current(owner, lease), "I3: fired by one who did not own its shard"),
+            (repeated, "I4: fired again without a failure or a change of owner"),
+            (other_id, "I4: fired again under another id"),
+        ];
+        for (broken, what) in checks {
+            if broken {
+                self.broken.push(format!("{what}: {} at {} by {}", version.name, model.now, owner.0));
+            }
+        }
+        version.sends.push(sent);
+    }
+
+    /// The world is over: everything must be.
+    pub fn close(&mut self, model: &Model) {
+        if self.is_broken() {
+            return;
+        }
+        for open in model.open() {
+            self.break_with(format!("I1: not over at the end: {open}"));
+        }
+        for version in self.versions.values() {
+            if version.ended_at.is_none() && version.sends.is_empty() {
+                self.broken.push(format!("I1: never fired: {}", version.name));
+            }
+        }
+    }
+
+    pub fn break_with(&mut self, what: String) {
+        self.broken.push(what);
+    }
+
+    pub fn is_broken(&self) -> bool {
+        !self.broken.is_empty()
+    }
+
+    pub fn broken(self) -> Vec<String> {
+        self.broken
+    }
+
+    pub fn sends(&self) -> usize {
+        self.versions.values().map(|version| version.sends.len()).sum()
+    }
+}
+
+/// Each definition has its own URL.
+fn version_of(timer: &Timer) -> String {
+    timer.definition.callback.url.clone()
+}

@@ -1,0 +1,85 @@
+//! What a seed decides before the world begins: the machines' settings, and which faults there are.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use walclock::dispatch::engine;
+
+/// The plan of one world.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub processes: usize,
+    pub ttl: Duration,
+    pub engine: engine::Config,
+    /// For how long clients and faults are active.
+    pub busy: Duration,
+    /// Operations of clients in that time.
+    pub operations: usize,
+    /// Ids that the clients use.
+    pub ids: usize,
+    /// One call in so many loses its answer, or is never made; none where it is 0.
+    pub lost_one_in: usize,
+    /// How often a process crashes.
+    pub crashes: usize,
+    /// How often a process stands still.
+    pub pauses: usize,
+    /// How often a process' clock is aligned anew.
+    pub clock_steps: usize,
+    /// How often the feed is away for a while.
+    pub feed_outages: usize,
+    /// How often the feed loses its past.
+    pub feed_gaps: usize,
+    /// The longest time by which the feed is ahead of what queries see, in microseconds.
+    pub hidden_max: u64,
+    /// The sweep has nothing to find: the feed tells of everything, or says that it does not.
+    pub good_feed: bool,
+    /// One attempt in so many does not succeed; none where it is 0.
+    pub fails_one_in: usize,
+}
+
+impl Plan {
+    /// A world with every fault.
+    pub fn faulty(rng: &mut Rng) -> Self {
+        let some = |rng: &mut Rng, max: usize| if rng.bool() { 0 } else { rng.usize(0..=max) };
+        Self {
+            processes: rng.usize(1..=3),
+            ttl: Duration::from_millis(rng.u64(800..=2_000)),
+            engine: engine_config(rng),
+            busy: Duration::from_secs(8),
+            operations: rng.usize(10..=80),
+            ids: rng.usize(2..=40),
+            lost_one_in: if rng.bool() { 0 } else { rng.usize(4..=60) },
+            crashes: some(rng, 3),
+            pauses: some(rng, 4),
+            clock_steps: some(rng, 6),
+            feed_outages: some(rng, 3),
+            feed_gaps: some(rng, 3),
+            hidden_max: if rng.bool() { 0 } else { rng.u64(1..=100_000) },
+            good_feed: false,
+            fails_one_in: if rng.bool() { 0 } else { rng.usize(2..=10) },
+        }
+    }
+
+    /// A world in which the sweep has nothing to find: the feed is never away, though it may lose its past and say so.
+    pub fn with_a_good_feed(rng: &mut Rng) -> Self {
+        Self { feed_outages: 0, hidden_max: 0, good_feed: true, ..Self::faulty(rng) }
+    }
+}
+
+fn engine_config(rng: &mut Rng) -> engine::Config {
+    engine::Config {
+        lead: Duration::from_millis(rng.u64(0..=100)),
+        horizon: Duration::from_millis(rng.u64(500..=4_000)),
+        horizon_step: Duration::from_millis(rng.u64(200..=1_000)),
+        queue_max: if rng.bool() { 1_000 } else { rng.usize(3..=20) },
+        backlog_max: rng.usize(2..=30),
+        inflight_max: rng.usize(2..=20),
+        batch_max: rng.usize(1..=6),
+        claims_max: rng.usize(1..=3),
+        settles_max: rng.usize(1..=2),
+        sweep_every: Duration::from_millis(700),
+        sweep_grace: Duration::from_millis(300),
+        adopt_every: Duration::from_secs(3),
+        seed: rng.u64(..),
+    }
+}

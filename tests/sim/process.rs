@@ -1,0 +1,198 @@
+//! One simulated dispatcher: the two machines and what the runner keeps beside them. It has the runner's order of things,
+//! the leases first, and can be told to leave a defence out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use walclock::clock::Timestamp;
+use walclock::dispatch::engine::{self, Engine};
+use walclock::dispatch::ports::{Claimed, Entry, LeaseRequest, Unavailable};
+use walclock::dispatch::shards::{self, Shards};
+use walclock::domain::lease::Owner;
+use walclock::domain::shard::Shard;
+
+use crate::plan::Plan;
+
+/// A defence that the simulated process, or the store, goes without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// None: everything is as it should be.
+    Nothing,
+    /// The store does not fence writes.
+    StoreIgnoresEpochs,
+    /// The store's claims still find cancelled timers.
+    StoreIgnoresCancels,
+    /// The clock runs ahead of PostgreSQL's.
+    ClockAhead,
+    /// Timers that a claim had to leave are forgotten.
+    ForgetsLeft,
+    /// Runs of earlier epochs are not looked for.
+    NoAdoption,
+    /// Leases are trusted for ever.
+    TrustsLeases,
+    /// A claim without an answer is taken for one that found nothing.
+    ForgetsLostClaims,
+    /// An adoption without an answer is taken for one that found nothing.
+    ForgetsLostAdoptions,
+    /// A settle without an answer is taken for written.
+    ForgetsLostSettles,
+    /// Rows are not loaded.
+    NoLoads,
+    /// A gap of the feed goes unnoticed.
+    IgnoresGaps,
+}
+
+/// What comes to a process.
+#[derive(Debug)]
+pub enum Message {
+    Engine(engine::Event),
+    Shards(shards::Event),
+}
+
+/// What a process wants done.
+#[derive(Debug)]
+pub enum Wish {
+    Engine(engine::Effect),
+    Lease(LeaseRequest),
+}
+
+/// The process.
+#[derive(Debug)]
+pub struct Process {
+    pub owner: Owner,
+    pub engine: Engine,
+    pub shards: Shards,
+    /// Shards whose news it follows.
+    pub followed: BTreeSet<Shard>,
+    /// Where in the feed it stands; none while it has no position.
+    pub feed_at: Option<usize>,
+    /// Its clock minus PostgreSQL's, in microseconds.
+    pub clock_offset: i64,
+    /// It does nothing before this moment.
+    pub paused_until: Timestamp,
+    /// The moment of its next wake-up in the world's calendar.
+    pub wake: Option<(Timestamp, u64)>,
+    pub found: u64,
+    pub stale: u64,
+    started_at: Timestamp,
+    planted: Planted,
+}
+
+impl Process {
+    pub fn start(owner: Owner, plan: &Plan, planted: Planted, now: Timestamp) -> Self {
+        let leases = shards::Config::with_ttl(owner.clone(), plan.ttl);
+        Self {
+            owner,
+            engine: Engine::new(plan.engine.clone()),
+            shards: Shards::new(leases),
+            followed: BTreeSet::new(),
+            feed_at: None,
+            clock_offset: 0,
+            paused_until: Timestamp::MIN,
+            wake: None,
+            found: 0,
+            stale: 0,
+            started_at: now,
+            planted,
+        }
+    }
+
+    /// What its clock reads.
+    pub fn reads(&self, now: Timestamp) -> Timestamp {
+        Timestamp::from_micros(now.micros() + self.clock_offset)
+    }
+
+    /// Takes in a message, the leases first, and returns what it wants done.
+    pub fn step(&mut self, now: Timestamp, message: Option<Message>) -> Vec<Wish> {
+        let mut wishes = Vec::new();
+        let mut events = Vec::new();
+        let event = match message {
+            Some(Message::Shards(event)) => Some(event),
+            Some(Message::Engine(event)) => {
+                events.extend(self.leave_out(event));
+                None
+            }
+            None => None,
+        };
+        for event in event.into_iter().chain([shards::Event::Tick]) {
+            self.step_shards(now, event, &mut events, &mut wishes);
+        }
+        loop {
+            let mut effects = Vec::new();
+            self.engine.step(self.reads(now), events.drain(..), &mut effects);
+            self.engine.assert_invariants();
+            for effect in effects {
+                match effect {
+                    engine::Effect::GiveUp(leases) => {
+                        self.step_shards(now, shards::Event::GiveUp(leases), &mut events, &mut wishes);
+                    }
+                    engine::Effect::Stale(count) => self.stale += count,
+                    engine::Effect::Found(_) => self.found += 1,
+                    effect => wishes.push(Wish::Engine(effect)),
+                }
+            }
+            if events.is_empty() {
+                return wishes;
+            }
+        }
+    }
+
+    fn step_shards(
+        &mut self,
+        now: Timestamp,
+        event: shards::Event,
+        events: &mut Vec<engine::Event>,
+        wishes: &mut Vec<Wish>,
+    ) {
+        let mut effects = Vec::new();
+        self.shards.step(now.since(self.started_at), event, &mut effects);
+        for effect in effects {
+            match effect {
+                shards::Effect::Ask(request) => wishes.push(Wish::Lease(request)),
+                shards::Effect::Hold(holding) if self.planted == Planted::TrustsLeases && holding.held.is_empty() => {}
+                shards::Effect::Hold(holding) => {
+                    self.followed = holding.shards().into_iter().collect();
+                    events.push(engine::Event::Holding(holding));
+                }
+            }
+        }
+    }
+
+    /// When it wants to be woken, by PostgreSQL's clock.
+    pub fn wake_at(&self, now: Timestamp) -> Timestamp {
+        let tick = now.after(Duration::from_secs(1));
+        let engine = self.engine.next_wake();
+        assert!(engine.is_none_or(|at| at > self.reads(now)), "{} would spin", self.owner.0);
+        let engine = engine.map(|at| Timestamp::from_micros(at.micros().saturating_sub(self.clock_offset)));
+        let shards = self.shards.next_wake().map(|at| self.started_at.after(at));
+        engine.into_iter().chain(shards).fold(tick, Timestamp::min).max(Timestamp::from_micros(now.micros() + 1))
+    }
+
+    /// Leaves out the defence that is to be missing.
+    fn leave_out(&self, event: engine::Event) -> Option<engine::Event> {
+        use engine::Event;
+        match (self.planted, event) {
+            (Planted::ForgetsLeft, Event::Claimed { id, answer: Ok(claimed) }) => {
+                let far = |entry: Entry| Entry { due_at: Timestamp::MAX, ..entry };
+                let left = claimed.left.into_iter().map(far).collect();
+                Some(Event::Claimed { id, answer: Ok(Claimed { runs: claimed.runs, left }) })
+            }
+            (Planted::ForgetsLostClaims, Event::Claimed { id, answer: Err(_) }) => {
+                Some(Event::Claimed { id, answer: Ok(Claimed::default()) })
+            }
+            (Planted::ForgetsLostAdoptions, Event::Adopted(Err(_))) => Some(Event::Adopted(Ok(Vec::new()))),
+            (Planted::ForgetsLostSettles, Event::Settled { settlements, written: Err(_) }) => {
+                let written = Ok(vec![true; settlements.len()]);
+                Some(Event::Settled { settlements, written })
+            }
+            (Planted::NoLoads, Event::Loaded(_)) => Some(Event::Loaded(Ok(Vec::new()))),
+            (Planted::IgnoresGaps, Event::Gap) => None,
+            (_, event) => Some(event),
+        }
+    }
+}
+
+/// An answer that was lost.
+pub fn lost() -> Unavailable {
+    Unavailable { doing: "a simulated call", source: "the answer was lost".into() }
+}
