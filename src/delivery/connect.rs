@@ -147,15 +147,12 @@ async fn dial(deadline: Instant, addresses: &[SocketAddr]) -> Result<TcpStream, 
     Err(failure)
 }
 
-/// The name that the certificate must bear. The dot that ends a fully qualified name is not part of it.
+/// The name that the certificate must bear.
 fn server_name(url: &Url) -> Result<ServerName<'static>, Error> {
     match url.host().ok_or(Error::Callback("URL"))? {
         Host::Ipv4(v4) => Ok(ServerName::IpAddress(IpAddr::V4(v4).into())),
         Host::Ipv6(v6) => Ok(ServerName::IpAddress(IpAddr::V6(v6).into())),
-        Host::Domain(name) => {
-            let name = name.strip_suffix('.').unwrap_or(name).to_owned();
-            ServerName::try_from(name).map_err(|_| Error::Callback("URL"))
-        }
+        Host::Domain(name) => ServerName::try_from(name.to_owned()).map_err(|_| Error::Callback("URL")),
     }
 }
 

@@ -397,6 +397,9 @@ async fn an_idle_connection_gives_way_to_who_waits() {
     let (first, second) = (Receiver::start(|_, _| ok()).await, Receiver::start(|_, _| ok()).await);
     let config = Config { connections_max: 1, idle_max: Duration::from_secs(300), ..Config::default() };
     let client = Arc::new(client_with(config));
+    for receiver in [&first, &second] {
+        assert_eq!(client.attempt(&run(&receiver.url())).await.verdict, Verdict::Succeeded);
+    }
     let mut under_way = tokio::task::JoinSet::new();
     for receiver in [&first, &second].into_iter().cycle().take(40) {
         let (client, run) = (client.clone(), run(&receiver.url()));
