@@ -43,36 +43,51 @@ impl Finding {
         Self { level: Level::Warning, what, fix_sql: Some(fix_sql) }
     }
 
+    /// What no statement repairs.
+    fn fatal(what: String) -> Self {
+        Self { level: Level::Error, what, fix_sql: None }
+    }
+
     fn error(what: String, fix_sql: String) -> Self {
         Self { level: Level::Error, what, fix_sql: Some(fix_sql) }
     }
 }
 
-/// Looks at the server, the role, the schema, what is published and the slots. `selector_columns` are the names that a
+/// Looks at the server, the slots, the role, the schema and what is published, in this order and as far as the role may. `selector_columns` are the names that a
 /// scope column may have, the best first.
 pub async fn examine(settings: &pg::Settings, selector_columns: &[String]) -> Result<Vec<Finding>, Error> {
     let client = pool::connect(settings).await?;
-    let mut findings = server(&ask_one(&client, READ_SERVER).await?);
+    let row = ask_one(&client, READ_SERVER).await?;
+    let mut findings = server(&row);
     findings.extend(slots(&ask(&client, LIST_SLOTS).await?));
-    match migrate::missing(&client).await {
-        Ok(missing) if missing.is_empty() => findings.push(Finding::ok("the schema is up to date".to_owned())),
-        Ok(missing) => {
-            let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
-            findings.push(schema_is_wrong(format!("the schema lacks {}: run `walclock migrate`", names.join(", "))));
-            return Ok(findings);
-        }
-        Err(migrate::Error::Unavailable(error)) => return Err(error),
-        Err(other) => {
-            findings.push(schema_is_wrong(other.to_string()));
-            return Ok(findings);
-        }
+    let rights = rights(row.get("role"), &ask(&client, LIST_MISSING_RIGHTS).await?);
+    let may_look = rights.iter().all(|finding| finding.level == Level::Ok);
+    findings.extend(rights);
+    if !may_look {
+        return Ok(findings);
     }
-    let role: String = ask_one(&client, READ_SERVER).await?.get("role");
-    findings.extend(rights(&role, &ask(&client, LIST_MISSING_RIGHTS).await?));
+    let schema = schema(&client).await?;
+    let is_there = schema.level == Level::Ok;
+    findings.push(schema);
+    if !is_there {
+        return Ok(findings);
+    }
     findings.extend(publications(&ask_one(&client, READ_PUBLICATIONS).await?));
     let tables = client.query(LIST_PUBLISHED_TABLES, &[&selector_columns]).await;
     findings.extend(tables.map_err(Error::unavailable("looking at the published tables"))?.iter().map(table));
     Ok(findings)
+}
+
+async fn schema(client: &Client) -> Result<Finding, Error> {
+    match migrate::missing(client).await {
+        Ok(missing) if missing.is_empty() => Ok(Finding::ok("the schema is up to date".to_owned())),
+        Ok(missing) => {
+            let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+            Ok(Finding::fatal(format!("the schema lacks {}: run `walclock migrate`", names.join(", "))))
+        }
+        Err(migrate::Error::Unavailable(error)) => Err(error),
+        Err(other) => Ok(Finding::fatal(other.to_string())),
+    }
 }
 
 async fn ask(client: &Client, sql: &str) -> Result<Vec<Row>, Error> {
@@ -81,10 +96,6 @@ async fn ask(client: &Client, sql: &str) -> Result<Vec<Row>, Error> {
 
 async fn ask_one(client: &Client, sql: &str) -> Result<Row, Error> {
     client.query_one(sql, &[]).await.map_err(Error::unavailable("examining the database"))
-}
-
-fn schema_is_wrong(what: String) -> Finding {
-    Finding { level: Level::Error, what, fix_sql: None }
 }
 
 fn server(row: &Row) -> Vec<Finding> {
@@ -96,7 +107,7 @@ fn server(row: &Row) -> Vec<Finding> {
     vec![
         match row.get::<_, i32>("version_number") >= SERVER_VERSION_MIN {
             true => Finding::ok(format!("the server is PostgreSQL {version}")),
-            false => schema_is_wrong(format!("the server is PostgreSQL {version}, and 14 is the oldest that will do")),
+            false => Finding::fatal(format!("the server is PostgreSQL {version}, and 14 is the oldest that will do")),
         },
         match encoding.as_str() {
             "UTF8" => Finding::ok("the database's encoding is UTF8".to_owned()),

@@ -1,6 +1,10 @@
 //! PostgreSQL at rest: the contract of the dispatcher's port, and what only a real server can show.
 
+mod doctor;
 mod fences;
+mod history;
+mod plans;
+mod schema;
 mod world;
 
 use self::world::Postgres;

@@ -10,6 +10,12 @@ where c.relnamespace = (select oid from pg_namespace where nspname = 'walclock')
   and c.relname in ('timers', 'runs', 'attempts', 'namespaces', 'shards', 'dispatchers')
   and not has_table_privilege(c.oid, privilege)
 union all
+select format('select on %s', c.oid::regclass)
+from pg_class c
+where c.relnamespace = (select oid from pg_namespace where nspname = 'walclock')
+  and c.relname = 'walclock_migrations'
+  and not has_table_privilege(c.oid, 'select')
+union all
 select format('execute on function %s', oid::regprocedure)
 from pg_proc
 where pronamespace = (select oid from pg_namespace where nspname = 'walclock')

@@ -1,9 +1,10 @@
 -- Takes over the runs that an older epoch left running in the shards that the caller holds.
 -- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], $4 limit bigint
+-- On `= any (array[…])` see timers/claim.sql.
 with held as materialized (
     select shards.shard, shards.epoch
     from unnest($2::smallint[], $3::bigint[]) as lease (shard, epoch)
-    join walclock.shards on shards.shard = lease.shard and shards.epoch = lease.epoch
+    join walclock.shards on shards.shard = any (array[lease.shard]) and shards.epoch = lease.epoch
     where shards.owner = $1 and shards.expires_at > clock_timestamp()
     for key share of shards
 ), left_behind as materialized (
@@ -16,7 +17,8 @@ with held as materialized (
 )
 update walclock.runs as run set epoch = left_behind.epoch
 from left_behind
-where run.namespace = left_behind.namespace and run.id = left_behind.id and run.claimed_at = left_behind.claimed_at
+where run.namespace = any (array[left_behind.namespace]) and run.id = left_behind.id
+  and run.claimed_at = left_behind.claimed_at
 returning
     run.namespace, run.id, run.claimed_at, run.epoch, run.execute_at, run.retry_at,
     run.callback_url, run.callback_method, run.callback_headers, run.callback_timeout_seconds, run.payload,

@@ -4,10 +4,12 @@
 -- $6 claimed_at timestamptz[], $7 shards smallint[], $8 epochs bigint[], their attempts: $9 sent_at timestamptz[],
 -- $10 answered_at timestamptz[], $11 status smallint[], $12 reply text[], $13 error text[] (null keeps the last one),
 -- $14 states text[]
+-- On `= any (array[…])` see timers/claim.sql. A run is under way as long as it has no answer; to ask for its state would be to
+-- offer the planner the index of all that are under way.
 with held as materialized (
     select shards.shard, shards.epoch
     from unnest($2::smallint[], $3::bigint[]) as lease (shard, epoch)
-    join walclock.shards on shards.shard = lease.shard and shards.epoch = lease.epoch
+    join walclock.shards on shards.shard = any (array[lease.shard]) and shards.epoch = lease.epoch
     where shards.owner = $1 and shards.expires_at > clock_timestamp()
     for key share of shards
 ), wanted as materialized (
@@ -22,6 +24,7 @@ update walclock.runs as run
 set state = wanted.state, sent_at = wanted.sent_at, answered_at = wanted.answered_at, status = wanted.status,
     reply = wanted.reply, last_error = coalesce(wanted.error, run.last_error)
 from wanted
-where run.namespace = wanted.namespace and run.id = wanted.id and run.claimed_at = wanted.claimed_at
-  and run.epoch = wanted.epoch and run.state = 'running'
+where run.namespace = any (array[wanted.namespace]) and run.id = wanted.id
+  and run.claimed_at = wanted.claimed_at
+  and run.epoch = wanted.epoch and run.answered_at is null
 returning wanted.number

@@ -7,10 +7,11 @@
 --
 -- A client may have inserted a new timer of the same id meanwhile, which may even have been claimed: then that one is what
 -- the client wants, and this run has failed.
+-- On `= any (array[…])` and `answered_at is null` see timers/claim.sql and finish.sql.
 with held as materialized (
     select shards.shard, shards.epoch
     from unnest($2::smallint[], $3::bigint[]) as lease (shard, epoch)
-    join walclock.shards on shards.shard = lease.shard and shards.epoch = lease.epoch
+    join walclock.shards on shards.shard = any (array[lease.shard]) and shards.epoch = lease.epoch
     where shards.owner = $1 and shards.expires_at > clock_timestamp()
     for key share of shards
 ), wanted as materialized (
@@ -26,12 +27,14 @@ with held as materialized (
            wanted.status as answer, wanted.reply as body, wanted.error, run.*,
            not exists (
                select from walclock.runs as newer
-               where newer.namespace = run.namespace and newer.id = run.id and newer.claimed_at > run.claimed_at
+               where newer.namespace = any (array[run.namespace]) and newer.id = run.id and newer.shard = run.shard
+                 and newer.claimed_at > run.claimed_at
            ) as newest
     from wanted
     join walclock.runs as run
-        on run.namespace = wanted.namespace and run.id = wanted.id and run.claimed_at = wanted.claimed_at
-    where run.epoch = wanted.epoch and run.state = 'running'
+        on run.namespace = any (array[wanted.namespace]) and run.id = wanted.id
+        and run.claimed_at = wanted.claimed_at
+    where run.epoch = wanted.epoch and run.answered_at is null
     for no key update of run
 ), put as materialized (
     insert into walclock.timers (
@@ -56,14 +59,16 @@ with held as materialized (
 ), gone as (
     delete from walclock.runs as run using back
     where back.is_put
-      and run.namespace = back.namespace and run.id = back.id and run.claimed_at = back.claimed_at
+      and run.namespace = any (array[back.namespace]) and run.id = back.id
+      and run.claimed_at = back.claimed_at
 ), superseded as (
     update walclock.runs as run
     set state = 'failed', sent_at = back.sent, answered_at = back.answered, status = back.answer, reply = back.body,
         last_error = 'superseded by a newer timer of the same id'
     from back
     where not back.is_put
-      and run.namespace = back.namespace and run.id = back.id and run.claimed_at = back.claimed_at
+      and run.namespace = any (array[back.namespace]) and run.id = back.id
+      and run.claimed_at = back.claimed_at
 ), logged as (
     insert into walclock.attempts (
         namespace, id, claimed_at, attempt, due_at, sent_at, answered_at, status, reply, error

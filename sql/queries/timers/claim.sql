@@ -5,12 +5,15 @@
 -- A lease is locked against a change of owner until the claim is committed, so that the next owner finds every run of
 -- this one. The lock reads the newest row, whatever this statement's snapshot shows.
 -- The check against `held` is a look-up in a hash; without `is true` the planner would make a join of it.
+-- `= any (array[…])` is `=` to everybody but the planner: it leaves a look-up in the primary key as the only way, where `=`
+-- could also mean to walk the whole of it in order, which looks cheap while the table is small, and the plan is kept.
+-- Likewise due_at is spelt out, or the index of all that is due could be walked.
 -- A run's key is new: to be claimed again the timer must have been inserted again, which is later than this claim. Were
 -- the server's clock set back to this very microsecond meanwhile, the statement would fail and succeed when repeated.
 with held as materialized (
     select shards.shard, shards.epoch
     from unnest($2::smallint[], $3::bigint[]) as lease (shard, epoch)
-    join walclock.shards on shards.shard = lease.shard and shards.epoch = lease.epoch
+    join walclock.shards on shards.shard = any (array[lease.shard]) and shards.epoch = lease.epoch
     where shards.owner = $1 and shards.expires_at > clock_timestamp()
     for key share of shards
 ), wanted as materialized (
@@ -20,8 +23,8 @@ with held as materialized (
 ), found as materialized (
     select timers.ctid as place, wanted.epoch
     from wanted
-    join walclock.timers on timers.namespace = wanted.namespace and timers.id = wanted.id
-    where timers.due_at <= $8
+    join walclock.timers on timers.namespace = any (array[wanted.namespace]) and timers.id = wanted.id
+    where coalesce(timers.retry_at, timers.execute_at) <= $8
     for update of timers skip locked
 ), taken as (
     delete from walclock.timers using found where timers.ctid = found.place

@@ -28,10 +28,12 @@ pub struct Postgres {
 
 impl Postgres {
     pub async fn new() -> Self {
-        let url = support::migrated().await;
-        let store = Store::new(Config::new(Settings::parse(&url).unwrap())).unwrap();
-        let client = support::connect(&url).await;
-        Self { url, store, client }
+        Self::new_on(&support::migrated().await).await
+    }
+
+    pub async fn new_on(url: &str) -> Self {
+        let store = Store::new(Config::new(Settings::parse(url).unwrap())).unwrap();
+        Self { url: url.to_owned(), store, client: support::connect(url).await }
     }
 }
 

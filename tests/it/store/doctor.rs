@@ -1,0 +1,106 @@
+//! The doctor finds what is wrong, and what it prescribes helps.
+
+use walclock::pg::Settings;
+use walclock::store::doctor::{Finding, Level, examine};
+
+use super::world::Postgres;
+use crate::support;
+
+async fn findings(url: &str) -> Vec<Finding> {
+    let selectors = ["_change_selector", "_apid_scope"].map(str::to_owned);
+    examine(&Settings::parse(url).unwrap(), &selectors).await.unwrap()
+}
+
+/// The one finding that says this.
+fn says<'a>(findings: &'a [Finding], what: &str) -> &'a Finding {
+    let mut matching = findings.iter().filter(|finding| finding.what.contains(what));
+    let found = matching.next().unwrap_or_else(|| panic!("nothing says {what}: {findings:#?}"));
+    assert!(matching.next().is_none(), "more than one says {what}: {findings:#?}");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migrated_database_has_no_errors() {
+    let world = Postgres::new().await;
+    let findings = findings(&world.url).await;
+    assert!(findings.iter().all(|finding| finding.level < Level::Error), "{findings:#?}");
+    assert_eq!(says(&findings, "the schema is up to date").level, Level::Ok);
+    assert_eq!(says(&findings, "wal_level is logical").level, Level::Ok);
+    assert_eq!(says(&findings, "max_slot_wal_keep_size is unlimited").level, Level::Warning);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_without_the_schema_is_told_to_migrate() {
+    let findings = findings(&support::database().await).await;
+    assert_eq!(says(&findings, "run `walclock migrate`").level, Level::Error);
+}
+
+/// What breaks something, and what is then said about it at which level.
+const FAULTS: &[(&str, Level, &str)] = &[
+    ("drop publication walclock", Level::Error, "publication walclock is missing"),
+    ("drop publication walclock_timers", Level::Error, "publication walclock_timers is missing"),
+    ("alter publication walclock_timers set (publish = 'delete')", Level::Error, "publication walclock_timers is"),
+    (
+        "create table \"Odd one\" (id int primary key, _change_selector text);
+         alter publication walclock add table \"Odd one\"",
+        Level::Warning,
+        "the replica identity of \"Odd one\" lacks its scope column _change_selector",
+    ),
+    (
+        "create table bare (id int); alter publication walclock add table bare",
+        Level::Error,
+        "the published table bare has no replica identity",
+    ),
+    (
+        "select pg_create_logical_replication_slot('orphan_' || current_database(), 'pgoutput')",
+        Level::Warning,
+        "nobody reads the slot orphan_",
+    ),
+    (
+        "do $$ declare t text; begin
+             for t in select inhrelid::regclass::text from pg_inherits
+                      where inhparent = 'walclock.runs'::regclass loop
+                 execute 'drop table ' || t;
+             end loop;
+         end $$",
+        Level::Error,
+        "no day ahead has a partition",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_is_found_and_its_repair_repairs_it() {
+    let world = Postgres::new().await;
+    for (fault, level, what) in FAULTS {
+        world.client.batch_execute(fault).await.unwrap();
+        let found = findings(&world.url).await;
+        let finding = says(&found, what);
+        assert_eq!(finding.level, *level, "{finding:?}");
+        world.client.batch_execute(finding.fix_sql.as_ref().unwrap()).await.unwrap();
+        let found = findings(&world.url).await;
+        assert!(found.iter().all(|finding| !finding.what.contains(what)), "{found:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_rights_are_named_with_their_grants() {
+    let world = Postgres::new().await;
+    world.client.batch_execute("create role stranger login").await.unwrap();
+    let url = world.url.replace("postgres@", "stranger@");
+    // One may see only what the grant before allows to look at.
+    for _ in 0..3 {
+        for finding in findings_as_far_as_allowed(&url).await {
+            if let (Level::Error, Some(fix)) = (finding.level, finding.fix_sql) {
+                world.client.batch_execute(&fix).await.unwrap();
+            }
+        }
+    }
+    let left = findings(&url).await;
+    assert!(left.iter().all(|finding| finding.level < Level::Error), "{left:#?}");
+}
+
+async fn findings_as_far_as_allowed(url: &str) -> Vec<Finding> {
+    let found = findings(url).await;
+    assert!(found.iter().any(|finding| finding.what.contains("stranger")), "{found:#?}");
+    found
+}

@@ -1,0 +1,213 @@
+//! What the schema allows and refuses, and how it comes about.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::Client;
+use walclock::domain::shard::Shard;
+use walclock::pg::Settings;
+use walclock::store::migrate::{self, Error};
+
+use crate::support;
+
+async fn migrated() -> (Client, Settings) {
+    let url = support::migrated().await;
+    (support::connect(&url).await, Settings::parse(&url).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_run_once_whoever_runs_them() {
+    let settings = Settings::parse(&support::database().await).unwrap();
+    assert_eq!(migrate::dry_run(&settings).await.unwrap(), ["V1__schema"]);
+    let (a, b, c) = tokio::join!(migrate::run(&settings), migrate::run(&settings), migrate::run(&settings));
+    let done = [a, b, c].map(Result::unwrap);
+    assert_eq!(done.concat(), ["V1__schema"], "{done:?}");
+    assert_eq!(migrate::dry_run(&settings).await.unwrap(), [] as [&str; 0]);
+    assert_eq!(migrate::run(&settings).await.unwrap(), [] as [&str; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_not_ours_is_refused() {
+    let (client, settings) = migrated().await;
+    let insert = "insert into walclock.walclock_migrations values (99, 'from_the_future', now()::text, '1')";
+    client.batch_execute(insert).await.unwrap();
+    assert!(matches!(migrate::run(&settings).await, Err(Error::Ahead { version: 99, .. })));
+    let change = "delete from walclock.walclock_migrations where version = 99;
+                  update walclock.walclock_migrations set checksum = '1'";
+    client.batch_execute(change).await.unwrap();
+    assert!(matches!(migrate::dry_run(&settings).await, Err(Error::Different { version: 1, .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_migration_leaves_nothing_behind() {
+    let url = support::database().await;
+    let client = support::connect(&url).await;
+    client.batch_execute("create schema walclock; create table walclock.timers ()").await.unwrap();
+    let settings = Settings::parse(&url).unwrap();
+    assert!(matches!(migrate::run(&settings).await, Err(Error::Failed(_))));
+    let made = "select count(*) from pg_class where relnamespace = 'walclock'::regnamespace
+                and relname in ('namespaces', 'runs')";
+    assert_eq!(client.query_one(made, &[]).await.unwrap().get::<_, i64>(0), 0);
+    client.batch_execute("drop table walclock.timers").await.unwrap();
+    assert_eq!(migrate::run(&settings).await.unwrap(), ["V1__schema"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoding_other_than_utf8_is_refused() {
+    let admin = support::connect(&support::database().await).await;
+    let create = "create database in_latin encoding 'LATIN1' locale 'C' template template0";
+    admin.batch_execute(create).await.unwrap();
+    let settings = Settings::parse(&support::cluster().url("in_latin")).unwrap();
+    assert!(matches!(migrate::run(&settings).await, Err(Error::WrongEncoding { encoding }) if encoding == "LATIN1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bare_insert_is_enough() {
+    let (client, _) = migrated().await;
+    let sql = "insert into walclock.timers (namespace, id, execute_at, callback_url, payload)
+               values ('n', 'a', '2030-01-01 00:00+00', 'https://example.com', '{}')
+               returning due_at = execute_at and attempts = 0 and callback_method = 'POST' as is_as_it_should_be";
+    assert!(client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0));
+}
+
+/// A constraint of walclock.timers, and assignments that it refuses.
+const IMPOSSIBLE: &[(&str, &[&str])] = &[
+    ("timers_namespace_length", &["namespace = ''", "namespace = repeat('ü', 128)"]),
+    ("timers_namespace_characters", &["namespace = E'a\\nb'", "namespace = E'\\x7f'"]),
+    ("timers_id_length", &["id = ''", "id = repeat('ü', 256)"]),
+    ("timers_id_characters", &["id = E'a\\tb'"]),
+    ("timers_execute_at_range", &["execute_at = 'infinity'", "execute_at = '-infinity'", "execute_at = '10000-01-01'"]),
+    ("timers_retry_at_range", &["attempts = 1, retry_at = 'infinity'"]),
+    ("timers_retry_follows_an_attempt", &["retry_at = now()"]),
+    ("timers_callback_url_length", &["callback_url = 'http://h/' || repeat('x', 2048)"]),
+    (
+        "timers_callback_url_form",
+        &[
+            "callback_url = ''",
+            "callback_url = 'ftp://host/'",
+            "callback_url = 'http://'",
+            "callback_url = 'http://user@host/'",
+            "callback_url = 'http://host/a b'",
+            "callback_url = E'http://host/\\n'",
+        ],
+    ),
+    ("timers_callback_method_known", &["callback_method = 'post'", "callback_method = 'CONNECT'"]),
+    ("timers_callback_headers_object", &["callback_headers = '[]'", "callback_headers = '1'"]),
+    (
+        "timers_callback_headers_count",
+        &["callback_headers = (select jsonb_object_agg('x' || n, '') from generate_series(1, 33) n)"],
+    ),
+    ("timers_callback_headers_length", &["callback_headers = jsonb_build_object('x', repeat('x', 16384))"]),
+    (
+        "timers_callback_headers_names",
+        &[
+            r#"callback_headers = '{"": "a"}'"#,
+            r#"callback_headers = '{"x y": "a"}'"#,
+            r#"callback_headers = '{"ü": ""}'"#,
+        ],
+    ),
+    (
+        "timers_callback_headers_values",
+        &[
+            r#"callback_headers = '{"x": 1}'"#,
+            r#"callback_headers = '{"x": null}'"#,
+            r#"callback_headers = '{"x": ["a"]}'"#,
+            r#"callback_headers = '{"x": "a\r\nb: c"}'"#,
+            r#"callback_headers = '{"x": "\u007f"}'"#,
+        ],
+    ),
+    ("timers_callback_timeout_range", &["callback_timeout_seconds = 0", "callback_timeout_seconds = 301"]),
+    ("timers_payload_length", &["payload = ('\"' || repeat('x', 102400) || '\"')::json"]),
+    ("timers_retry_attempts_max_range", &["retry_attempts_max = 0"]),
+    ("timers_retry_duration_range", &["retry_duration = '-1 second'", "retry_duration = '101 years'"]),
+    ("timers_retry_interval_first_range", &["retry_interval_first = '0'"]),
+    (
+        "timers_retry_multiplier_range",
+        &["retry_multiplier = 0.9", "retry_multiplier = 'NaN'", "retry_multiplier = 101"],
+    ),
+    ("timers_retry_interval_max_range", &["retry_interval_max = '0'"]),
+    ("timers_attempts_range", &["attempts = -1"]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn impossible_timers_are_refused() {
+    let (client, _) = migrated().await;
+    let insert = "insert into walclock.timers (namespace, id, execute_at, callback_url)
+                  values ('n', 'a', now(), 'http://localhost')";
+    client.batch_execute(insert).await.unwrap();
+    for (constraint, assignments) in IMPOSSIBLE {
+        for assignment in *assignments {
+            let error = client.batch_execute(&format!("update walclock.timers set {assignment}")).await;
+            let error = error.expect_err(assignment);
+            let broken = error.as_db_error().and_then(|error| error.constraint());
+            assert_eq!(broken, Some(*constraint), "{assignment}: {error:?}");
+        }
+    }
+    let all = "select conname::text from pg_constraint where conrelid = 'walclock.timers'::regclass and contype = 'c'";
+    let all: BTreeSet<String> = client.query(all, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let tried: BTreeSet<String> = IMPOSSIBLE.iter().map(|(constraint, _)| (*constraint).to_owned()).collect();
+    assert_eq!(all, tried, "each constraint is tried");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shard_of_a_row_is_the_one_that_the_server_computes() {
+    let (client, _) = migrated().await;
+    let insert = "insert into walclock.timers (namespace, id, execute_at, callback_url)
+                  select substr('nämespace/字', 1, 1 + n % 12), 'ü/' || repeat('x', n % 40) || n, now(), 'http://localhost'
+                  from generate_series(1, 2000) n
+                  returning namespace, id, shard";
+    for row in client.query(insert, &[]).await.unwrap() {
+        let (namespace, id, shard): (&str, &str, i16) = (row.get(0), row.get(1), row.get(2));
+        assert_eq!(i16::from(Shard::of(namespace, id).0), shard, "{namespace}/{id}");
+    }
+}
+
+async fn publish(client: &Client, call: &str) -> Result<(), String> {
+    let called = client.batch_execute(&format!("select walclock.publish({call})")).await;
+    called.map_err(|error| error.as_db_error().map_or(String::new(), |error| error.message().to_owned()))
+}
+
+async fn is_published(client: &Client, table: &str) -> bool {
+    let sql = "select exists (select from pg_publication_tables
+               where pubname = 'walclock' and tablename = $1)";
+    client.query_one(sql, &[&table]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_tables_whose_changes_can_be_told_are_published() {
+    let (client, _) = migrated().await;
+    let tables = "create table good (id int primary key);
+                  create table full_identity (id int, _change_selector text);
+                  alter table full_identity replica identity full;
+                  create table scope_in_key (_apid_scope text, id int, primary key (_apid_scope, id));
+                  create table scope_outside (id int primary key, _change_selector text);
+                  create table scope_in_index (id int primary key, _change_selector text not null);
+                  create unique index by_scope on scope_in_index (_change_selector, id);
+                  alter table scope_in_index replica identity using index by_scope;
+                  create table no_key (id int);
+                  create table nothing (id int primary key);
+                  alter table nothing replica identity nothing;
+                  create unlogged table fleeting (id int primary key);
+                  create view seen as select 1 as id;
+                  create table parts (id int primary key) partition by range (id);
+                  create table own_scope (id int primary key, tenant text);";
+    client.batch_execute(tables).await.unwrap();
+    for table in ["good", "full_identity", "scope_in_key", "scope_in_index", "parts", "good"] {
+        assert_eq!(publish(&client, &format!("'{table}'")).await, Ok(()), "{table}");
+        assert!(is_published(&client, table).await, "{table}");
+    }
+    for (call, why) in [
+        ("'scope_outside'", "lacks its scope column _change_selector"),
+        ("'no_key'", "has no replica identity"),
+        ("'nothing'", "has no replica identity"),
+        ("'no_key', force => true", "has no replica identity"),
+        ("'fleeting'", "is not a permanent table"),
+        ("'seen'", "is not a table"),
+        ("'own_scope', selector_columns => '{tenant}'", "lacks its scope column tenant"),
+    ] {
+        let refusal = publish(&client, call).await.expect_err(call);
+        assert!(refusal.contains(why), "{call}: {refusal}");
+    }
+    assert!(!is_published(&client, "scope_outside").await);
+    assert_eq!(publish(&client, "'scope_outside', force => true").await, Ok(()));
+    assert!(is_published(&client, "scope_outside").await);
+}
