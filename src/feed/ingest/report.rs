@@ -66,3 +66,26 @@ pub(super) async fn run(
 fn position(journal: &Journal, received: &Received) -> Position {
     Position { received: received.end(), acknowledged: journal.durable() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::journal;
+
+    /// Whatever has arrived: before it is durable it may be reported, not acknowledged.
+    #[tokio::test]
+    async fn only_what_is_durable_is_acknowledged() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut writer, journal) = journal::open(journal::Config::new(folder.path())).expect("a new journal");
+        let received = Received::default();
+        received.advance(Lsn(1000));
+        received.advance(Lsn(900));
+        writer.advance(Lsn(700));
+        let expected = Position { received: Lsn(1000), acknowledged: Lsn(0) };
+        assert_eq!(position(&journal, &received), expected, "it has not even been written");
+        writer.flush().expect("room");
+        journal.watch_durable().wait_for(|end| *end == Lsn(700)).await.expect("the writer lives");
+        let expected = Position { received: Lsn(1000), acknowledged: Lsn(700) };
+        assert_eq!(position(&journal, &received), expected);
+    }
+}

@@ -19,10 +19,17 @@ pub use error::{Error, Refusal};
 pub use server::{Facts, Server, Slot};
 pub use stream::{Reports, Stream, start};
 
+use std::time::{Duration, Instant};
+
 use crate::pg::Settings;
 
 /// Longest name of a slot or a publication, in bytes: PostgreSQL's bound on any name.
 const NAME_BYTES_MAX: usize = 63;
+/// How long a walsender may hold the slot after the end of its stream, and how often to look.
+const RELEASE_MAX: Duration = Duration::from_secs(5);
+const RELEASE_POLL: Duration = Duration::from_millis(50);
+/// `object_in_use`.
+const IN_USE: &str = "55006";
 
 /// Where the stream comes from.
 #[derive(Clone, Debug)]
@@ -43,7 +50,8 @@ impl Config {
     }
 }
 
-/// Drops the slot of a server that goes for good, if it is there.
+/// Drops the slot of a server that goes for good, if it is there. A walsender that has only just been told that its
+/// stream is over may hold the slot for another moment; that is waited for.
 ///
 /// # Errors
 /// Where the server cannot be reached, or somebody still streams from the slot.
@@ -52,11 +60,23 @@ pub async fn drop_slot(settings: &Settings, slot: &str) -> Result<(), Error> {
     let mut failure = None;
     for settings in settings.each_host() {
         match Server::connect(&settings).await {
-            Ok(server) => return server.drop_slot(slot).await,
+            Ok(server) => return drop_when_free(&server, slot).await,
             Err(error) => failure = Some(error),
         }
     }
     Err(failure.unwrap_or(Error::Ended))
+}
+
+async fn drop_when_free(server: &Server, slot: &str) -> Result<(), Error> {
+    let deadline = Instant::now() + RELEASE_MAX;
+    loop {
+        match server.drop_slot(slot).await {
+            Err(error) if error.code() == Some(IN_USE) && Instant::now() < deadline => {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+            end => return end,
+        }
+    }
 }
 
 fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
