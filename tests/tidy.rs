@@ -331,3 +331,31 @@ fn every_query_has_one_owner() {
     assert_eq!(query_ownership(&query("-- B.\nselect 1"), &[user(), user()]).len(), 1);
     assert_eq!(query_ownership(&query("select 1"), &[]).len(), 2);
 }
+
+/// The metrics that a source records.
+fn recorded(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for rest in text.split("!(").skip(1) {
+        if let Some(rest) = rest.trim_start().strip_prefix("\"walclock_") {
+            names.extend(rest.split_once('"').map(|(name, _)| format!("walclock_{name}")));
+        }
+    }
+    names
+}
+
+#[test]
+fn every_metric_is_described_once_and_stands_in_the_manual() {
+    let described = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/telemetry/metrics.rs")).unwrap();
+    let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let missing = |name: &String| {
+        let is_described = described.matches(&format!("metric(\"{name}\"")).count() == 1;
+        (!is_described || !manual.contains(&format!("| `{name}` |"))).then(|| format!("{name} is not described"))
+    };
+    let mut names: Vec<String> = sources(&["src"], ".rs").iter().flat_map(|source| recorded(&source.text)).collect();
+    names.sort();
+    names.dedup();
+    assert!(names.len() > 10, "{names:?}");
+    check(names.iter().filter_map(missing).collect());
+    assert_eq!(recorded("gauge!(\n  \"walclock_x\", 1); counter!(\"walclock_y\")"), ["walclock_x", "walclock_y"]);
+    assert!(missing(&"walclock_planted".to_owned()).is_some());
+}

@@ -2,7 +2,9 @@
 
 mod database;
 pub mod dev;
+mod dispatcher;
 mod faces;
+mod feed;
 mod listen;
 mod parts;
 mod process;
@@ -17,14 +19,19 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Settings;
-use crate::http::{manage, server};
+use crate::clock::Clock;
+use crate::config::{Role, Settings};
+use crate::delivery::changes::Follower;
+use crate::http::{self, manage, server};
 use crate::pg;
+use crate::service::changes::Changes;
 use crate::service::health::Health;
+use crate::service::timers::{self, Timers};
 use crate::store::{self, Store};
 use crate::telemetry::{Exposition, start_metrics};
 
 use faces::Faces;
+use feed::Feed;
 use parts::Parts;
 
 /// How long the head of a request may take, and an idle connection stays open.
@@ -40,7 +47,7 @@ const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let stop = process::stop_on_signals()?;
     process::raise_file_limit();
-    let app = App::new(settings)?;
+    let app = App::new(settings).await?;
     let main = listen::exactly(app.settings.bind, app.settings.port, "port").await?;
     app.run(main, Router::new(), stop, |_| Ok(())).await
 }
@@ -52,20 +59,29 @@ struct App {
     health: Health,
     metrics: Exposition,
     store: Store,
+    /// Where this process is a changeserver.
+    feed: Option<Feed>,
+    /// The dispatcher aligns it with the database's.
+    clock: Clock,
 }
 
 impl App {
-    fn new(settings: Settings) -> anyhow::Result<Self> {
+    async fn new(settings: Settings) -> anyhow::Result<Self> {
         let database = pg::Settings::parse(settings.database_url()?.reveal())?;
         let connections = settings.database_connections;
         let store = Store::new(store::Config { connections, ..store::Config::new(database.clone()) })?;
-        Ok(Self { settings, database, health: Health::new(), metrics: start_metrics(), store })
+        let metrics = start_metrics();
+        let feed = match settings.has(Role::Changeserver) {
+            true => Some(Feed::open(&settings, &database).await?),
+            false => None,
+        };
+        Ok(Self { settings, database, health: Health::new(), metrics, store, feed, clock: Clock::system() })
     }
 
     /// Runs until `stop`, or until a part fails. `calls` are answered beside those of the roles; `started` is told the
     /// address once the process can serve.
     async fn run(
-        self,
+        mut self,
         main: TcpListener,
         calls: Router,
         stop: CancellationToken,
@@ -73,12 +89,22 @@ impl App {
     ) -> anyhow::Result<()> {
         let address = main.local_addr().context("asking for the own address")?;
         let mut parts = Parts::default();
+        let reader = self.feed.as_ref().map(Feed::reader);
+        let calls = self.calls().merge(calls);
         self.start_ticks(&mut parts);
+        self.start_dispatcher(&mut parts)?;
+        if let Some(feed) = self.feed.take() {
+            feed.start(&mut parts, self.health.add("feed"));
+        }
         self.start_faces(&mut parts, main, calls).await?;
         let roles: Vec<&str> = self.settings.roles.iter().map(|role| role.as_str()).collect();
         tracing::info!(%address, roles = roles.join(","), "serving");
+
         let failure = self.until_over(&mut parts, &stop, || started(address)).await;
         self.health.shut_down();
+        if let Some(reader) = reader {
+            reader.release_all();
+        }
         let stopped = self.stop(&mut parts).await;
         match failure {
             Some(error) => Err(error),
@@ -106,6 +132,8 @@ impl App {
             error = parts.failure() => return Some(error),
             () = self.health.marked_down() => {}
         }
+        // Out of service for good: others may have the shards.
+        parts.tell("dispatcher");
         tokio::select! {
             () = stop.cancelled() => None,
             error = parts.failure() => Some(error),
@@ -130,6 +158,40 @@ impl App {
             ticks::drive("metrics", METRICS_INTERVAL, stop, fold).await;
             Ok(())
         });
+    }
+
+    fn start_dispatcher(&self, parts: &mut Parts) -> anyhow::Result<()> {
+        if !self.settings.has(Role::Dispatcher) {
+            return Ok(());
+        }
+        let check = self.health.add("dispatcher");
+        let (settings, clock, store) = (&self.settings, &self.clock, self.store.clone());
+        match (&self.feed, &settings.changes_url) {
+            (Some(feed), _) => dispatcher::start(parts, settings, clock, check, store, feed.in_process()),
+            (None, Some(url)) => {
+                let feed = Follower::new(url.as_str(), clock.clone())?;
+                dispatcher::start(parts, settings, clock, check, store, feed)
+            }
+            (None, None) => anyhow::bail!("the dispatcher has no feed to follow"),
+        }
+    }
+
+    /// The calls of this process's roles.
+    fn calls(&self) -> Router {
+        let mut calls = Router::new();
+        if self.settings.has(Role::Api) {
+            let config = timers::Config {
+                auto_create: self.settings.auto_create_namespaces,
+                callback_allow: self.settings.callback_allow.clone(),
+            };
+            let timers = Timers::new(config, self.store.clone(), self.clock.clone());
+            calls = calls.merge(http::timers::routes(timers));
+        }
+        if let Some(feed) = &self.feed {
+            let changes = Changes::new(feed.reader(), self.health.clone(), self.settings.block_max);
+            calls = calls.merge(http::changes::routes(changes));
+        }
+        calls
     }
 
     async fn start_faces(&self, parts: &mut Parts, main: TcpListener, calls: Router) -> anyhow::Result<()> {
@@ -159,13 +221,19 @@ impl App {
         Ok(())
     }
 
-    /// Stops the parts in the order in which they need each other.
+    /// Stops the parts in the order in which they need each other: first what takes in work, last what keeps it.
     async fn stop(&self, parts: &mut Parts) -> anyhow::Result<()> {
-        let drain = self.settings.drain_max;
-        parts.stop("http", drain.saturating_add(STOP_MAX)).await?;
-        for tick in ["database", "metrics"] {
-            parts.stop(tick, STOP_MAX).await?;
+        let drain = self.settings.drain_max.saturating_add(STOP_MAX);
+        // Both drain at the same time.
+        parts.tell("http");
+        let mut results = vec![parts.stop("dispatcher", drain).await, parts.stop("http", drain).await];
+        for part in ["dispatcher's state", "database", "metrics", "purge", "feed", "feed's state"] {
+            results.push(parts.stop(part, STOP_MAX).await);
         }
-        parts.stop("management", STOP_MAX).await
+        if self.health.is_marked_down() && self.settings.has(Role::Changeserver) {
+            results.push(feed::drop_slot(&self.database, &self.settings.slot).await);
+        }
+        results.push(parts.stop("management", STOP_MAX).await);
+        results.into_iter().collect()
     }
 }

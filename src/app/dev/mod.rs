@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, listen, process};
 use crate::config::{self, Secret, Settings};
+use crate::http;
 use crate::localpg::{self, Cluster};
 use crate::pg;
 use crate::store;
@@ -75,14 +75,15 @@ async fn serve(
     let database_url = cluster.url(DATABASE);
     let settings = settings(folder.path(), &database_url)?;
     store::migrate::run(&pg::Settings::parse(&database_url)?).await.context("making the schema")?;
-    let app = App::new(settings)?;
+    let app = App::new(settings).await?;
     store::dev::make_demo_table(&app.store).await?;
     let psql = cluster.psql();
     let announced = |url: String| {
         folder.write_note(&Note { url: url.clone(), database_url: database_url.clone() })?;
         print(&Banner { url: &url, database_url: &database_url, psql: psql.as_deref(), folder: folder.path() }.text())
     };
-    app.run(listener, Router::new(), stop, |address| announced(format!("http://{address}"))).await
+    let echo = http::dev::routes(app.clock.clone());
+    app.run(listener, echo, stop, |address| announced(format!("http://{address}"))).await
 }
 
 /// The settings of a process that has everything to itself.
@@ -91,7 +92,7 @@ fn settings(folder: &Path, database_url: &str) -> anyhow::Result<Settings> {
     Ok(Settings {
         database_url: Some(Secret::new(database_url)),
         bind: BIND,
-        data_dir: Some(folder.join("journal")),
+        data_dir: Some(folder.to_owned()),
         callback_allow: loopback.to_vec(),
         auto_create_namespaces: true,
         ..Settings::defaults()

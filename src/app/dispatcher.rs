@@ -1,0 +1,70 @@
+//! The dispatcher of this process: its store, its callbacks, and the feed that it follows.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::parts::Parts;
+use super::ticks;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::delivery;
+use crate::dispatch::ports::Feed;
+use crate::dispatch::runner::{Config, Dispatcher, Handle};
+use crate::dispatch::{engine, ports};
+use crate::domain::lease::Owner;
+use crate::service::health::{Check, Condition};
+
+/// How often the dispatcher's state is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Starts the dispatcher, and what tells of it.
+pub(super) fn start(
+    parts: &mut Parts,
+    settings: &Settings,
+    clock: &Clock,
+    check: Check,
+    store: impl ports::Store,
+    feed: impl Feed,
+) -> anyhow::Result<()> {
+    let config = config(settings);
+    config.validate().map_err(anyhow::Error::msg).context("the dispatcher's settings")?;
+    let callbacks = delivery::Config {
+        allow: settings.callback_allow.clone(),
+        connections_max: settings.callbacks_max,
+        ..delivery::Config::default()
+    };
+    callbacks.validate()?;
+    let delivery = delivery::Client::new(callbacks, clock.clone());
+    let dispatcher = Dispatcher::new(config, store, delivery, feed, clock.clone());
+    let handle = dispatcher.handle();
+    parts.start("dispatcher", |stop| async move {
+        dispatcher.run(stop).await;
+        Ok(())
+    });
+    parts.start("dispatcher's state", |stop| async move {
+        let look = || async {
+            check.set(condition(&handle));
+            anyhow::Ok(())
+        };
+        ticks::drive("dispatcher's state", LOOK_INTERVAL, stop, look).await;
+        Ok(())
+    });
+    Ok(())
+}
+
+fn config(settings: &Settings) -> Config {
+    // New at every start: whoever comes back is not the one who held the leases.
+    let owner = Owner(format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)));
+    let engine =
+        engine::Config { inflight_max: settings.callbacks_max, seed: fastrand::u64(..), ..engine::Config::default() };
+    Config { lease_ttl: settings.lease_ttl, drain: settings.drain_max, engine, ..Config::new(owner) }
+}
+
+/// A dispatcher without shards takes no caller away: others hold them, or it will.
+fn condition(handle: &Handle) -> Condition {
+    match handle.status().aligned {
+        true => Condition::Ready,
+        false => Condition::Degraded("the clock is not aligned with the database's yet: nothing fires".to_owned()),
+    }
+}

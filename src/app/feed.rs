@@ -1,0 +1,164 @@
+//! The change feed of this process: the journal, what fills it, and the way of the dispatcher to it.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::parts::Parts;
+use super::ticks;
+use crate::clock;
+use crate::config::Settings;
+use crate::delivery::changes::entries;
+use crate::dispatch::ports::{self, FeedError, News, Unavailable};
+use crate::domain::limits;
+use crate::domain::scope::Scope;
+use crate::domain::sequence::Sequence;
+use crate::domain::shard::Shard;
+use crate::feed::ingest::{self, Ingest, Status};
+use crate::feed::journal::{self, Journal};
+use crate::feed::query::{self, Query};
+use crate::feed::reader::Reader;
+use crate::feed::{assemble, source};
+use crate::pg;
+use crate::service::health::{Check, Condition};
+
+/// How often the journal is purged at most and at least.
+const PURGE_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long a slot may still be in use after the stream has ended.
+const SLOT_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before a slot that is still in use is tried again.
+const SLOT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The feed, opened and not yet running.
+pub(super) struct Feed {
+    ingest: Ingest,
+    journal: Journal,
+    max_age: Duration,
+}
+
+impl Feed {
+    /// Opens the journal, which may take a moment.
+    pub(super) async fn open(settings: &Settings, database: &pg::Settings) -> anyhow::Result<Self> {
+        let config = journal::Config {
+            max_age: settings.max_age,
+            max_bytes: settings.max_size_bytes,
+            ..journal::Config::new(settings.data_dir()?.join("journal"))
+        };
+        let opened = tokio::task::spawn_blocking(move || journal::open(config)).await;
+        let (writer, journal) = opened.context("opening the journal")??;
+        let config = ingest::Config {
+            source: source::Config {
+                settings: database.clone(),
+                slot: settings.slot.clone(),
+                publications: settings.publications.clone(),
+            },
+            assemble: assemble::Config { selector_columns: settings.selector_columns.clone() },
+        };
+        config.validate()?;
+        let ingest = Ingest::new(config, writer, journal.clone());
+        Ok(Self { ingest, journal, max_age: settings.max_age })
+    }
+
+    /// What answers readers.
+    pub(super) fn reader(&self) -> Reader {
+        Reader::new(self.journal.clone())
+    }
+
+    /// What the dispatcher of the same process follows.
+    pub(super) fn in_process(&self) -> InProcess {
+        InProcess { reader: self.reader(), status: self.ingest.status() }
+    }
+
+    /// Starts the stream, what tells of it, and the purge.
+    pub(super) fn start(self, parts: &mut Parts, check: Check) {
+        let Self { ingest, journal, max_age } = self;
+        let status = ingest.status();
+        parts.start("feed", |stop| async move { Ok(ingest.run(stop).await?) });
+        parts.start("feed's state", |stop| async move {
+            stop.run_until_cancelled(report(status, check)).await;
+            Ok(())
+        });
+        let (least, most) = PURGE_INTERVALS;
+        let interval = (max_age / 20).clamp(least, most);
+        parts.start("purge", move |stop| purge(journal, interval, stop));
+    }
+}
+
+async fn report(mut status: watch::Receiver<Status>, check: Check) {
+    loop {
+        let seen = status.borrow_and_update().clone();
+        check.set(match (seen.not_ready(), seen) {
+            (Some(why), _) => Condition::NotReady(why),
+            (None, Status::Waiting { why }) => Condition::Degraded(why),
+            (None, _) => Condition::Ready,
+        });
+        if status.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn purge(journal: Journal, interval: Duration, stop: CancellationToken) -> anyhow::Result<()> {
+    let purge = || {
+        let journal = journal.clone();
+        async move {
+            let purged = tokio::task::spawn_blocking(move || journal.purge(clock::wall())).await;
+            purged.context("purging the journal")?.map(|_segments| ()).context("purging the journal")
+        }
+    };
+    ticks::drive("purge", interval, stop, purge).await;
+    Ok(())
+}
+
+/// Drops the slot of a process that goes for good. PostgreSQL may need a moment to see that nobody streams any more.
+pub(super) async fn drop_slot(database: &pg::Settings, slot: &str) -> anyhow::Result<()> {
+    let trying = async {
+        loop {
+            match source::drop_slot(database, slot).await {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(slot, %error, "the replication slot cannot be dropped yet"),
+            }
+            tokio::time::sleep(SLOT_PAUSE).await;
+        }
+    };
+    let dropped = tokio::time::timeout(SLOT_PATIENCE, trying).await;
+    dropped.with_context(|| format!("the replication slot {slot} could not be dropped: it keeps WAL until it is"))?;
+    tracing::info!(slot, "dropped the replication slot");
+    Ok(())
+}
+
+/// The feed of this very process, as the dispatcher wants it.
+pub(super) struct InProcess {
+    reader: Reader,
+    status: watch::Receiver<Status>,
+}
+
+impl ports::Feed for InProcess {
+    async fn position(&self) -> Result<Sequence, FeedError> {
+        // Before the slot is there, a position would promise news that nobody keeps.
+        if let Status::Starting { why } = &*self.status.borrow() {
+            return Err(unavailable("asking for the feed's position", why.clone().into()));
+        }
+        Ok(self.reader.position())
+    }
+
+    async fn follow(&self, shards: &[Shard], since: Sequence, wait: Duration) -> Result<News, FeedError> {
+        let parse = |shard: &Shard| Scope::parse(&shard.scope()).expect("a shard's scope is one");
+        let mut scopes: Vec<Scope> = shards.iter().map(parse).collect();
+        scopes.sort();
+        let query = Query { scopes, since, limit: limits::BATCH_ROWS_MAX, block: wait, snapshot: None };
+        let page = self.reader.changes(query).await.map_err(|error| match error {
+            query::Error::TooOld => FeedError::Gap,
+            query::Error::Journal(_) => unavailable("following the feed", error.into()),
+        })?;
+        let entries = entries::entries(page.changes.iter().map(|change| &change[..]));
+        let entries = entries.map_err(|error| unavailable("reading the feed", error.into()))?;
+        Ok(News { entries, last: page.last })
+    }
+}
+
+fn unavailable(doing: &'static str, source: Box<dyn std::error::Error + Send + Sync>) -> FeedError {
+    FeedError::Unavailable(Unavailable { doing, source })
+}
