@@ -15,8 +15,15 @@ use std::time::{Duration, Instant};
 
 /// How long PostgreSQL may take to start: recovery after a crash can take a while on a slow disk.
 const START_MAX: Duration = Duration::from_secs(60);
-/// The shell that owns PostgreSQL: it ends it (fast shutdown) when its input closes, which happens when we are gone.
-const GUARD: &str = r#""$@" </dev/null & pid=$!; cat >/dev/null; kill -INT $pid 2>/dev/null; wait $pid"#;
+/// The shell that owns PostgreSQL: it ends it (fast shutdown) when its input closes, which happens when we are gone, and
+/// ends itself when PostgreSQL has. A signal that comes before PostgreSQL listens for it is lost, hence the loop.
+const GUARD: &str = r#"
+exec 3<&0
+"$@" 3<&- </dev/null & pid=$!
+{ cat <&3 >/dev/null; while kill -INT $pid 2>/dev/null; do sleep 0.1; done; } & watch=$!
+wait $pid; code=$?
+kill $watch 2>/dev/null
+exit $code"#;
 
 /// Why there is no private PostgreSQL.
 #[derive(Debug, thiserror::Error)]
@@ -167,6 +174,12 @@ impl Cluster {
     }
 
     fn launch(&mut self, programs: &Path, user: Option<(u32, u32)>) -> Result<(), Error> {
+        let logged = fs::metadata(self.log()).map_or(0, |found| found.len());
+        self.spawn(programs, user)?;
+        self.wait_until_ready(logged)
+    }
+
+    fn spawn(&mut self, programs: &Path, user: Option<(u32, u32)>) -> Result<(), Error> {
         if self.port == 0 {
             self.port = free_port()?;
         }
@@ -175,7 +188,6 @@ impl Cluster {
             .append(true)
             .open(self.log())
             .map_err(io_error("opening PostgreSQL's log".to_owned()))?;
-        let said_before = log.metadata().map_or(0, |log| log.len());
         let mut shell = Command::new("sh");
         shell.args(["-c", GUARD, "sh"]).arg(programs.join("postgres")).arg("-D").arg(self.data());
         for (name, value) in self.settings() {
@@ -188,7 +200,7 @@ impl Cluster {
         let mut guard = shell.spawn().map_err(io_error("starting PostgreSQL".to_owned()))?;
         let input = guard.stdin.take().expect("its input is piped");
         self.guard = Some((guard, input));
-        self.wait_until_ready(said_before)
+        Ok(())
     }
 
     fn settings(&self) -> Vec<(String, String)> {
@@ -207,9 +219,8 @@ impl Cluster {
             .collect()
     }
 
-    /// Waits until postmaster.pid says "ready" in its eighth line. What its log said before, in the first so many bytes,
-    /// is of an earlier run.
-    fn wait_until_ready(&mut self, said_before: u64) -> Result<(), Error> {
+    /// Waits until postmaster.pid says "ready" in its eighth line. What the log says up to `logged` is of another run.
+    fn wait_until_ready(&mut self, logged: u64) -> Result<(), Error> {
         let deadline = Instant::now() + START_MAX;
         let pid_file = self.data().join("postmaster.pid");
         loop {
@@ -219,12 +230,12 @@ impl Cluster {
             {
                 return Ok(());
             }
-            let log = fs::read(self.log()).unwrap_or_default();
-            let log = log.get(usize::try_from(said_before).unwrap_or(0)..).unwrap_or_default();
-            let gone = postmaster_pid(&self.data()).is_none() && tail(log).contains("FATAL");
+            let gone = self.guard.as_mut().is_none_or(|(guard, _)| !matches!(guard.try_wait(), Ok(None)));
             if gone || Instant::now() > deadline {
                 self.stop();
-                return Err(Error::Program { program: "postgres", output: tail(log) });
+                let log = fs::read(self.log()).unwrap_or_default();
+                let own = usize::try_from(logged).ok().and_then(|logged| log.get(logged..));
+                return Err(Error::Program { program: "postgres", output: tail(own.unwrap_or_default()) });
             }
             pause();
         }
@@ -338,4 +349,44 @@ fn tail(output: &[u8]) -> String {
 
 fn io_error(doing: String) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { doing, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(folder: &Path) -> Config {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let settings = vec![("fsync".to_owned(), "off".to_owned())];
+        Config { folder: folder.join("pg"), programs: None, settings }
+    }
+
+    /// The log of the run before ends in FATAL lines, as it does when clients are cut off.
+    #[test]
+    fn it_starts_again_whatever_the_log_says_and_says_why_when_it_cannot() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::start(config(folder.path())).unwrap();
+        cluster.stop();
+        fs::write(cluster.log(), "FATAL:  terminating connection due to administrator command\n".repeat(5)).unwrap();
+        cluster.restart().unwrap();
+        cluster.crash();
+        cluster.config.settings.push(("shared_buffers".to_owned(), "none".to_owned()));
+        let error = cluster.restart().unwrap_err().to_string();
+        assert!(error.contains("shared_buffers") && !error.contains("administrator"), "{error}");
+    }
+
+    #[test]
+    fn one_that_is_let_go_while_it_starts_ends_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::start(config(folder.path())).unwrap();
+        for _ in 0..5 {
+            cluster.stop();
+            let programs = find_programs().unwrap();
+            let user = unprivileged_user().unwrap();
+            cluster.spawn(&programs, user).unwrap();
+            cluster.stop();
+            assert!(postmaster_pid(&cluster.data()).is_none());
+        }
+    }
 }

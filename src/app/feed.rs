@@ -26,6 +26,8 @@ use crate::service::health::{Check, Condition};
 
 /// How often the journal is purged at most and at least.
 const PURGE_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long a question for the position waits for a feed that is starting.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a slot may still be in use after the stream has ended.
 const SLOT_PATIENCE: Duration = Duration::from_secs(10);
 /// The pause before a slot that is still in use is tried again.
@@ -138,8 +140,12 @@ pub(super) struct InProcess {
 impl ports::Feed for InProcess {
     async fn position(&self) -> Result<Sequence, FeedError> {
         // Before the slot is there, a position would promise news that nobody keeps.
-        if let Status::Starting { why } = &*self.status.borrow() {
-            return Err(unavailable("asking for the feed's position", why.clone().into()));
+        let mut status = self.status.clone();
+        let began = status.wait_for(|status| !matches!(status, Status::Starting { .. }));
+        match tokio::time::timeout(BEGIN_PATIENCE, began).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(ended)) => return Err(unavailable("waiting for the feed to begin", ended.into())),
+            Err(elapsed) => return Err(unavailable("waiting for the feed to begin", elapsed.into())),
         }
         Ok(self.reader.position())
     }

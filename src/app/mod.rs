@@ -149,6 +149,14 @@ impl App {
             ticks::drive("database", DATABASE_INTERVAL, stop, look).await;
             Ok(())
         });
+        if self.settings.has(Role::Dispatcher) || self.settings.has(Role::Api) {
+            let (store, retention) = (self.store.clone(), self.settings.retention);
+            parts.start("partitions", move |stop| async move {
+                let tick = || store::partitions::tick(&store, retention);
+                ticks::drive("partitions", store::partitions::INTERVAL, stop, tick).await;
+                Ok(())
+            });
+        }
         let metrics = self.metrics.clone();
         parts.start("metrics", |stop| async move {
             let fold = || async {
@@ -227,7 +235,7 @@ impl App {
         // Both drain at the same time.
         parts.tell("http");
         let mut results = vec![parts.stop("dispatcher", drain).await, parts.stop("http", drain).await];
-        for part in ["dispatcher's state", "database", "metrics", "purge", "feed", "feed's state"] {
+        for part in ["dispatcher's state", "database", "partitions", "metrics", "purge", "feed", "feed's state"] {
             results.push(parts.stop(part, STOP_MAX).await);
         }
         if self.health.is_marked_down() && self.settings.has(Role::Changeserver) {

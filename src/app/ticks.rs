@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+/// What failed is tried again at the latest after this.
+const RETRY_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Calls `tick` at once, and then every `interval`, a fifth more or less so that many processes spread out. What fails is
-/// logged and tried again at the next time.
+/// logged and tried again.
 pub(super) async fn drive<F, E>(
     name: &'static str,
     interval: Duration,
@@ -17,10 +20,14 @@ pub(super) async fn drive<F, E>(
     E: Into<anyhow::Error>,
 {
     loop {
-        if let Err(error) = tick().await {
-            tracing::warn!(tick = name, "{:#}", error.into());
-        }
-        let pause = interval.mul_f64(0.8 + 0.4 * fastrand::f64());
+        let pause = match tick().await {
+            Ok(()) => interval,
+            Err(error) => {
+                tracing::warn!(tick = name, "{:#}", error.into());
+                interval.min(RETRY_INTERVAL)
+            }
+        };
+        let pause = pause.mul_f64(0.8 + 0.4 * fastrand::f64());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,

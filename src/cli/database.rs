@@ -1,8 +1,10 @@
 //! `walclock migrate` and `walclock doctor`: the commands that only talk to the database.
 
+use super::exit::AlreadySaid;
 use super::output;
 use crate::config::{DatabaseFlags, Settings};
 use crate::pg;
+use crate::store::doctor::{self, Level};
 use crate::store::migrate as schema;
 
 /// Brings the schema up to date, or says what that would take.
@@ -23,8 +25,23 @@ pub(super) async fn migrate(flags: DatabaseFlags, dry_run: bool) -> anyhow::Resu
 }
 
 /// Prints what is wrong with the database, with the SQL that repairs it.
-pub(super) async fn doctor(flags: DatabaseFlags) -> anyhow::Result<()> {
+pub(super) async fn examine(flags: DatabaseFlags) -> anyhow::Result<()> {
     let settings = Settings::load(flags.layer, flags.config.as_deref())?;
-    let _database = pg::Settings::parse(settings.database_url()?.reveal())?;
-    Ok(())
+    let database = pg::Settings::parse(settings.database_url()?.reveal())?;
+    let findings = doctor::examine(&database, &settings.selector_columns).await?;
+    for finding in &findings {
+        let word = match finding.level {
+            Level::Ok => "ok",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        };
+        output::line(&format!("{word:<8} {}", finding.what))?;
+        if let Some(fix) = &finding.fix_sql {
+            output::line(&format!("         {fix}"))?;
+        }
+    }
+    match findings.iter().any(|finding| finding.level == Level::Error) {
+        true => Err(AlreadySaid.into()),
+        false => Ok(()),
+    }
 }
