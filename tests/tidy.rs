@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
+/// Tests are read as data, and a table of it may be a little longer.
+const TEST_LINES_MAX: usize = 100;
 
 /// From left to right: a module imports only what stands in an earlier row, or its own.
 const LAYERS: &[&[&str]] = &[
@@ -160,6 +162,9 @@ fn purity(source: &Source) -> Vec<String> {
 
 fn sizes(source: &Source) -> Vec<String> {
     let mut violations = Vec::new();
+    let is_test =
+        source.path.starts_with("tests/") || source.path.contains("/tests/") || source.path.ends_with("/tests.rs");
+    let longest = if is_test { TEST_LINES_MAX } else { FUNCTION_LINES_MAX };
     let lines: Vec<&str> = source.text.lines().collect();
     if lines.len() > FILE_LINES_MAX {
         violations.push(format!("{}: {} lines, at most {FILE_LINES_MAX}", source.path, lines.len()));
@@ -180,9 +185,9 @@ fn sizes(source: &Source) -> Vec<String> {
                 if indent == column && (head.starts_with('}') || head.ends_with(';') && index == start) =>
             {
                 let length = index - start + 1;
-                if length > FUNCTION_LINES_MAX {
+                if length > longest {
                     violations.push(format!(
-                        "{}:{}: a function of {length} lines, at most {FUNCTION_LINES_MAX}",
+                        "{}:{}: a function of {length} lines, at most {longest}",
                         source.path,
                         start + 1
                     ));
@@ -294,6 +299,7 @@ fn files_and_functions_are_short() {
     check(rust().iter().flat_map(sizes).collect());
     let long = format!("    pub(super) async fn f(\n        a: u8,\n    ) {{\n{}    }}\n", "        g();\n".repeat(67));
     assert_eq!(sizes(&Source::new("x.rs", &long)).len(), 1);
+    assert_eq!(sizes(&Source::new("tests/x.rs", &long)).len(), 0);
     let fits = format!("fn f() {{\n{}}}\n", "    g();\n".repeat(68));
     assert_eq!(sizes(&Source::new("x.rs", &fits)).len(), 0);
     assert_eq!(sizes(&Source::new("x.rs", &"\n".repeat(601))).len(), 1);
@@ -348,7 +354,7 @@ fn every_metric_is_described_once_and_stands_in_the_manual() {
     let described = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/telemetry/metrics.rs")).unwrap();
     let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
     let missing = |name: &String| {
-        let is_described = described.matches(&format!("metric(\"{name}\"")).count() == 1;
+        let is_described = described.matches(&format!("\"{name}\",")).count() == 1;
         (!is_described || !manual.contains(&format!("| `{name}` |"))).then(|| format!("{name} is not described"))
     };
     let mut names: Vec<String> = sources(&["src"], ".rs").iter().flat_map(|source| recorded(&source.text)).collect();
