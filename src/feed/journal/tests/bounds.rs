@@ -149,6 +149,23 @@ fn a_purge_by_age_keeps_first_and_last() {
 }
 
 #[test]
+fn a_purged_file_that_survived_a_crash_is_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    write(&mut writer, 10, &["a"]);
+    writer.flush().unwrap();
+    let (path, aside) = (folder.path().join("00000001.log"), folder.path().join("aside"));
+    std::fs::copy(&path, &aside).unwrap();
+    assert_eq!(journal.purge(at(1000)).unwrap(), 1);
+    assert!(!path.exists());
+    drop((writer, journal));
+    std::fs::rename(&aside, &path).unwrap();
+    let (_writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(read(&journal, "a", Sequence::ZERO), [""; 0]);
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_purge_by_size_keeps_the_newest() {
     let folder = tempfile::tempdir().unwrap();
     let config = super::super::Config { max_bytes: 256 << 10, ..small(folder.path()) };
