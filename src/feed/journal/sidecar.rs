@@ -11,6 +11,7 @@ use super::error::Fault;
 use super::filter::Filter;
 use super::index::{Mark, MemoryIndex, Summary};
 use super::medium::Medium;
+use super::segment::HEADER_BYTES;
 use crate::clock::Timestamp;
 use crate::domain::sequence::{Lsn, Sequence};
 
@@ -81,7 +82,7 @@ impl Sidecar {
     pub fn offset_behind(&self, since: Sequence) -> Result<Option<u32>, Fault> {
         let mut cursor = Cursor::new(&self.file);
         let mut mark = |n| cursor.record(self.marks, n).map(|record: [u8; 20]| read_mark(&record));
-        let behind = partition_point(self.marks.count, |n| Ok(mark(n)?.sequence <= since))?;
+        let behind = partition_point(self.marks.count, self.marks.count / 2, |n| Ok(mark(n)?.sequence <= since))?;
         behind.checked_sub(1).map(|n| Ok(mark(n)?.offset)).transpose()
     }
 
@@ -95,10 +96,10 @@ impl Sidecar {
             return Ok(None);
         };
         let mut offset = |n: u32| cursor.record(self.postings, start + n).map(u32::from_le_bytes);
-        let skip = match count > 0 && offset(0)? < from {
-            true => partition_point(count, |n| Ok(offset(n)? < from))?,
-            false => 0,
-        };
+        // A scope's changes are spread over the segment, more or less evenly.
+        let share = u64::from(count) * u64::from(from) / u64::from(self.summary.end).max(1);
+        let guess = if from > HEADER_BYTES { u32::try_from(share).unwrap_or(count) } else { 0 };
+        let skip = partition_point(count, guess, |n| Ok(offset(n)? < from))?;
         Ok(Some(Offsets { cursor, array: self.postings, next: start + skip, end: start + count }))
     }
 
@@ -121,7 +122,7 @@ impl Sidecar {
                 low = probe + 1;
                 probe = low.saturating_add(step - 1).min(high.saturating_sub(1));
             } else {
-                let found = start + partition_point(end - start, |n| Ok(entry(start + n)?.0 < key))?;
+                let found = start + partition_point(end - start, (end - start) / 2, |n| Ok(entry(start + n)?.0 < key))?;
                 let (at, posting, count) = entry(found)?;
                 let fits = posting.checked_add(count).is_some_and(|end| end <= self.postings.count);
                 return if fits { Ok((at == key).then_some((posting, count))) } else { Err(Fault::Sidecar) };
@@ -199,14 +200,26 @@ fn image(id: u32, index: &MemoryIndex) -> Image {
     body
 }
 
-/// The first of `count` numbers from 0 for which `before` does not hold; it must hold for all below that one.
-fn partition_point(count: u32, mut before: impl FnMut(u32) -> Result<bool, Fault>) -> Result<u32, Fault> {
+/// The first of `count` numbers from 0 for which `before` does not hold; it must hold for all below that one. The search
+/// widens from `guess`, so that a good guess keeps it within one block.
+fn partition_point(count: u32, guess: u32, mut before: impl FnMut(u32) -> Result<bool, Fault>) -> Result<u32, Fault> {
     let (mut low, mut high) = (0, count);
+    let (mut probe, mut step) = (guess, 64_u32);
     while low < high {
-        let middle = low + (high - low) / 2;
-        match before(middle)? {
-            true => low = middle + 1,
-            false => high = middle,
+        let at = probe.clamp(low, high - 1);
+        probe = match before(at)? {
+            true => {
+                low = at + 1;
+                at.saturating_add(step)
+            }
+            false => {
+                high = at;
+                at.saturating_sub(step)
+            }
+        };
+        step = step.saturating_mul(2);
+        if low > 0 && high < count {
+            probe = low + (high - low) / 2;
         }
     }
     Ok(low)
@@ -248,4 +261,20 @@ fn words<const N: usize>(record: &[u8]) -> [u32; N] {
 
 fn half(number: u64) -> Result<u32, Fault> {
     u32::try_from(number).map_err(|_| Fault::Sidecar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_search_ends_where_it_should_whatever_was_guessed(
+            count in 0_u32..5000, point in 0_u32..5000, guess: u32,
+        ) {
+            let found = partition_point(count, guess, |n| Ok(n < point)).expect("no fault");
+            prop_assert_eq!(found, point.min(count));
+        }
+    }
 }
