@@ -6,6 +6,7 @@ mod cli;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod delivery;
+mod dispatch;
 mod end_to_end;
 mod faults;
 mod journal;

@@ -1,0 +1,245 @@
+//! The dispatcher on a real PostgreSQL, with callbacks and feed of the test's own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use walclock::clock::{Clock, Timestamp};
+use walclock::dispatch::ports::{Delivery, Entry, Feed, FeedError, News, Store as _};
+use walclock::dispatch::runner::{Config, Dispatcher, Handle};
+use walclock::domain::callback::Verdict;
+use walclock::domain::lease::Owner;
+use walclock::domain::run::{Attempt, Run};
+use walclock::domain::sequence::{Lsn, Sequence};
+use walclock::domain::shard::Shard;
+use walclock::domain::timer::TimerKey;
+use walclock::store::Store;
+
+use crate::support;
+
+/// Longer than any test.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A receiver that answers when it is let, and tells of each attempt.
+#[derive(Clone)]
+struct Receiver {
+    clock: Clock,
+    sent: mpsc::UnboundedSender<(String, Timestamp)>,
+    answers: Arc<Semaphore>,
+}
+
+impl Delivery for Receiver {
+    async fn attempt(&self, run: &Run) -> Attempt {
+        let sent_at = self.clock.now();
+        self.sent.send((run.key.timer.id.to_string(), sent_at)).unwrap();
+        self.answers.acquire().await.unwrap().forget();
+        let reply_head = String::new();
+        Attempt { sent_at, answered_at: self.clock.now(), status: Some(200), reply_head, verdict: Verdict::Succeeded }
+    }
+}
+
+/// A feed that tells what the test says, or is away.
+#[derive(Clone, Default)]
+struct Told {
+    entries: Arc<Mutex<Vec<Entry>>>,
+    told: Arc<tokio::sync::Notify>,
+    gap: Arc<AtomicBool>,
+}
+
+impl Feed for Told {
+    async fn position(&self) -> Result<Sequence, FeedError> {
+        Ok(Sequence::new(1, Lsn(1), 0))
+    }
+
+    async fn follow(&self, shards: &[Shard], since: Sequence, wait: Duration) -> Result<News, FeedError> {
+        loop {
+            if self.gap.swap(false, Ordering::Relaxed) {
+                return Err(FeedError::Gap);
+            }
+            let shards: HashSet<Shard> = shards.iter().copied().collect();
+            let entries: Vec<Entry> =
+                self.entries.lock().extract_if(.., |entry| shards.contains(&entry.key.shard())).collect();
+            if !entries.is_empty() {
+                return Ok(News { entries, last: since });
+            }
+            if tokio::time::timeout(wait, self.told.notified()).await.is_err() {
+                return Ok(News { entries, last: since });
+            }
+        }
+    }
+}
+
+/// A database, and what dispatchers on it share.
+struct Rig {
+    store: Store,
+    client: tokio_postgres::Client,
+    feed: Told,
+    receiver: Receiver,
+    sent: mpsc::UnboundedReceiver<(String, Timestamp)>,
+    /// Longer than a test, unless it is about the sweep.
+    sweep_every: Duration,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let url = support::migrated().await;
+        let settings = walclock::pg::Settings::parse(&url).unwrap();
+        let store = Store::new(walclock::store::Config::new(settings)).unwrap();
+        let (sender, sent) = mpsc::unbounded_channel();
+        let receiver = Receiver { clock: Clock::system(), sent: sender, answers: Arc::new(Semaphore::new(1000)) };
+        let sweep_every = Duration::from_secs(3600);
+        Self { store, client: support::connect(&url).await, feed: Told::default(), receiver, sent, sweep_every }
+    }
+
+    /// Starts a dispatcher whose leases end soon after it is gone.
+    fn start(&self, owner: &str) -> (JoinHandle<()>, CancellationToken, Handle) {
+        let mut config = Config::new(Owner(owner.to_owned()));
+        config.lease_ttl = Duration::from_millis(1_500);
+        config.engine.sweep_every = self.sweep_every;
+        config.engine.sweep_grace = Duration::from_millis(100);
+        let receiver = self.receiver.clone();
+        let clock = receiver.clock.clone();
+        let dispatcher = Dispatcher::new(config, self.store.clone(), receiver, self.feed.clone(), clock);
+        let (handle, stop) = (dispatcher.handle(), CancellationToken::new());
+        (tokio::spawn(dispatcher.run(stop.clone())), stop, handle)
+    }
+
+    /// Starts a dispatcher and waits until it holds all shards.
+    async fn started(&self, owner: &str) -> (JoinHandle<()>, CancellationToken) {
+        let (task, stop, handle) = self.start(owner);
+        let all = async || (handle.status().shards == Shard::COUNT).then_some(());
+        support::eventually(DEADLINE, "all shards held", all).await;
+        (task, stop)
+    }
+
+    /// A client inserts a timer; returns when it is due.
+    async fn insert(&self, id: &str, ahead_millis: f64) -> Timestamp {
+        let sql = "insert into walclock.timers (namespace, id, execute_at, callback_url)
+                   values ('n', $1, clock_timestamp() + $2 * interval '1 millisecond', 'http://receiver/')
+                   returning (extract(epoch from due_at) * 1000000)::bigint";
+        Timestamp::from_micros(self.client.query_one(sql, &[&id, &ahead_millis]).await.unwrap().get(0))
+    }
+
+    fn tell(&self, id: &str, due_at: Timestamp) {
+        self.feed.entries.lock().push(Entry { due_at, key: TimerKey::new("n", id) });
+        self.feed.told.notify_waiters();
+    }
+
+    async fn next_sent(&mut self) -> (String, Timestamp) {
+        tokio::time::timeout(DEADLINE, self.sent.recv()).await.expect("a callback").unwrap()
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        self.client.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    async fn succeeded(&self, count: i64) {
+        let sql = "select count(*) from walclock.runs where state = 'succeeded'";
+        support::eventually(DEADLINE, "the runs succeeded", async || (self.count(sql).await == count).then_some(()))
+            .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timers_of_the_load_and_the_feed_fire_and_never_early() {
+    let mut rig = Rig::new().await;
+    let loaded = rig.insert("loaded", 300.0).await;
+    let (task, stop) = rig.started("a").await;
+    assert_eq!(rig.next_sent().await.0, "loaded");
+    let told = rig.insert("told", 300.0).await;
+    rig.tell("told", told);
+    let (id, sent_at) = rig.next_sent().await;
+    assert_eq!(id, "told");
+    // By the dispatcher's clock, which is never ahead of the database's.
+    assert!(sent_at >= told, "{sent_at} is before {told}");
+    assert!(rig.store.now().await.unwrap() >= loaded);
+    rig.succeeded(2).await;
+    stop.cancel();
+    task.await.unwrap();
+    assert_eq!(rig.count("select count(*) from walclock.shards where owner is not null").await, 0);
+    assert_eq!(rig.count("select count(*) from walclock.dispatchers").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_fires_what_nothing_has_told_of() {
+    let mut rig = Rig::new().await;
+    rig.sweep_every = Duration::from_millis(200);
+    let (task, stop) = rig.started("a").await;
+    rig.insert("swept", 100.0).await;
+    assert_eq!(rig.next_sent().await.0, "swept");
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_of_the_feed_loads_anew() {
+    let mut rig = Rig::new().await;
+    let (task, stop) = rig.started("a").await;
+    rig.insert("missed", 400.0).await;
+    rig.feed.gap.store(true, Ordering::Relaxed);
+    rig.feed.told.notify_waiters();
+    assert_eq!(rig.next_sent().await.0, "missed");
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_dispatcher_left_running_is_fired_again_by_the_next() {
+    let mut rig = Rig::new().await;
+    rig.receiver.answers = Arc::new(Semaphore::new(0));
+    rig.insert("orphan", 0.0).await;
+    let (dead, _stop) = rig.started("a").await;
+    assert_eq!(rig.next_sent().await.0, "orphan");
+    dead.abort();
+    rig.receiver.answers = Arc::new(Semaphore::new(1000));
+    let (task, stop) = rig.started("b").await;
+    assert_eq!(rig.next_sent().await.0, "orphan");
+    rig.succeeded(1).await;
+    stop.cancel();
+    task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_under_way_is_finished_and_written_before_the_dispatcher_stops() {
+    let mut rig = Rig::new().await;
+    let answers = Arc::new(Semaphore::new(0));
+    rig.receiver.answers = answers.clone();
+    rig.insert("slow", 0.0).await;
+    let (task, stop) = rig.started("a").await;
+    assert_eq!(rig.next_sent().await.0, "slow");
+    stop.cancel();
+    answers.add_permits(1);
+    task.await.unwrap();
+    assert_eq!(rig.count("select count(*) from walclock.runs where state = 'succeeded'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_dispatchers_share_the_ring_and_each_timer_fires_once() {
+    let mut rig = Rig::new().await;
+    let (a, stop_a) = rig.started("a").await;
+    let (b, stop_b, handle) = rig.start("b");
+    let half = async || (handle.status().shards == Shard::COUNT / 2).then_some(());
+    support::eventually(DEADLINE, "half of the shards held", half).await;
+    let mut expected = HashSet::new();
+    for number in 0..40 {
+        let id = format!("timer-{number}");
+        rig.insert(&id, 50.0).await;
+        expected.insert(id);
+    }
+    let mut fired = HashSet::new();
+    while fired.len() < expected.len() {
+        let (id, _) = rig.next_sent().await;
+        assert!(fired.insert(id.clone()), "{id} fired twice");
+    }
+    assert_eq!(fired, expected);
+    rig.succeeded(40).await;
+    stop_a.cancel();
+    stop_b.cancel();
+    a.await.unwrap();
+    b.await.unwrap();
+}
