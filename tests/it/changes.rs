@@ -145,8 +145,8 @@ async fn scopes_are_apart_and_together(name: &str) {
     }
     let both = feed.page(&format!("{name}=foo&{name}=bar")).await;
     assert_eq!(both.names(), ["foo1", "bar1", "foo2", "bar2", "foo3", "bar3"]);
-    let foo = feed.page(&format!("{name}=foo")).await;
-    assert_eq!((foo.names(), &foo.last), (vec!["foo1", "foo2", "foo3"], &both.last));
+    let alone = feed.page(&format!("{name}=foo")).await;
+    assert_eq!((alone.names(), &alone.last), (vec!["foo1", "foo2", "foo3"], &both.last));
     assert_eq!(both.last, both.sequence(5));
     let bar = feed.page(&format!("{name}=bar&limit=2")).await;
     assert_eq!((bar.names(), bar.last.as_str()), (vec!["bar1", "bar2"], both.sequence(3)));
@@ -170,7 +170,7 @@ async fn a_long_poll_answers_with_exactly_the_insert(name: &str) {
     let last = feed.page(&format!("{name}=foo")).await.last;
     let waiting = feed.waiting(&format!("{name}=foo&since={last}&block=300")).await;
     feed.insert("other", "bar").await;
-    assert!(!waiting.is_finished() && feed.reader.waiters() == 1, "another scope wakes nobody");
+    assert!(!waiting.is_finished() && feed.reader.waiters() == 1, "another scope ends no wait");
     feed.insert("two", "foo").await;
     let page = waiting.await.unwrap();
     assert_eq!((page.names(), page.last.as_str()), (vec!["two"], page.sequence(0)));
