@@ -365,3 +365,18 @@ fn every_metric_is_described_once_and_stands_in_the_manual() {
     assert_eq!(recorded("gauge!(\n  \"walclock_x\", 1); counter!(\"walclock_y\")"), ["walclock_x", "walclock_y"]);
     assert!(missing(&"walclock_planted".to_owned()).is_some());
 }
+
+#[test]
+fn every_promise_of_the_readme_has_its_tests() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, promises) = readme.split_once("## Promises").unwrap();
+    let (promises, _) = promises.split_once("\n## ").unwrap();
+    let tests: String = rust().into_iter().map(|source| source.text).collect();
+    let named: Vec<&str> = promises.split('`').skip(1).step_by(2).collect();
+    assert!(named.len() > 10, "{named:?}");
+    let missing = |name: &str| !tests.contains(&format!("fn {name}("));
+    check(
+        named.iter().filter(|name| missing(name)).map(|name| format!("README.md: there is no test {name}")).collect(),
+    );
+    assert!(missing("a_promise_without_a_test"));
+}
