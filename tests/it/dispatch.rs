@@ -221,6 +221,7 @@ async fn a_callback_under_way_is_finished_and_written_before_the_dispatcher_stop
 #[tokio::test(flavor = "multi_thread")]
 async fn two_dispatchers_share_the_ring_and_each_timer_fires_once() {
     let mut rig = Rig::new().await;
+    rig.sweep_every = Duration::from_millis(200);
     let (a, stop_a) = rig.started("a").await;
     let (b, stop_b, handle) = rig.start("b");
     let half = async || (handle.status().shards == Shard::COUNT / 2).then_some(());
