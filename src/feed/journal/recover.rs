@@ -110,7 +110,7 @@ fn load(folder: &Path, meta: &mut Meta, medium: &dyn Medium) -> Result<Vec<Arc<S
             lose(&mut found, &mut lost);
         }
         next = id.saturating_add(1);
-        match load_one(folder, id, number + 1 == ids.len()).doing("reading a segment")? {
+        match load_one(folder, id, number + 1 == ids.len(), medium).doing("reading a segment")? {
             Loaded::Whole(segment) => found.push(segment),
             Loaded::Damaged(segment) => {
                 warn!(segment.id = id, "a segment is damaged: it is dropped, with what is before it");
@@ -143,9 +143,9 @@ enum Loaded {
     Torn(Segment),
 }
 
-fn load_one(folder: &Path, id: u32, is_last: bool) -> io::Result<Loaded> {
+fn load_one(folder: &Path, id: u32, is_last: bool, medium: &dyn Medium) -> io::Result<Loaded> {
     if is_last {
-        return Segment::open_scanning(folder, id).map(Loaded::Torn);
+        return open_unsealed(folder, id, medium).map(Loaded::Torn);
     }
     let synced = match Segment::open_sealed(folder, id) {
         Ok(segment) => return Ok(Loaded::Whole(segment)),
@@ -153,13 +153,21 @@ fn load_one(folder: &Path, id: u32, is_last: bool) -> io::Result<Loaded> {
         Err(Fault::Io(e)) => return Err(e),
         Err(Fault::Sidecar | Fault::Segment) => true,
     };
-    let segment = Segment::open_scanning(folder, id)?;
+    let segment = open_unsealed(folder, id, medium)?;
     let complete = u64::from(segment.summary().end) == segment.file.metadata()?.len();
     Ok(match (complete, synced) {
         (true, _) => Loaded::Whole(segment),
         (false, true) => Loaded::Damaged(segment),
         (false, false) => Loaded::Torn(segment),
     })
+}
+
+/// Opens a segment that may never have been synced: what a process left in the page cache when it was killed counts as
+/// durable from now on, so it is made so first.
+fn open_unsealed(folder: &Path, id: u32, medium: &dyn Medium) -> io::Result<Segment> {
+    let segment = Segment::open_scanning(folder, id)?;
+    medium.sync(&segment.file)?;
+    Ok(segment)
 }
 
 /// What is known of segments that were lost.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use super::super::Error;
+use super::super::{Error, recover};
 use super::support::*;
 use crate::clock::Timestamp;
 use crate::domain::sequence::{Lsn, Sequence};
@@ -253,6 +253,21 @@ fn a_failed_sync_acknowledges_nothing_more() {
     assert!(matches!(writer.flush(), Err(Error::Stopped(_))));
     assert_eq!(journal.durable(), Lsn(11));
     assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0", "20.0"], "what is visible stays so");
+}
+
+/// A killed process leaves bytes that no sync has seen; they are there to read, and not yet to be acknowledged.
+#[test]
+fn what_was_never_synced_is_synced_before_it_counts_as_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal, disk) = open_failing(small(folder.path()));
+    disk.syncs.store(true, Ordering::SeqCst);
+    write(&mut writer, 10, &["a"]);
+    writer.flush().unwrap();
+    drop((writer, journal));
+    assert!(matches!(recover::open(small(folder.path()), disk.clone()), Err(Error::Io { .. })));
+    disk.syncs.store(false, Ordering::SeqCst);
+    let (_writer, journal) = recover::open(small(folder.path()), disk).unwrap();
+    assert_eq!(journal.durable(), Lsn(11));
 }
 
 #[test]

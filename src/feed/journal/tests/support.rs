@@ -92,6 +92,7 @@ pub struct Failing {
     pub writes: AtomicBool,
     /// While this file is there, the disk is full.
     pub full_with: Mutex<Option<PathBuf>>,
+    /// Syncs of files fail; those of folders do not.
     pub syncs: AtomicBool,
 }
 
@@ -106,8 +107,8 @@ impl Medium for Failing {
         Disk.write_at(file, bytes, offset)
     }
 
-    fn sync(&self, _file: &File) -> io::Result<()> {
-        if self.syncs.load(Ordering::SeqCst) {
+    fn sync(&self, file: &File) -> io::Result<()> {
+        if self.syncs.load(Ordering::SeqCst) && file.metadata()?.is_file() {
             return Err(io::Error::other("the disk is gone"));
         }
         // No test cuts the power, so that they need not wait for the disk.
