@@ -74,7 +74,8 @@ pub(super) async fn run(flags: Flags) -> anyhow::Result<()> {
         for change in &page.changes {
             output::line(&if flags.json { change.get().to_owned() } else { human(change)? })?;
         }
-        let over = page.changes.len() < limits::CHANGES_LIMIT_DEFAULT;
+        // A page of large rows may have fewer changes than were asked for, and there be more.
+        let over = page.changes.is_empty();
         since = Some(page.last_sequence);
         if over && !flags.follow {
             return Ok(());

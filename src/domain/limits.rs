@@ -8,6 +8,9 @@ pub const SCOPE_BYTES_MAX: usize = 255;
 pub const CHANGES_LIMIT_MAX: usize = 100_000;
 /// Changes of one answer where the reader does not say: the contract's default.
 pub const CHANGES_LIMIT_DEFAULT: usize = 100;
+/// Bytes of changes at which an answer ends before it has as many as were asked for: what one reader can make the server
+/// hold, however large the rows are. Whoever follows on gets the rest.
+pub const CHANGES_BYTES_MAX: usize = 16 << 20;
 /// Longest timer id, in characters: the contract's bound.
 pub const TIMER_ID_CHARS_MAX: usize = 255;
 /// Longest namespace, in bytes: it is part of every key.

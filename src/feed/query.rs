@@ -15,7 +15,7 @@ pub struct Query {
     pub scopes: Vec<Scope>,
     /// Only changes behind it; [`Sequence::ZERO`] begins at the oldest.
     pub since: Sequence,
-    /// At most so many changes; 0 asks for the bounds alone.
+    /// At most so many changes, and fewer where they are large; 0 asks for the bounds alone.
     pub limit: usize,
     /// How long to wait for a change where there is none.
     pub block: Duration,

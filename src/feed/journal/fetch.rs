@@ -19,7 +19,11 @@ const READ_BYTES_MAX: u32 = 256 << 10;
 /// How much is read behind the start of the last frame of a read, whose length is not known.
 const FRAME_BYTES_GUESS: u32 = 4 << 10;
 
-/// The frames at these offsets, which are ascending and below `end`, in order.
+/// Bytes read from files at which a fetch ends, so that it never holds much more than a page.
+const FETCH_BYTES_MAX: usize = 4 << 20;
+
+/// The frames at these offsets, which are ascending and below `end`, in order: at least the first, and all of them but
+/// where they are large and not in memory.
 pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], end: u32) -> Result<Vec<Bytes>, Fault> {
     // The tail is the newest part, so what is in memory follows what is not.
     let in_memory: Vec<Bytes> = {
@@ -33,7 +37,11 @@ pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], e
     let (on_disk, _) = offsets.split_at(offsets.len().saturating_sub(in_memory.len()));
     let mut frames = Vec::with_capacity(offsets.len());
     let mut window = Window { start: 0, bytes: Bytes::new() };
+    let mut bytes = 0_usize;
     for (number, offset) in on_disk.iter().enumerate() {
+        if bytes >= FETCH_BYTES_MAX {
+            return Ok(frames);
+        }
         if window.frame(*offset).is_none() {
             window = Window::read(segment, on_disk.get(number..).unwrap_or_default(), end)?;
         }
@@ -41,7 +49,10 @@ pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], e
         if !frame::intact(&frame) {
             return Err(Fault::Segment);
         }
-        frames.push(frame);
+        bytes = bytes.saturating_add(frame.len());
+        // A small frame must not keep all that was read around it.
+        let is_most = frame.len() >= window.bytes.len() / 2;
+        frames.push(if is_most { frame } else { Bytes::copy_from_slice(&frame) });
     }
     frames.extend(in_memory.into_iter().rev());
     Ok(frames)

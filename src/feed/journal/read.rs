@@ -13,6 +13,7 @@ use super::index::{EVERYONE, key};
 use super::segment::{HEADER_BYTES, Segment};
 use super::state::{TooOld, View};
 use super::{Journal, Shared};
+use crate::domain::limits::CHANGES_BYTES_MAX;
 use crate::domain::scope::Scope;
 use crate::domain::sequence::Sequence;
 use crate::domain::snapshot::Snapshot;
@@ -22,8 +23,8 @@ use crate::feed::query::{self, Page};
 const STEP_FRAMES: std::ops::RangeInclusive<usize> = 16..=4096;
 
 impl Journal {
-    /// The changes of these scopes (sorted) behind `since` that `snapshot` does not show, at most `limit` of them; see
-    /// [`Page`] for the sequences that come with them.
+    /// The changes of these scopes (sorted) behind `since` that `snapshot` does not show, at most `limit` of them and no
+    /// more behind [`CHANGES_BYTES_MAX`]; see [`Page`] for the sequences that come with them.
     ///
     /// `snapshot` is checked against what has been purged only where `since` is zero: a reader who follows a cursor has
     /// had, or been spared, all that is behind it.
@@ -86,16 +87,30 @@ impl<'a> Wanted<'a> {
     }
 }
 
+#[derive(Default)]
 struct Found {
     changes: Vec<Bytes>,
+    /// How much they are together.
+    bytes: usize,
     /// The sequence of the last one, where there were as many as the page may have.
     full: Option<Sequence>,
+}
+
+impl Found {
+    /// Adds a change, and notes whether the page is full with it.
+    fn push(&mut self, change: Bytes, sequence: Sequence, limit: usize) {
+        self.bytes = self.bytes.saturating_add(change.len());
+        self.changes.push(change);
+        if self.changes.len() == limit || self.bytes >= CHANGES_BYTES_MAX {
+            self.full = Some(sequence);
+        }
+    }
 }
 
 impl Shared {
     /// Collects a page; a fault comes with the segment that has it.
     fn collect(&self, wanted: &Wanted<'_>, view: &View, limit: usize) -> Result<Found, (Arc<Segment>, Fault)> {
-        let mut found = Found { changes: Vec::new(), full: None };
+        let mut found = Found::default();
         for segment in &view.segments {
             let end = match segment.id.cmp(&view.end.segment) {
                 std::cmp::Ordering::Less => segment.summary().end,
@@ -130,22 +145,24 @@ impl Shared {
         loop {
             let step = (limit - found.changes.len()).clamp(*STEP_FRAMES.start(), *STEP_FRAMES.end());
             let offsets = segment.candidates(&wanted.keys, from, end.offset, step)?;
-            for bytes in fetch::frames(self, segment, &offsets, end.offset)? {
+            // Large frames come in several goes.
+            let frames = fetch::frames(self, segment, &offsets, end.offset)?;
+            let offsets_fetched = offsets.get(..frames.len()).unwrap_or_default();
+            for bytes in frames {
                 let frame = Frame::decode(&bytes).ok_or(Fault::Segment)?;
                 if frame.sequence <= view.from || wanted.hides(frame.txid) {
                     continue;
                 }
                 if let Some(body) = frame.body_for(&wanted.scopes) {
-                    let sequence = frame.sequence;
-                    found.changes.push(bytes.slice(body));
-                    if found.changes.len() == limit {
-                        found.full = Some(sequence);
+                    found.push(bytes.slice(body), frame.sequence, limit);
+                    if found.full.is_some() {
                         return Ok(());
                     }
                 }
             }
-            match offsets.last() {
-                Some(last) if offsets.len() == step => from = last.saturating_add(1).max(HEADER_BYTES),
+            let more = offsets.len() == step || offsets_fetched.len() < offsets.len();
+            match offsets_fetched.last() {
+                Some(last) if more => from = last.saturating_add(1).max(HEADER_BYTES),
                 Some(_) | None => return Ok(()),
             }
         }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::super::{Fork, Identity, Journal, Writer};
+use super::super::{Config, Fork, Identity, Journal, Writer};
 use super::support::*;
 use crate::clock::Timestamp;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::query::{self, Page};
-use crate::feed::sink::{Accept, Side, Sink};
+use crate::feed::sink::{Accept, Row, Side, Sink};
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_micros(0).after(Duration::from_secs(seconds))
@@ -327,4 +327,34 @@ fn a_rare_scope_is_found_in_every_segment() {
     assert_eq!(read(&journal, "rare", Sequence::ZERO), expected);
     assert_eq!(read(&journal, "s7", Sequence::ZERO).len(), 5);
     assert_eq!(read(&journal, "b", Sequence::ZERO).len(), 3000);
+}
+
+/// What a reader can make the server hold is bounded in bytes, not only in changes; following on gives the rest.
+#[test]
+fn a_page_of_large_changes_ends_early() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { segment_bytes: 1 << 30, ..small(folder.path()) };
+    let (mut writer, journal) = open(&config).unwrap();
+    let body = "x".repeat(2 << 20);
+    for lsn in 1..=10 {
+        assert_eq!(writer.begin(&head(lsn * 10)).unwrap(), Accept::Take);
+        let scopes = [(Side::Stays, "a")];
+        let row = Row {
+            index: 0,
+            scopes: &scopes,
+            to_everyone: false,
+            body: body.as_bytes(),
+            left_body: b"",
+            entered_body: b"",
+        };
+        writer.push(&row).unwrap();
+        writer.commit(Lsn(lsn * 10 + 1)).unwrap();
+    }
+    writer.flush().unwrap();
+    let page = |since| journal.read(&scopes(&["a"]), since, 100_000, None).unwrap();
+    let first = page(Sequence::ZERO);
+    assert_eq!((first.changes.len(), first.last), (8, sequence(80, 0)));
+    let second = page(first.last);
+    assert_eq!((second.changes.len(), second.last), (2, sequence(100, 0)));
+    assert!(first.changes.iter().chain(&second.changes).all(|change| *change == body));
 }
