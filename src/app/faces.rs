@@ -27,13 +27,14 @@ impl Faces {
             "" => calls,
             prefix => Router::new().nest(prefix, calls),
         };
-        let guarded = |router: Router| {
-            let refuse = from_fn_with_state(health.clone(), manage::refuse_when_down);
+        let guarded = |router: Router, paths| {
+            let served = manage::Served { health: health.clone(), paths };
+            let refuse = from_fn_with_state(served, manage::refuse_when_down);
             router.layer(DefaultBodyLimit::max(limits::REQUEST_BYTES_MAX)).layer(refuse)
         };
         match management_has_a_port {
-            true => Self { main: guarded(calls), management: Some(guarded(management)) },
-            false => Self { main: guarded(management.merge(calls)), management: None },
+            true => Self { main: guarded(calls, &[]), management: Some(guarded(management, &["/health", "/metrics"])) },
+            false => Self { main: guarded(management.merge(calls), &["/health"]), management: None },
         }
     }
 }

@@ -100,6 +100,33 @@ async fn a_port_of_its_own_takes_the_management_calls_along_and_no_prefix_covers
     assert_eq!(get(&management, "/changes", &[]).await.status, 404);
     assert_eq!(get(&server.url(), "/changes", &[]).await.status, 404);
     assert_eq!(get(&server.url(), "/feed/changes", &[]).await.status, 200);
+
+    assert_eq!(get(&management, "/markdown", &[]).await.status, 200);
+    assert_eq!(get(&management, "/ready", &[]).await.status, 503);
+    assert_eq!(get(&server.url(), "/feed/changes", &[]).await.status, 503);
+    for path in ["/health", "/metrics"] {
+        assert_eq!(get(&management, path, &[]).await.status, 200, "{path}: still read");
+        assert_eq!(get(&server.url(), path, &[]).await.status, 503, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_cannot_manage_the_process_that_makes_it() {
+    let url = database().await;
+    let server = Server::start(&url, &folder()).await;
+    for path in ["/health", "/ready", "/markdown", "/metrics"] {
+        assert_eq!(get(&server.url(), path, &[("walclock-fence", "1")]).await.status, 403, "{path}");
+    }
+    let sql = connect(&url).await;
+    let insert = "insert into walclock.timers (namespace, id, execute_at, callback_url) values ('a', 'a', now(), $1)";
+    sql.execute(insert, &[&format!("{}/markdown", server.url())]).await.unwrap();
+    let refused = async || {
+        let query = "select last_error from walclock.timer_status where id = 'a' and status = 'failed'";
+        sql.query_opt(query, &[]).await.unwrap().map(|row| row.get::<_, String>(0))
+    };
+    let error = eventually(PATIENCE, "the callback is refused", refused).await;
+    assert!(error.contains("403"), "{error}");
+    assert_eq!(get(&server.url(), "/ready", &[]).await.status, 200, "nobody has marked it down");
 }
 
 #[tokio::test(flavor = "multi_thread")]

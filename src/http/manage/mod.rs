@@ -6,11 +6,12 @@ mod refusal;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn;
 use axum::routing::get;
 
 use crate::service::health::Health;
 
-pub use refusal::refuse_when_down;
+pub use refusal::{Served, refuse_when_down};
 
 /// What gives the text of `/metrics`.
 pub type Exposition = Arc<dyn Fn() -> String + Send + Sync>;
@@ -28,5 +29,5 @@ pub fn routes(health: Health, metrics: Exposition) -> Router {
         .route("/ready", get(handlers::ready))
         .route("/markdown", get(handlers::markdown).post(handlers::markdown))
         .route("/metrics", get(handlers::metrics));
-    router.with_state(Manage { health, metrics })
+    router.route_layer(from_fn(refusal::refuse_callbacks)).with_state(Manage { health, metrics })
 }

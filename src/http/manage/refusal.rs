@@ -1,4 +1,5 @@
-//! How a process that cannot serve says so: the reason as text, or as JSON where the caller asks for it.
+//! The refusals of this face. A process that cannot serve says so: the reason as text, or as JSON where the caller asks
+//! for it. A callback of walclock's own is no operator.
 
 use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
@@ -8,6 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::service::health::Health;
+
+/// The header that every callback of ours carries.
+const FENCE: &str = "walclock-fence";
 
 /// What kind of no it is.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +48,30 @@ pub(super) fn wants_json(accept: Option<&HeaderValue>) -> bool {
     })
 }
 
-/// A layer for every route: once the process is marked down, nothing but `/health` is answered.
-pub async fn refuse_when_down(State(health): State<Health>, request: Request, next: Next) -> Response {
-    if health.is_marked_down() && request.uri().path() != "/health" {
+/// What a process that is marked down goes on answering; the rest is refused.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Whether the process is marked down.
+    pub health: Health,
+    /// The paths.
+    pub paths: &'static [&'static str],
+}
+
+/// A layer for every route of a port: once the process is marked down, only these paths are answered.
+pub async fn refuse_when_down(State(served): State<Served>, request: Request, next: Next) -> Response {
+    if served.health.is_marked_down() && !served.paths.contains(&request.uri().path()) {
         return refusal(Status::NotReady, "Marked down", request.headers().get(ACCEPT));
+    }
+    next.run(request).await
+}
+
+/// A layer for the management calls: whoever may store a timer must not be able to manage the process through the
+/// callback that it makes. Each callback carries this header, and no timer can leave it out.
+pub(super) async fn refuse_callbacks(request: Request, next: Next) -> Response {
+    if request.headers().contains_key(FENCE) {
+        tracing::warn!(path = request.uri().path(), "refused a callback to a management call");
+        let text = "management calls are not for callbacks";
+        return (StatusCode::FORBIDDEN, [(CONTENT_TYPE, "text/plain")], text).into_response();
     }
     next.run(request).await
 }
