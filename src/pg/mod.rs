@@ -24,6 +24,9 @@ pub enum Error {
         /// The key that it is about, as far as it could be read.
         after: String,
     },
+    /// It is neither of the two forms. What it is instead is not shown, for a password may be in it.
+    #[error("the database URL cannot be read: expected postgres://user:password@host:port/database or key=value words")]
+    Form,
     /// The key is not known.
     #[error("database URL: unknown key {key}; known are {known}")]
     Key {

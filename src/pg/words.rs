@@ -79,6 +79,9 @@ fn from_query(part: &str) -> Result<Word, Error> {
     // In a connection string a plus is a plus.
     let plain = part.replace('+', "%2B");
     let (key, value) = url::form_urlencoded::parse(plain.as_bytes()).next().unwrap_or_default();
+    if !is_name(&key) {
+        return Err(Error::Form);
+    }
     if !part.contains('=') {
         return Err(Error::Syntax { what: "a value is missing", after: key.into_owned() });
     }
@@ -90,14 +93,16 @@ fn pairs(text: &str) -> Result<Vec<Word>, Error> {
     let mut list = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
-        let Some((key, tail)) = rest.split_once('=') else {
+        let (key, tail) = match rest.split_once('=') {
+            Some((key, tail)) if is_name(key.trim_end()) => (key.trim_end(), tail),
             // What stands here may be a stray part of a password, so it is not shown.
-            return Err(Error::Syntax { what: "a `=` is missing", after: last_key(&list) });
+            _ => {
+                return Err(match list.last() {
+                    Some(Word { key, .. }) => Error::Syntax { what: "a `=` is missing", after: key.clone() },
+                    None => Error::Form,
+                });
+            }
         };
-        let key = key.trim_end();
-        if key.is_empty() || key.contains(char::is_whitespace) {
-            return Err(Error::Syntax { what: "a `=` is missing", after: last_key(&list) });
-        }
         let (value, tail) = value(key, tail.trim_start())?;
         list.push(Word { key: key.to_owned(), value, raw: None });
         rest = tail.trim_start();
@@ -128,8 +133,9 @@ fn value<'a>(key: &str, text: &'a str) -> Result<(String, &'a str), Error> {
     }
 }
 
-fn last_key(list: &[Word]) -> String {
-    list.last().map(|word| word.key.clone()).unwrap_or_default()
+/// Whether it may be a key. What is none may be a part of a password that was not encoded.
+fn is_name(key: &str) -> bool {
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 #[cfg(test)]
@@ -171,7 +177,18 @@ mod tests {
 
     #[test]
     fn a_broken_text_is_an_error_that_shows_no_value() {
-        for text in ["host", "password=secret stray", "password='secret", "=x", "postgres://h/d?sslmode"] {
+        for text in [
+            "host",
+            "password=secret stray",
+            "password='secret",
+            "=x",
+            "postgres://h/d?sslmode",
+            "mysql://u:secret@h/d?a=b",
+            "postgres:/u:secret@h/d?a=b",
+            "postgres://u:a/b?secret@h/d",
+            "postgres://u:a/b?secret@h/d=c",
+            "secret stray=x",
+        ] {
             let error = Words::parse(text).expect_err(text).to_string();
             assert!(!error.contains("secret") && !error.contains("stray"), "{error}");
         }
