@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::support::http::{get, request};
+use super::support::server::Server;
 use super::support::{connect, database, eventually, new_cluster, scratch};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -68,6 +69,7 @@ fn wrong_settings_end_with_78_and_one_line() {
             "flag --database-url: `database-url` cannot be",
         ),
         (&["serve", url[0], url[1], "--roles", "dispatcher"], "give `changes-url`"),
+        (&["doctor", "--database-url", "mysql://me:hunter2@h/x?a=b"], "expected postgres://"),
         (&["--log", "walclock=loud", "serve", url[0], url[1]], "`log` cannot be `walclock=loud`"),
     ] {
         let output = run(arguments);
@@ -121,6 +123,42 @@ async fn the_doctor_names_what_is_wrong_and_prints_the_sql() {
     assert!(run(&["migrate", "--database-url", &url]).status.success());
     let output = run(&["doctor", "--database-url", &url]);
     assert!(output.status.success(), "{}", out(&output));
+}
+
+/// The blocks of SQL that the page on operations has, ready for this database.
+fn documented_sql() -> Vec<String> {
+    let page = include_str!("../../docs/operations.md");
+    let blocks = page.split("```sql\n").skip(1).map(|block| block.split("```").next().unwrap());
+    blocks.map(|sql| sql.replace("database app", "database postgres").replace('…', "secret")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_rights_are_enough() {
+    let cluster = tokio::task::spawn_blocking(|| new_cluster(&[])).await.unwrap();
+    let superuser = connect(&cluster.url("postgres")).await;
+    let url = |role: &str| cluster.url("postgres").replace("postgres@", &format!("{role}:secret@"));
+    let [owner, others] = documented_sql().try_into().unwrap();
+    superuser.batch_execute(&owner).await.unwrap();
+    assert!(run(&["migrate", "--database-url", &url("walclock_owner")]).status.success());
+    superuser.batch_execute(&others).await.unwrap();
+    let output = run(&["doctor", "--database-url", &url("walclock_server")]);
+    assert!(output.status.success(), "{}", out(&output));
+
+    superuser.batch_execute("create role app login; grant app_timers to app").await.unwrap();
+    let server = Server::spawn_unmigrated(&url("walclock_server"), &fresh(), &[]);
+    server.until_ready().await;
+    let insert = "insert into walclock.timers (namespace, id, execute_at, callback_url)
+                  values ('default', 'a', now(), 'http://127.0.0.1:1/')";
+    let app = connect(&url("app")).await;
+    app.execute(insert, &[]).await.unwrap();
+    let tried = async || {
+        let query = "select 1 from walclock.timer_status where id = 'a' and attempts > 0";
+        app.query_opt(query, &[]).await.unwrap().map(|_| ())
+    };
+    eventually(PATIENCE, "its callback has been tried", tried).await;
+    let cancel = "delete from walclock.timers where id = 'a'";
+    let cancelled = async || (app.execute(cancel, &[]).await.unwrap() == 1).then_some(());
+    eventually(PATIENCE, "it is cancelled between two attempts", cancelled).await;
 }
 
 /// A `walclock dev` in a folder. It is killed when it is dropped.
