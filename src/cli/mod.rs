@@ -19,10 +19,10 @@ use crate::telemetry::{Logs, start_logs};
 
 const EXAMPLES: &str = "\
 Examples:
-  walclock dev                                     everything in one process, with a private PostgreSQL
-  walclock migrate --database-url postgres://…     make or update the schema
-  walclock serve --database-url postgres://…       all roles beside that database
-  walclock changes --scope tenant:7 --follow       watch the feed
+  walclock dev                                   everything at once, with a private PostgreSQL
+  walclock migrate --database-url postgres://…   make or update the schema
+  walclock serve --database-url postgres://…     all roles beside that database
+  walclock changes --scope tenant:7 --follow     watch the feed
 
 Settings of serve, migrate and doctor also come from variables (WALCLOCK_PORT for --port) and from a file (--config).";
 
@@ -30,11 +30,18 @@ Settings of serve, migrate and doctor also come from variables (WALCLOCK_PORT fo
 #[derive(Parser)]
 #[command(name = "walclock", version, after_help = EXAMPLES, max_term_width = 120)]
 struct Cli {
-    /// How log lines look (or WALCLOCK_LOG_FORMAT) [default: auto: human on a terminal, JSON otherwise].
-    #[arg(long, value_name = "FORMAT", global = true, value_enum)]
+    /// How log lines look (or WALCLOCK_LOG_FORMAT): human, json, or auto, which is human on a terminal [default: auto].
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        global = true,
+        value_enum,
+        help_heading = "Logging",
+        hide_possible_values = true
+    )]
     log_format: Option<LogFormat>,
     /// What is logged (or WALCLOCK_LOG), such as debug or walclock=debug,warn.
-    #[arg(long, value_name = "FILTER", global = true)]
+    #[arg(long, value_name = "FILTER", global = true, help_heading = "Logging")]
     log: Option<String>,
     #[command(subcommand)]
     command: Command,

@@ -25,7 +25,7 @@ pub struct DatabaseFlags {
 }
 
 fn is_for_database(setting: &Setting) -> bool {
-    matches!(setting.key, "database-url" | "database-url-file" | "slot" | "publication" | "selector-column")
+    matches!(setting.key, "database-url" | "database-url-file" | "selector-column")
 }
 
 fn augment(command: Command, wanted: impl Fn(&Setting) -> bool) -> Command {
@@ -93,7 +93,7 @@ impl FromArgMatches for DatabaseFlags {
 impl Args for DatabaseFlags {
     fn augment_args(command: Command) -> Command {
         // Also behind the name of a subcommand, where there are any.
-        augment(command, is_for_database).mut_args(|arg| arg.global(true))
+        augment(command, is_for_database).mut_args(|arg| arg.global(true).help_heading("Database"))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
