@@ -166,7 +166,8 @@ impl Cluster {
         initdb.arg("--pgdata").arg(self.data());
         initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
         as_user(&mut initdb, user);
-        let output = initdb.current_dir("/").output().map_err(io_error("running initdb".to_owned()))?;
+        let output =
+            initdb.current_dir("/").output().map_err(io_error(format!("running initdb of {}", programs.display())))?;
         match output.status.success() {
             true => Ok(()),
             false => Err(Error::Program { program: "initdb", output: tail(&output.stderr) }),

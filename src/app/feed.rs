@@ -25,7 +25,7 @@ use crate::pg;
 use crate::service::health::{Check, Condition};
 
 /// How often the journal is purged at most and at least.
-const PURGE_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const PURGE_INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// How long a question for the position waits for a feed that is starting.
 const BEGIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a slot may still be in use after the stream has ended.
@@ -48,8 +48,9 @@ impl Feed {
             max_bytes: settings.max_size_bytes,
             ..journal::Config::new(settings.data_dir()?.join("journal"))
         };
+        let place = format!("opening the journal in {} (--data-dir)", config.folder.display());
         let opened = tokio::task::spawn_blocking(move || journal::open(config)).await;
-        let (writer, journal) = opened.context("opening the journal")??;
+        let (writer, journal) = opened.context("opening the journal")?.context(place)?;
         let config = ingest::Config {
             source: source::Config {
                 settings: database.clone(),

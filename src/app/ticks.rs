@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Calls `tick` at once, and then every `interval`, a fifth more or less so that many processes spread out. What fails is
-/// logged and tried again.
+/// tried again, and logged once until the reason changes or it works.
 pub(super) async fn drive<F, E>(
     name: &'static str,
     interval: Duration,
@@ -19,11 +19,21 @@ pub(super) async fn drive<F, E>(
     F: Future<Output = Result<(), E>>,
     E: Into<anyhow::Error>,
 {
+    let mut failing: Option<String> = None;
     loop {
         let pause = match tick().await {
-            Ok(()) => interval,
+            Ok(()) => {
+                if failing.take().is_some() {
+                    tracing::info!(tick = name, "works again");
+                }
+                interval
+            }
             Err(error) => {
-                tracing::warn!(tick = name, "{:#}", error.into());
+                let reason = format!("{:#}", error.into());
+                if failing.as_ref() != Some(&reason) {
+                    tracing::warn!(tick = name, "{reason}");
+                    failing = Some(reason);
+                }
                 interval.min(RETRY_INTERVAL)
             }
         };

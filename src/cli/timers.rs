@@ -279,7 +279,11 @@ fn by_flag(error: Error) -> anyhow::Error {
                 | Field::RetryMultiplier
                 | Field::RetryIntervalMax => unreachable!("the command sets no {field:?}, and the defaults are good"),
             };
-            anyhow!("{flag} must be {allowed}, not {value:?}")
+            let value = format!("{value:?}");
+            match allowed.contains(&value) {
+                true => anyhow!("{flag} must be {allowed}"),
+                false => anyhow!("{flag} must be {allowed}, not {value}"),
+            }
         }
         Error::NotPending { .. }
         | Error::NotFound { .. }

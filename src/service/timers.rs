@@ -179,5 +179,5 @@ fn is_localhost(name: &str) -> bool {
 }
 
 fn unknown_namespace(name: &str) -> Error {
-    Error::Invalid(Invalid::new(Field::Namespace, name, format!("a namespace that exists, and {name:?} does not")))
+    Error::Invalid(Invalid::new(Field::Namespace, name, format!("one that exists, and {name:?} does not")))
 }

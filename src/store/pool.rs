@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -54,7 +54,12 @@ pub fn new(config: &Config, tls: MakeRustlsConnect, connections: usize, session:
 
 /// A connection of the pool.
 pub async fn get(pool: &Pool) -> Result<Client, Error> {
-    pool.get().await.map_err(Error::unavailable("connecting to the database"))
+    let connecting = "connecting to the database";
+    pool.get().await.map_err(|error| match error {
+        // The server's own words, without the pool's about them.
+        PoolError::Backend(error) => Error::unavailable(connecting)(error),
+        other => Error::unavailable(connecting)(other),
+    })
 }
 
 /// A connection apart from the pools, for a command that needs one only.

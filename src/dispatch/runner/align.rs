@@ -14,18 +14,18 @@ use crate::dispatch::ports::{Store, Unavailable};
 const SAMPLES: usize = 3;
 /// How long one question may take; a slower answer would say little.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// The pause after a round that failed.
-const RETRY: Duration = Duration::from_millis(250);
+/// The pause after the first round that failed, and after the later ones: each doubles it up to the second.
+const RETRIES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
 
 /// Aligns the clock for the first time; tries until it succeeds.
 pub(super) async fn first(store: &impl Store, clock: &Clock) {
-    let mut warned = false;
+    let mut pause = RETRIES.0;
     while align(store, clock).await.is_err() {
-        if !warned {
+        if pause == RETRIES.0 {
             warn!("nothing is fired before the database has told its time");
-            warned = true;
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRIES.1);
     }
 }
 

@@ -85,15 +85,15 @@ impl Meters {
         let due_at = run.timer.due_at();
         let late = attempt.sent_at.since(due_at);
         let (counter, outcome, error) = match &attempt.verdict {
-            Verdict::Succeeded => (&self.succeeded, "succeeded", ""),
-            Verdict::Reschedule(_) => (&self.rescheduled, "rescheduled", ""),
-            Verdict::Retry { error, .. } => (&self.retried, "retry", error.as_str()),
-            Verdict::Failed { error } => (&self.failed, "failed", error.as_str()),
+            Verdict::Succeeded => (&self.succeeded, "callback succeeded", None),
+            Verdict::Reschedule(_) => (&self.rescheduled, "callback rescheduled itself", None),
+            Verdict::Retry { error, .. } => (&self.retried, "callback failed and is tried again", Some(error.as_str())),
+            Verdict::Failed { error } => (&self.failed, "callback failed", Some(error.as_str())),
         };
         counter.increment(1);
         self.lateness.record(late.as_secs_f64());
         let (timer, sent_at, status) = (&run.key.timer, attempt.sent_at, attempt.status);
-        let late_ms = late.as_secs_f64() * 1e3;
+        let late_ms = (late.as_secs_f64() * 1e6).round() / 1e3;
         let number = run.timer.attempts;
         if self.may_log() {
             info!(target: "walclock::callback", %timer, due = %due_at, sent = %sent_at, late_ms, attempt = number, status, error, "{outcome}");

@@ -201,11 +201,10 @@ fn end_whole(folder: &Path, mut found: Vec<Segment>, next: u32, medium: &dyn Med
             let last = Segment::open_scanning(folder, last.id)?;
             let (whole_end, size) = (last.summary().whole_end, last.file.metadata()?.len());
             if whole_end == HEADER_BYTES || u64::from(whole_end) != size {
-                warn!(
-                    segment.id = last.id,
-                    bytes = size - u64::from(whole_end).min(size),
-                    "cutting off an unfinished end"
-                );
+                let bytes = size.saturating_sub(u64::from(whole_end));
+                if bytes > 0 {
+                    warn!(segment.id = last.id, bytes, "cutting off an unfinished end");
+                }
                 last.cut_to_whole(medium)?;
             }
             found.push(last);

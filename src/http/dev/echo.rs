@@ -78,7 +78,7 @@ pub(super) async fn receive(State(echo): State<Echo>, headers: HeaderMap, body: 
         return (StatusCode::BAD_REQUEST, Json(json!({ "ok": false, "error": error })));
     };
     let lateness_ms = milliseconds(received_at, due_at);
-    tracing::info!(
+    tracing::debug!(
         timer.id = callback.timer_id,
         timer.namespace = callback.namespace,
         attempt = callback.attempt,
@@ -113,7 +113,7 @@ pub(super) async fn list(State(echo): State<Echo>) -> Json<Value> {
 fn milliseconds(received_at: Timestamp, due_at: Timestamp) -> f64 {
     let late = received_at.since(due_at).as_secs_f64();
     let early = due_at.since(received_at).as_secs_f64();
-    (late - early) * 1e3
+    ((late - early) * 1e6).round() / 1e3
 }
 
 #[cfg(test)]

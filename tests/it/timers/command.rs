@@ -20,7 +20,7 @@ async fn a_timer_is_created_shown_listed_and_deleted() {
     let face = Face::start().await;
     let create = ["create", "--namespace", "n", "--id", "tea", "--url", "http://127.0.0.1:9/hook", "--in", "1h"];
     let (_, _, error) = timers(&face, &create).await;
-    assert_eq!(error, "walclock: --namespace must be a namespace that exists, and \"n\" does not, not \"n\"\n");
+    assert_eq!(error, "walclock: --namespace must be one that exists, and \"n\" does not\n");
 
     let more = ["--make-namespace", "--payload", "{\"a\": 1}", "--max-attempts", "3"];
     let (done, out, error) = timers(&face, &[&create[..], &more[..]].concat()).await;

@@ -238,7 +238,7 @@ async fn a_namespace_must_exist_unless_it_makes_itself() {
     let face = Face::start_with(Config::default()).await;
     let refused = face.call("create", &create_request("a")).await;
     let expected = json!({
-        "error": "INVALID_INPUT", "message": "namespace must be a namespace that exists, and \"n\" does not",
+        "error": "INVALID_INPUT", "message": "namespace must be one that exists, and \"n\" does not",
         "details": { "field": "namespace", "value": "n" },
     });
     assert_eq!((refused.status, timeless(&refused)), (400, expected));
