@@ -158,7 +158,7 @@ impl ports::Feed for InProcess {
         let query = Query { scopes, since, limit: limits::BATCH_ROWS_MAX, block: wait, snapshot: None };
         let page = self.reader.changes(query).await.map_err(|error| match error {
             query::Error::TooOld => FeedError::Gap,
-            query::Error::Journal(_) => unavailable("following the feed", error.into()),
+            query::Error::NotBegun | query::Error::Journal(_) => unavailable("following the feed", error.into()),
         })?;
         let entries = entries::entries(page.changes.iter().map(|change| &change[..]));
         let entries = entries.map_err(|error| unavailable("reading the feed", error.into()))?;

@@ -37,6 +37,9 @@ pub struct Page {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// It is not known yet where the feed begins: an answer would promise changes that nobody keeps.
+    #[error("the feed has not begun yet")]
+    NotBegun,
     /// The journal cannot continue from `since`, or complete `snapshot`, without a hole.
     #[error("the feed no longer reaches back that far")]
     TooOld,

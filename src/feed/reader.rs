@@ -23,9 +23,9 @@ impl Reader {
         Self { journal }
     }
 
-    /// The sequence of the newest change that is visible.
+    /// Where to follow on for who knows all that has committed so far; zero before the feed has begun.
     pub fn position(&self) -> Sequence {
-        self.journal.range().last
+        self.journal.position()
     }
 
     /// The oldest and the newest change that are visible.
@@ -48,8 +48,11 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`Error::TooOld`], also while waiting, and [`Error::Journal`].
+    /// [`Error::NotBegun`], [`Error::TooOld`], also while waiting, and [`Error::Journal`].
     pub async fn changes(&self, query: Query) -> Result<Page, Error> {
+        if !self.journal.has_begun() {
+            return Err(Error::NotBegun);
+        }
         let page = self.look(&query, query.since).await?;
         if !page.changes.is_empty() || query.limit == 0 || query.block.is_zero() {
             return Ok(page);

@@ -77,8 +77,12 @@ fn page(first: u64, last: u64, changes: &[&'static str]) -> Page {
 async fn pages_and_their_sequences() {
     let folder = tempfile::tempdir().unwrap();
     let (mut writer, journal) = open(small(folder.path())).unwrap();
-    let reader = Reader::new(journal);
+    let reader = Reader::new(journal.clone());
+    assert!(matches!(reader.changes(query("a")).await, Err(Error::NotBegun)));
+    assert_eq!(reader.position(), Sequence::ZERO);
+    journal.set_origin(sequence(9)).unwrap();
     assert_eq!(reader.changes(query("a")).await.unwrap(), page(0, 0, &[]));
+    assert_eq!(reader.position(), sequence(9), "behind it nothing is missed");
     for (lsn, scope) in [(10, "a"), (20, "b"), (30, "a"), (40, "b"), (50, "c")] {
         write(&mut writer, lsn, Some(scope));
     }
@@ -149,6 +153,7 @@ async fn a_wait_ends_empty_with_the_newest_sequence() {
 async fn a_release_answers_all_who_wait_and_lets_nobody_wait_again() {
     let folder = tempfile::tempdir().unwrap();
     let (_writer, journal) = open(small(folder.path())).unwrap();
+    journal.set_origin(sequence(9)).unwrap();
     let reader = Reader::new(journal);
     let waiting = call(&reader, blocking("a")).await;
     let gone = call(&reader, blocking("a")).await;
@@ -178,6 +183,7 @@ async fn followers_miss_nothing() {
     const SCOPES: u64 = 7;
     let folder = tempfile::tempdir().unwrap();
     let (mut writer, journal) = open(small(folder.path())).unwrap();
+    journal.set_origin(sequence(0)).unwrap();
     let reader = Reader::new(journal.clone());
     let followers: Vec<_> = (0..40)
         .map(|number| {

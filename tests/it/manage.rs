@@ -143,3 +143,18 @@ async fn a_database_without_the_schema_is_not_ready_and_says_what_to_do() {
     migrate(&url);
     server.until_ready().await;
 }
+
+/// Before there is a slot, an answer would promise changes that nobody keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_refused_until_the_feed_has_begun() {
+    let url = database().await;
+    let server = Server::spawn_unmigrated(&url, &folder(), &[]);
+    let answers = async || server.ready().await;
+    assert_eq!(eventually(PATIENCE, "it answers", answers).await.0, 503);
+    let (status, body) = server.get("/changes?scope=a").await;
+    assert_eq!((status, body["code"].as_str()), (503, Some("NOT_READY")));
+    migrate(&url);
+    server.until_ready().await;
+    let (status, body) = server.get("/changes?scope=a").await;
+    assert_eq!((status, body["lastSequence"].as_str()), (200, Some("0.0.0")));
+}

@@ -140,7 +140,12 @@ impl Feed for Follower {
 
     async fn follow(&self, shards: &[Shard], since: Sequence, wait: Duration) -> Result<News, FeedError> {
         let scopes: Vec<String> = shards.iter().map(|shard| shard.scope()).collect();
-        Ok(self.call(&scopes, since, wait).await?.0)
+        let (news, _) = self.call(&scopes, since, wait).await?;
+        // Zero is the oldest, whatever that is: a gap before the very first change could not be told from there.
+        match since == Sequence::ZERO && news.last != Sequence::ZERO {
+            true => Err(FeedError::Gap),
+            false => Ok(news),
+        }
     }
 }
 

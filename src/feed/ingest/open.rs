@@ -143,6 +143,8 @@ fn begin(
     before: Sequence,
     floor: Snapshot,
 ) -> Result<(), journal::Error> {
+    // First, so that no reader comes in between with a snapshot that the feed cannot complete.
+    journal.set_floor(floor)?;
     match verdict {
         Verdict::Anew(gap) => {
             metrics::counter!("walclock_feed_gaps_total").increment(1);
@@ -154,7 +156,7 @@ fn begin(
             journal.set_origin(before)?;
         }
     }
-    journal.set_floor(floor)
+    Ok(())
 }
 
 /// Cursors of a timeline that has ended are good up to its end.

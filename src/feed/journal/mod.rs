@@ -162,6 +162,18 @@ impl Journal {
         Range { first: state.first(), last: state.last() }
     }
 
+    /// Whether it is known where the feed begins. Before that there is perhaps no slot, and nothing is kept for anybody.
+    pub fn has_begun(&self) -> bool {
+        self.position() != Sequence::ZERO
+    }
+
+    /// Where to follow on for who knows all that has committed so far: the newest change that is visible, or where the
+    /// feed begins while it has told none; zero before it has begun.
+    pub fn position(&self) -> Sequence {
+        let state = self.0.state.read();
+        state.last().max(state.bounds().floor)
+    }
+
     /// Size of all segments in bytes.
     pub fn bytes(&self) -> u64 {
         self.0.bytes()

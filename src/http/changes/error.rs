@@ -56,6 +56,12 @@ impl Failure {
 impl From<query::Error> for Failure {
     fn from(error: query::Error) -> Self {
         match error {
+            query::Error::NotBegun => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                code: "NOT_READY",
+                error: "The server is not ready",
+                description: "the change feed has not begun yet: ask again in a moment".to_owned(),
+            },
             query::Error::TooOld => Self {
                 status: StatusCode::BAD_REQUEST,
                 code: "SNAPSHOT_TOO_OLD",

@@ -146,7 +146,8 @@ async fn parameters_have_their_meaning() {
 #[tokio::test]
 async fn what_the_reader_cannot_answer_has_its_code() {
     let failed = || Err(Error::Journal(std::io::Error::other("disk on fire")));
-    let cases: [(Answer, _, _, _); 2] = [
+    let cases: [(Answer, _, _, _); 3] = [
+        (|| Err(Error::NotBegun), 503, "NOT_READY", "The server is not ready"),
         (|| Err(Error::TooOld), 400, "SNAPSHOT_TOO_OLD", "The client is operating on an old snapshot"),
         (failed, 500, "INTERNAL_SERVER_ERROR", "An error occurred in the server"),
     ];

@@ -67,6 +67,17 @@ async fn a_feed_that_no_longer_reaches_back_is_a_gap() {
     assert!(matches!(news, Err(FeedError::Gap)), "{news:?}");
 }
 
+/// A feed that has told nothing yet gives no position: what it told first may have come behind a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn to_leave_the_position_zero_is_a_gap() {
+    let receiver = Receiver::start(|_, number| page(["0.0.0", "0.10.0"][number.min(1)], &[])).await;
+    let follower = follower(&receiver, "");
+    let since = follower.position().await.unwrap();
+    assert_eq!(since, Sequence::ZERO);
+    let news = follower.follow(&[Shard(1)], since, Duration::ZERO).await;
+    assert!(matches!(news, Err(FeedError::Gap)), "{news:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_other_failure_is_an_unavailable_feed() {
     for act in [
