@@ -1,0 +1,158 @@
+//! What the benches share: a private PostgreSQL with default durability, the built binary, and figures.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tokio_postgres::{Client, NoTls};
+use walclock::localpg::{Cluster, Config};
+use walclock::pg::Settings;
+
+/// A private PostgreSQL that is removed with the bench.
+pub struct Database {
+    pub cluster: Cluster,
+    pub folder: tempfile::TempDir,
+}
+
+impl Database {
+    /// Starts one; its durability is PostgreSQL's default.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).expect("PostgreSQL's user may enter");
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let config = Config { folder: folder.path().join("pg"), programs: None, settings };
+        Self { cluster: Cluster::start(config).expect("PostgreSQL starts"), folder }
+    }
+
+    pub fn url(&self) -> String {
+        self.cluster.url("postgres")
+    }
+
+    pub async fn connect(&self) -> Client {
+        let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.expect("PostgreSQL answers");
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Runs one of PostgreSQL's own programs of the newest version that is installed.
+    pub fn program(name: &str) -> Command {
+        let mut folders: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .collect();
+        folders.sort();
+        let found = folders.into_iter().rev().map(|folder| folder.join("bin").join(name)).find(|path| path.exists());
+        Command::new(found.unwrap_or_else(|| PathBuf::from(name)))
+    }
+}
+
+/// One kept HTTP connection.
+pub struct Connection(hyper::client::conn::http1::SendRequest<http_body_util::Full<bytes::Bytes>>);
+
+impl Connection {
+    pub async fn open(url: &str) -> Self {
+        let address = url.strip_prefix("http://").expect("an http URL");
+        let socket = tokio::net::TcpStream::connect(address).await.expect("the server listens");
+        socket.set_nodelay(true).expect("a socket option");
+        let (sender, connection) =
+            hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(socket)).await.expect("a connection");
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    /// The body of the answer, which must be a 200.
+    pub async fn get(&mut self, path: &str) -> bytes::Bytes {
+        let request = hyper::Request::get(path).header("host", "bench").body(http_body_util::Full::default());
+        let answer = self.0.send_request(request.expect("a request")).await.expect("an answer");
+        let status = answer.status();
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await.expect("a body").to_bytes();
+        assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
+        body
+    }
+}
+
+/// A `walclock serve` as a process of its own; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub url: String,
+}
+
+impl Server {
+    /// Migrates the database, then starts it.
+    pub async fn start_migrated(database: &Database) -> Self {
+        walclock::store::migrate::run(&Settings::parse(&database.url()).expect("a URL")).await.expect("the schema");
+        Self::start(&database.url(), &database.folder.path().join("walclock")).await
+    }
+
+    /// Starts it on a free port with all roles, and waits until it is ready.
+    pub async fn start(database_url: &str, data: &Path) -> Self {
+        let port = walclock::localpg::free_port().expect("a free port");
+        let child = Command::new(env!("CARGO_BIN_EXE_walclock"))
+            .args(["serve", "--database-url", database_url, "--port", &port.to_string()])
+            .args(["--callback-allow", "127.0.0.0/8", "--auto-create-namespaces", "--data-dir"])
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .env("WALCLOCK_LOG", "warn")
+            .spawn()
+            .expect("the server starts");
+        let server = Self { child, url: format!("http://127.0.0.1:{port}") };
+        let start = Instant::now();
+        while !server.is_ready(port).await {
+            assert!(start.elapsed() < Duration::from_secs(60), "the server is not ready");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        server
+    }
+
+    async fn is_ready(&self, port: u16) -> bool {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let Ok(mut socket) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return false };
+        let _ = socket.write_all(b"GET /ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        answer.starts_with(b"HTTP/1.1 200")
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub async fn terminate(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is there");
+        while self.child.try_wait().expect("a child").is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// CPU seconds it has used so far, in user and kernel.
+    pub fn cpu_seconds(&self) -> f64 {
+        cpu_seconds(self.child.id())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// CPU seconds of a process so far, from its fields 14 and 15 in /proc (in hundredths).
+pub fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let behind_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks: f64 =
+        behind_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
+    ticks / 100.0
+}
+
+/// The value below which the given share of the sorted values lies.
+pub fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index within the slice")]
+    let place = (last as f64 * share).round() as usize;
+    sorted.get(place).copied().unwrap_or(f64::NAN)
+}
