@@ -1,31 +1,26 @@
 //! The world around the simulated dispatchers: a calendar of what happens when, clients, a network that loses things,
 //! and the one true clock. Everything follows from the seed.
 
+mod clients;
+mod network;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
 use walclock::clock::Timestamp;
 use walclock::dispatch::engine::{Effect, Event};
-use walclock::dispatch::ports::{ClaimRequest, LeaseRequest};
-use walclock::dispatch::shards;
-use walclock::domain::callback::{Callback, Verdict};
 use walclock::domain::lease::Owner;
-use walclock::domain::retry::RetryPolicy;
-use walclock::domain::run::{Attempt, Run};
-use walclock::domain::timer::{Definition, Timer, TimerKey};
 
 use crate::ledger::Ledger;
 use crate::model::Model;
 use crate::plan::Plan;
-use crate::process::{Message, Planted, Process, Wish, lost};
+use crate::process::{Message, Planted, Process, Wish};
 
 /// When the world begins.
 const EPOCH: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 /// How long everything may take to be over once clients and faults have stopped.
 const CALM: Duration = Duration::from_secs(60);
-/// How long a call waits for an answer that was lost.
-const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// A process and its start: what is addressed to an earlier start is lost.
 type Address = (usize, u32);
@@ -251,39 +246,6 @@ impl World {
         }
     }
 
-    /// A client does something, in a transaction of its own.
-    fn client(&mut self) {
-        let key = TimerKey::new("n", &format!("timer-{}", self.rng.usize(0..self.plan.ids)));
-        match self.rng.usize(0..10) {
-            0..=5 => self.client_puts(&key),
-            6 | 7 => {
-                if let Some(timer) = self.model.cancel(&key) {
-                    self.ledger.ended(&timer, self.model.now);
-                }
-            }
-            _ => {
-                let until = self.soon(1_000..1_500_000);
-                self.model.lock(&key, until);
-            }
-        }
-    }
-
-    fn client_puts(&mut self, key: &TimerKey) {
-        let now = self.model.now;
-        let ahead = if self.rng.bool() { self.rng.i64(-500_000..1_000_000) } else { self.rng.i64(0..7_000_000) };
-        let execute_at = Timestamp::from_micros(now.micros() + ahead);
-        let before = self.model.pending(key).cloned();
-        let timer = new_timer(key, self.ledger.next_version(), execute_at, now);
-        let hidden = Duration::from_micros(self.rng.u64(0..=self.plan.hidden_max));
-        if self.model.put(timer.clone(), now.after(hidden)) {
-            if let Some(before) = before {
-                self.ledger.ended(&before, now);
-            }
-            self.ledger.began(&timer);
-            self.tell();
-        }
-    }
-
     /// The feed has something new.
     fn tell(&mut self) {
         for index in 0..self.processes.len() {
@@ -327,119 +289,5 @@ impl World {
                 wish => self.call(address, wish),
             }
         }
-    }
-
-    /// A request leaves for the store. It may never arrive, arrive after its sender has given up, or lose its answer.
-    fn call(&mut self, from: Address, wish: Wish) {
-        let fails = self.is_busy() && self.plan.lost_one_in > 0 && self.rng.usize(0..self.plan.lost_one_in) == 0;
-        let arrives_at = match fails && self.rng.bool() {
-            true => self.soon(0..1_500_000),
-            false => self.soon(50..20_000),
-        };
-        if fails {
-            let failed = failure(&wish);
-            let at = self.model.now.after(TIMEOUT);
-            self.at(at, Happening::Message(from, Box::new(failed)));
-        }
-        let never_arrives = fails && self.rng.usize(0..3) == 0;
-        if !never_arrives {
-            self.at(arrives_at, Happening::Arrives { from, wish, answered: !fails });
-        }
-    }
-
-    /// The store does what was asked.
-    fn arrive(&mut self, from: Address, wish: Wish, answered: bool) {
-        let owner = Owner(format!("process-{}-{}", from.0, from.1));
-        let told = self.model.feed.len();
-        let message = match wish {
-            Wish::Lease(request) => self.lease(&request),
-            Wish::Engine(Effect::Load(request)) => Message::Engine(Event::Loaded(Ok(self.model.load(&request)))),
-            Wish::Engine(Effect::Claim { id, timers, until }) => {
-                let answer = Ok(self.model.claim(&ClaimRequest { owner, timers, until }));
-                Message::Engine(Event::Claimed { id, answer })
-            }
-            Wish::Engine(Effect::Adopt { .. }) if self.planted == Planted::NoAdoption => {
-                Message::Engine(Event::Adopted(Ok(Vec::new())))
-            }
-            Wish::Engine(Effect::Adopt { leases, limit }) => {
-                Message::Engine(Event::Adopted(Ok(self.model.adopt(&owner, &leases, limit))))
-            }
-            Wish::Engine(Effect::Settle(settlements)) => {
-                let written = Ok(self.model.settle(&owner, &settlements));
-                Message::Engine(Event::Settled { settlements, written })
-            }
-            Wish::Engine(other) => unreachable!("{other:?} is not for the store"),
-        };
-        if self.model.feed.len() > told {
-            self.tell();
-        }
-        if self.model.fence_broken > 0 {
-            self.ledger.break_with("I3: a write under a lease that was not current changed a row".to_owned());
-        }
-        if answered {
-            let at = self.soon(50..20_000);
-            self.at(at, Happening::Message(from, Box::new(message)));
-        }
-    }
-
-    fn lease(&mut self, request: &LeaseRequest) -> Message {
-        Message::Shards(shards::Event::Answered(Ok(self.model.lease(request))))
-    }
-
-    /// A callback leaves, and is answered at some time.
-    fn deliver(&mut self, from: Address, run: Box<Run>) {
-        let owner = &self.processes[from.0].owner;
-        self.ledger.sent(&self.model, owner, &run);
-        let sent_at = self.model.now;
-        let takes = if self.rng.usize(0..8) == 0 { 1..4_000_000 } else { 500..50_000 };
-        let answered_at = self.soon(takes);
-        let fails = self.is_busy() && self.plan.fails_one_in > 0 && self.rng.usize(0..self.plan.fails_one_in) == 0;
-        let verdict = match self.rng.usize(0..8) {
-            _ if !fails => Verdict::Succeeded,
-            0 => Verdict::Failed { error: "refused".to_owned() },
-            1 => Verdict::Reschedule(self.soon(0..2_000_000)),
-            _ => Verdict::Retry { not_before: None, error: "no answer".to_owned() },
-        };
-        let attempt = Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict };
-        let message = Message::Engine(Event::Attempted { run, attempt });
-        self.at(answered_at, Happening::Message(from, Box::new(message)));
-    }
-}
-
-/// What the sender of a request is told when no answer comes.
-fn failure(wish: &Wish) -> Message {
-    match wish {
-        Wish::Lease(_) => Message::Shards(shards::Event::Answered(Err(lost()))),
-        Wish::Engine(Effect::Load(_)) => Message::Engine(Event::Loaded(Err(lost()))),
-        Wish::Engine(Effect::Claim { id, .. }) => Message::Engine(Event::Claimed { id: *id, answer: Err(lost()) }),
-        Wish::Engine(Effect::Adopt { .. }) => Message::Engine(Event::Adopted(Err(lost()))),
-        Wish::Engine(Effect::Settle(settlements)) => {
-            Message::Engine(Event::Settled { settlements: settlements.clone(), written: Err(lost()) })
-        }
-        Wish::Engine(other) => unreachable!("{other:?} is not for the store"),
-    }
-}
-
-fn new_timer(key: &TimerKey, version: u64, execute_at: Timestamp, now: Timestamp) -> Timer {
-    let callback = Callback {
-        url: format!("http://receiver/{version}"),
-        method: "POST".to_owned(),
-        headers: BTreeMap::new(),
-        timeout: Duration::from_secs(30),
-    };
-    let retry = RetryPolicy {
-        interval_first: Duration::from_millis(100),
-        interval_max: Duration::from_secs(1),
-        ..RetryPolicy::default()
-    };
-    let definition = Definition { key: key.clone(), execute_at, callback, payload: None, retry };
-    Timer {
-        definition,
-        retry_at: None,
-        attempts: 0,
-        first_attempt_at: None,
-        last_error: None,
-        created_at: now,
-        updated_at: now,
     }
 }

@@ -1,0 +1,108 @@
+//! The way from a process to the store and to the receivers, and back. Requests and answers are late, or lost.
+
+use std::time::Duration;
+
+use walclock::dispatch::engine::{Effect, Event};
+use walclock::dispatch::ports::{ClaimRequest, LeaseRequest};
+use walclock::dispatch::shards;
+use walclock::domain::callback::Verdict;
+use walclock::domain::lease::Owner;
+use walclock::domain::run::{Attempt, Run};
+
+use super::{Address, Happening, World};
+use crate::process::{Message, Planted, Wish, lost};
+
+/// How long a call waits for an answer that was lost.
+const TIMEOUT: Duration = Duration::from_millis(400);
+
+impl World {
+    /// A request leaves for the store. It may never arrive, arrive after its sender has given up, or lose its answer.
+    pub(super) fn call(&mut self, from: Address, wish: Wish) {
+        let fails = self.is_busy() && self.plan.lost_one_in > 0 && self.rng.usize(0..self.plan.lost_one_in) == 0;
+        let arrives_at = match fails && self.rng.bool() {
+            true => self.soon(0..1_500_000),
+            false => self.soon(50..20_000),
+        };
+        if fails {
+            let failed = failure(&wish);
+            let at = self.model.now.after(TIMEOUT);
+            self.at(at, Happening::Message(from, Box::new(failed)));
+        }
+        let never_arrives = fails && self.rng.usize(0..3) == 0;
+        if !never_arrives {
+            self.at(arrives_at, Happening::Arrives { from, wish, answered: !fails });
+        }
+    }
+
+    /// The store does what was asked.
+    pub(super) fn arrive(&mut self, from: Address, wish: Wish, answered: bool) {
+        let owner = Owner(format!("process-{}-{}", from.0, from.1));
+        let told = self.model.feed.len();
+        let message = match wish {
+            Wish::Lease(request) => self.lease(&request),
+            Wish::Engine(Effect::Load(request)) => Message::Engine(Event::Loaded(Ok(self.model.load(&request)))),
+            Wish::Engine(Effect::Claim { id, timers, until }) => {
+                let answer = Ok(self.model.claim(&ClaimRequest { owner, timers, until }));
+                Message::Engine(Event::Claimed { id, answer })
+            }
+            Wish::Engine(Effect::Adopt { .. }) if self.planted == Planted::NoAdoption => {
+                Message::Engine(Event::Adopted(Ok(Vec::new())))
+            }
+            Wish::Engine(Effect::Adopt { leases, limit }) => {
+                Message::Engine(Event::Adopted(Ok(self.model.adopt(&owner, &leases, limit))))
+            }
+            Wish::Engine(Effect::Settle(settlements)) => {
+                let written = Ok(self.model.settle(&owner, &settlements));
+                Message::Engine(Event::Settled { settlements, written })
+            }
+            Wish::Engine(other) => unreachable!("{other:?} is not for the store"),
+        };
+        if self.model.feed.len() > told {
+            self.tell();
+        }
+        if self.model.fence_broken > 0 {
+            self.ledger.break_with("I3: a write under a lease that was not current changed a row".to_owned());
+        }
+        if answered {
+            let at = self.soon(50..20_000);
+            self.at(at, Happening::Message(from, Box::new(message)));
+        }
+    }
+
+    fn lease(&mut self, request: &LeaseRequest) -> Message {
+        Message::Shards(shards::Event::Answered(Ok(self.model.lease(request))))
+    }
+
+    /// A callback leaves, and is answered at some time.
+    pub(super) fn deliver(&mut self, from: Address, run: Box<Run>) {
+        let owner = &self.processes[from.0].owner;
+        self.ledger.sent(&self.model, owner, &run);
+        let sent_at = self.model.now;
+        let takes = if self.rng.usize(0..8) == 0 { 1..4_000_000 } else { 500..50_000 };
+        let answered_at = self.soon(takes);
+        let fails = self.is_busy() && self.plan.fails_one_in > 0 && self.rng.usize(0..self.plan.fails_one_in) == 0;
+        let verdict = match self.rng.usize(0..8) {
+            _ if !fails => Verdict::Succeeded,
+            0 => Verdict::Failed { error: "refused".to_owned() },
+            1 => Verdict::Reschedule(self.soon(0..2_000_000)),
+            _ => Verdict::Retry { not_before: None, error: "no answer".to_owned() },
+        };
+        let attempt = Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict };
+        let message = Message::Engine(Event::Attempted { run, attempt });
+        self.at(answered_at, Happening::Message(from, Box::new(message)));
+    }
+}
+
+/// What the sender of a request is told when no answer comes.
+fn failure(wish: &Wish) -> Message {
+    match wish {
+        Wish::Lease(_) => Message::Shards(shards::Event::Answered(Err(lost()))),
+        Wish::Engine(Effect::Load(_)) => Message::Engine(Event::Loaded(Err(lost()))),
+        Wish::Engine(Effect::Claim { id, .. }) => Message::Engine(Event::Claimed { id: *id, answer: Err(lost()) }),
+        Wish::Engine(Effect::Adopt { .. }) => Message::Engine(Event::Adopted(Err(lost()))),
+        Wish::Engine(Effect::Settle(settlements)) => {
+            Message::Engine(Event::Settled { settlements: settlements.clone(), written: Err(lost()) })
+        }
+        Wish::Engine(other) => unreachable!("{other:?} is not for the store"),
+    }
+}
