@@ -32,11 +32,13 @@ pub(super) struct Holds {
     holds: [Hold; Shard::COUNT],
     /// What older epochs left running has been taken over.
     adopted: [bool; Shard::COUNT],
+    /// No lease that is sure lacks its adoption, as far as was looked: spares each step a walk over all shards.
+    all_adopted: bool,
 }
 
 impl Default for Holds {
     fn default() -> Self {
-        Self { holds: [Hold::Lost; Shard::COUNT], adopted: [false; Shard::COUNT] }
+        Self { holds: [Hold::Lost; Shard::COUNT], adopted: [false; Shard::COUNT], all_adopted: false }
     }
 }
 
@@ -67,8 +69,13 @@ impl Holds {
     }
 
     /// The leases that are sure and whose shards have not been adopted.
-    pub(super) fn unadopted(&self) -> Vec<Lease> {
-        self.leases().into_iter().filter(|lease| !self.is_adopted(lease.shard)).collect()
+    pub(super) fn unadopted(&mut self) -> Vec<Lease> {
+        if self.all_adopted {
+            return Vec::new();
+        }
+        let leases: Vec<Lease> = self.leases().into_iter().filter(|lease| !self.is_adopted(lease.shard)).collect();
+        self.all_adopted = leases.is_empty();
+        leases
     }
 
     pub(super) fn is_adopted(&self, shard: Shard) -> bool {
@@ -122,6 +129,7 @@ impl Engine {
             }
         }
         self.holds.holds = after;
+        self.holds.all_adopted = false;
         for shard in &taken {
             self.holds.adopted[usize::from(shard.0)] = false;
         }
