@@ -40,8 +40,8 @@ pub struct LeaseRequest {
     pub ttl: Duration,
     /// Held shards to give up now. They are free at once for others.
     pub release: Vec<Lease>,
-    /// How many shards this owner wants to hold at most, after the release. It is granted its own unexpired ones first,
-    /// then free or expired ones.
+    /// How many shards this owner wants to hold, after the release. It keeps all its own unexpired ones, even where they
+    /// are more, and is granted free or expired ones up to this number.
     pub shards_max: usize,
 }
 

@@ -10,6 +10,7 @@ macro_rules! for_each_case {
         $test! { free_shards_are_granted_up_to_the_number_wanted }
         $test! { a_renewal_keeps_the_epochs }
         $test! { two_owners_share_the_ring }
+        $test! { what_is_held_is_renewed_though_fewer_are_wanted }
         $test! { what_is_released_is_free_at_once_and_grows_its_epoch }
         $test! { a_release_under_an_old_epoch_changes_nothing }
         $test! { an_expired_lease_goes_to_another_owner_under_a_new_epoch }

@@ -29,6 +29,13 @@ pub async fn two_owners_share_the_ring(world: &impl World) {
     assert_eq!(lease(world, &a, Shard::COUNT).await.held.len(), 100);
 }
 
+pub async fn what_is_held_is_renewed_though_fewer_are_wanted(world: &impl World) {
+    let a = owner("a");
+    let first = lease(world, &a, 100).await;
+    let again = lease(world, &a, 40).await;
+    assert_eq!(sorted(&again), sorted(&first));
+}
+
 pub async fn what_is_released_is_free_at_once_and_grows_its_epoch(world: &impl World) {
     let (a, b) = (owner("a"), owner("b"));
     let first = lease(world, &a, Shard::COUNT).await;

@@ -2,10 +2,13 @@
 //! the normal test; `SEED=n` replays one and tells what happened, `SEEDS=n` runs so many.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is wrong")]
 
+#[path = "../contract/mod.rs"]
+mod contract;
 mod ledger;
 mod model;
 mod plan;
 mod process;
+mod store;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +19,8 @@ use world::{Outcome, World};
 
 /// Seeds of the normal test.
 const SEEDS: u64 = 1_000;
-/// Seeds of the test of the sweep alone.
-const SWEEP_SEEDS: u64 = 250;
+/// Seeds of the tests of one matter each.
+const FEW_SEEDS: u64 = 250;
 /// Seeds within which each planted fault must be found.
 const SEEDS_TO_FIND: u64 = 400;
 
@@ -91,7 +94,12 @@ fn the_invariants_hold_under_every_fault() {
 
 #[test]
 fn the_sweep_finds_nothing_while_the_feed_is_good() {
-    check(SWEEP_SEEDS, Plan::with_a_good_feed);
+    check(FEW_SEEDS, Plan::with_a_good_feed);
+}
+
+#[test]
+fn the_invariants_hold_while_every_answer_may_be_lost() {
+    check(FEW_SEEDS, Plan::with_lost_answers);
 }
 
 /// Each defence is left out in turn, and the simulation must see it.
@@ -120,7 +128,7 @@ finds! {
     finds_that_runs_are_not_adopted: NoAdoption in faulty;
     finds_that_leases_are_trusted_for_ever: TrustsLeases in faulty;
     finds_that_lost_claims_are_forgotten: ForgetsLostClaims in faulty;
-    finds_that_lost_adoptions_are_forgotten: ForgetsLostAdoptions in faulty;
+    finds_that_lost_adoptions_are_forgotten: ForgetsLostAdoptions in with_lost_answers;
     finds_that_lost_settles_are_forgotten: ForgetsLostSettles in faulty;
     finds_that_rows_are_not_loaded: NoLoads in faulty;
 }

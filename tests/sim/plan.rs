@@ -64,6 +64,12 @@ impl Plan {
     pub fn with_a_good_feed(rng: &mut Rng) -> Self {
         Self { feed_outages: 0, hidden_max: 0, good_feed: true, ..Self::faulty(rng) }
     }
+
+    /// A world in which processes crash and answers are lost all the time.
+    pub fn with_lost_answers(rng: &mut Rng) -> Self {
+        let (crashes, lost_one_in) = (rng.usize(3..=6), rng.usize(4..=8));
+        Self { crashes, lost_one_in, ..Self::faulty(rng) }
+    }
 }
 
 fn engine_config(rng: &mut Rng) -> engine::Config {

@@ -1,7 +1,6 @@
 //! One simulated dispatcher: the two machines and what the runner keeps beside them. It has the runner's order of things,
 //! the leases first, and can be told to leave a defence out.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use walclock::clock::Timestamp;
@@ -62,8 +61,8 @@ pub struct Process {
     pub owner: Owner,
     pub engine: Engine,
     pub shards: Shards,
-    /// Shards whose news it follows.
-    pub followed: BTreeSet<Shard>,
+    /// Shards whose news it follows, in order.
+    followed: Vec<Shard>,
     /// Where in the feed it stands; none while it has no position.
     pub feed_at: Option<usize>,
     /// Its clock minus PostgreSQL's, in microseconds.
@@ -85,7 +84,7 @@ impl Process {
             owner,
             engine: Engine::new(plan.engine.clone()),
             shards: Shards::new(leases),
-            followed: BTreeSet::new(),
+            followed: Vec::new(),
             feed_at: None,
             clock_offset: 0,
             paused_until: Timestamp::MIN,
@@ -100,6 +99,11 @@ impl Process {
     /// What its clock reads.
     pub fn reads(&self, now: Timestamp) -> Timestamp {
         Timestamp::from_micros(now.micros() + self.clock_offset)
+    }
+
+    /// Whether it follows the news of this shard.
+    pub fn follows(&self, shard: Shard) -> bool {
+        self.followed.binary_search(&shard).is_ok()
     }
 
     /// Takes in a message, the leases first, and returns what it wants done.
@@ -151,7 +155,7 @@ impl Process {
                 shards::Effect::Ask(request) => wishes.push(Wish::Lease(request)),
                 shards::Effect::Hold(holding) if self.planted == Planted::TrustsLeases && holding.held.is_empty() => {}
                 shards::Effect::Hold(holding) => {
-                    self.followed = holding.shards().into_iter().collect();
+                    self.followed = holding.shards();
                     events.push(engine::Event::Holding(holding));
                 }
             }

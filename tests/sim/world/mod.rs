@@ -162,7 +162,7 @@ impl World {
         let end = self.busy_until.after(CALM);
         while let Some(((at, _), happening)) = self.calendar.pop_first() {
             self.model.now = self.model.now.max(at);
-            if self.ledger.is_broken() || at > end || (!self.is_busy() && self.model.open().is_empty()) {
+            if self.ledger.is_broken() || at > end || (!self.is_busy() && self.model.is_over()) {
                 break;
             }
             self.happen(happening);
@@ -239,7 +239,7 @@ impl World {
         let Some(start) = process.feed_at.replace(end) else {
             return self.message(address, Box::new(Message::Engine(Event::Gap)));
         };
-        let news = self.model.feed[start..].iter().filter(|entry| process.followed.contains(&entry.key.shard()));
+        let news = self.model.feed[start..].iter().filter(|entry| process.follows(entry.key.shard()));
         let news: Vec<_> = news.cloned().collect();
         if !news.is_empty() {
             self.message(address, Box::new(Message::Engine(Event::Noted(news))));

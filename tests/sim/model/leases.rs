@@ -1,0 +1,86 @@
+//! The model's lease table, and the fence that every write passes.
+
+use walclock::clock::Timestamp;
+use walclock::dispatch::ports::{LeaseGrant, LeaseRequest};
+use walclock::domain::lease::{Epoch, Lease, Owner};
+use walclock::domain::shard::Shard;
+
+use super::Model;
+
+/// A row of `walclock.shards`.
+#[derive(Clone, Debug)]
+pub(super) struct LeaseRow {
+    owner: Option<Owner>,
+    epoch: i64,
+    expires_at: Timestamp,
+}
+
+impl LeaseRow {
+    /// A shard that nobody has held yet.
+    pub(super) const FREE: Self = Self { owner: None, epoch: 0, expires_at: Timestamp::MIN };
+
+    fn free(&mut self) {
+        self.owner = None;
+        self.expires_at = Timestamp::MIN;
+    }
+}
+
+impl Model {
+    pub fn lease(&mut self, request: &LeaseRequest) -> LeaseGrant {
+        let (now, owner) = (self.now, &request.owner);
+        let expires_at = now.after(request.ttl);
+        self.owners.insert(owner.clone(), expires_at);
+        self.owners.retain(|_, until| *until > now);
+        // What is given up is not taken back in the same round.
+        let mut given_up = [false; Shard::COUNT];
+        for lease in &request.release {
+            let shard = usize::from(lease.shard.0);
+            let row = &mut self.shards[shard];
+            if row.owner.as_ref() == Some(owner) && row.epoch == lease.epoch.0 {
+                row.free();
+                given_up[shard] = true;
+            }
+        }
+        let is_own = |row: &LeaseRow| row.owner.as_ref() == Some(owner) && row.expires_at > now;
+        let mut room = request.shards_max.saturating_sub(self.shards.iter().filter(|row| is_own(row)).count());
+        let mut held = Vec::new();
+        for ((shard, row), given_up) in Shard::all().zip(&mut self.shards).zip(given_up) {
+            if !is_own(row) {
+                if room == 0 || given_up || row.expires_at > now {
+                    continue;
+                }
+                room -= 1;
+                row.epoch += 1;
+                row.owner = Some(owner.clone());
+            }
+            row.expires_at = expires_at;
+            held.push(Lease { shard, epoch: Epoch(row.epoch) });
+        }
+        LeaseGrant { held, owners_alive: self.owners.len(), now }
+    }
+
+    /// An owner gives up everything: it is going away.
+    pub fn leave(&mut self, owner: &Owner) {
+        self.owners.remove(owner);
+        self.shards.iter_mut().filter(|row| row.owner.as_ref() == Some(owner)).for_each(LeaseRow::free);
+    }
+
+    /// The lease of a shard runs out.
+    pub fn expire(&mut self, shard: Shard) {
+        self.shards[usize::from(shard.0)].expires_at = self.now;
+    }
+
+    /// Whether this lease is the current one.
+    pub fn is_current(&self, owner: &Owner, lease: Lease) -> bool {
+        let row = &self.shards[usize::from(lease.shard.0)];
+        row.owner.as_ref() == Some(owner) && row.epoch == lease.epoch.0 && row.expires_at > self.now
+    }
+
+    /// The fence: whether a write under this lease may go ahead. Where the store is told to do wrong it always may, and
+    /// that is noted.
+    pub(super) fn may_write(&mut self, owner: &Owner, lease: Lease) -> bool {
+        let current = self.is_current(owner, lease);
+        self.fence_broken += u64::from(!current && self.wrongs.ignores_epochs);
+        current || self.wrongs.ignores_epochs
+    }
+}
