@@ -161,7 +161,6 @@ impl ports::Feed for InProcess {
             query::Error::NotBegun | query::Error::Journal(_) => unavailable("following the feed", error.into()),
         })?;
         let entries = entries::entries(page.changes.iter().map(|change| &change[..]));
-        let entries = entries.map_err(|error| unavailable("reading the feed", error.into()))?;
         Ok(News { entries, last: page.last })
     }
 }

@@ -100,6 +100,18 @@ pub static METRICS: &[Metric] = &[
         Unit::Seconds,
         "By how much the own clock had been ahead of the database's when it was aligned first",
     ),
+    metric(
+        "walclock_feed_malformed_total",
+        Kind::Counter,
+        Unit::Count,
+        "Changes of timers that could not be read; the sweep finds those timers",
+    ),
+    metric(
+        "walclock_unclaimable_timers_total",
+        Kind::Counter,
+        Unit::Count,
+        "Times a timer's own row kept it from being claimed; the log names it",
+    ),
     metric("walclock_clock_step_seconds", Kind::Gauge, Unit::Seconds, "By how much the last alignment moved the clock"),
     metric("walclock_store_failures_total", Kind::Counter, Unit::Count, "Statements of the dispatcher that failed"),
     metric("walclock_delivery_attempts_total", Kind::Counter, Unit::Count, "Attempts to call back, by outcome"),

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use super::super::describe;
 use super::timestamptz;
 use crate::dispatch::ports::Entry;
 use crate::domain::timer::TimerKey;
@@ -28,7 +29,7 @@ pub enum Malformed {
 /// be in the scopes of the shards too.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Change<'a> {
+struct Change<'a> {
     operation: u8,
     #[serde(borrow)]
     table: Cow<'a, str>,
@@ -60,17 +61,21 @@ struct Column<'a> {
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The timers that these changes, each as its JSON text, insert or update.
-pub fn entries<'a>(changes: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<Entry>, Malformed> {
-    let mut entries = Vec::new();
-    for change in changes {
-        entries.extend(entry(&serde_json::from_slice(change).map_err(Malformed::Json)?)?);
-    }
-    Ok(entries)
+///
+/// A change that cannot be read is counted and passed over: it would be read again and again, and no news after it
+/// would come through. The sweep finds its timer.
+pub fn entries<'a>(changes: impl IntoIterator<Item = &'a [u8]>) -> Vec<Entry> {
+    changes.into_iter().filter_map(|change| read(change).unwrap_or_else(passed_over)).collect()
 }
 
-/// The same for changes that have been read.
-pub(super) fn of(changes: &[Change<'_>]) -> Result<Vec<Entry>, Malformed> {
-    changes.iter().filter_map(|change| entry(change).transpose()).collect()
+fn read(change: &[u8]) -> Result<Option<Entry>, Malformed> {
+    entry(&serde_json::from_slice(change).map_err(Malformed::Json)?)
+}
+
+fn passed_over(malformed: Malformed) -> Option<Entry> {
+    metrics::counter!("walclock_feed_malformed_total").increment(1);
+    tracing::debug!(error = describe(&malformed), "a change that cannot be read is passed over");
+    None
 }
 
 fn entry(change: &Change<'_>) -> Result<Option<Entry>, Malformed> {
@@ -99,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(change: &str) -> Result<Vec<Entry>, Malformed> {
-        entries([change.as_bytes()])
+        super::read(change.as_bytes()).map(Vec::from_iter)
     }
 
     fn change(operation: u8, table: &str, rows: &str) -> String {
@@ -151,6 +156,9 @@ mod tests {
             change(1, TABLE, &ROW.replace("1970-01-01 ", "soon")),
         ] {
             assert!(read(&change).is_err(), "{change}");
+            // It does not keep back the one behind it.
+            let good = super::tests::change(1, TABLE, ROW);
+            assert_eq!(entries([change.as_bytes(), good.as_bytes()]).len(), 1, "{change}");
         }
     }
 

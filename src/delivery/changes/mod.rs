@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::connect::{Connector, system_resolver};
@@ -19,7 +20,7 @@ use crate::clock::Clock;
 use crate::dispatch::ports::{Feed, FeedError, News, Unavailable};
 use crate::domain::sequence::Sequence;
 use crate::domain::shard::Shard;
-use entries::{Change, Malformed};
+use entries::Malformed;
 
 /// Changes asked for at once. With the largest payloads, all escaped, they stay below [`BODY_BYTES_MAX`].
 const CHANGES_MAX: usize = 500;
@@ -65,8 +66,9 @@ enum Error {
 #[serde(rename_all = "camelCase")]
 struct Page<'a> {
     last_sequence: &'a str,
+    /// Each by itself, so that one which cannot be read does not take the others along.
     #[serde(borrow)]
-    changes: Vec<Change<'a>>,
+    changes: Vec<&'a RawValue>,
 }
 
 /// The body of an error.
@@ -108,7 +110,7 @@ impl Follower {
         let page: Page<'_> = serde_json::from_slice(&progress.body).map_err(|e| unavailable(Malformed::Json(e)))?;
         let last = page.last_sequence.parse().map_err(|_| unavailable(Malformed::Field("lastSequence")))?;
         let is_full = page.changes.len() >= CHANGES_MAX;
-        let entries = entries::of(&page.changes).map_err(unavailable)?;
+        let entries = entries::entries(page.changes.iter().map(|change| change.get().as_bytes()));
         Ok((News { entries, last }, is_full))
     }
 
