@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Status;
 use crate::domain::callback::Verdict;
 use crate::domain::run::{Attempt, Run};
 use crate::domain::timer::TimerKey;
 
-/// Callbacks within a second that are logged at info; more are logged at debug, so that the log does not slow them.
+/// Lines within a second that are logged as they are; more are logged at debug, so that the log does not slow callbacks.
 const LOGGED_PER_SECOND_MAX: u32 = 100;
 
 /// Registered once, because looking a metric up costs more than counting.
@@ -64,9 +64,14 @@ impl Meters {
         self.stale.increment(count);
     }
 
-    pub(super) fn found(&self, key: &TimerKey) {
+    pub(super) fn found(&mut self, key: &TimerKey) {
         self.found.increment(1);
-        tracing::warn!(timer = %key, "the sweep found an overdue timer that nothing had told of");
+        // Without a feed, every new timer is found like this.
+        if self.may_log() {
+            warn!(timer = %key, "the sweep found an overdue timer that nothing had told of");
+        } else {
+            debug!(timer = %key, "the sweep found an overdue timer that nothing had told of");
+        }
     }
 
     pub(super) fn status(&self, status: Status) {
