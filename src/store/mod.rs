@@ -21,10 +21,11 @@ use deadpool_postgres::Pool;
 pub use self::error::Error;
 use crate::pg;
 
-/// Connections for the dispatcher's durable statements: two settles, a load and a lease at the same time.
-const DISPATCH_CONNECTIONS: usize = 4;
-/// Connections for claims: while one commits, the next is under way.
-const CLAIM_CONNECTIONS: usize = 2;
+/// Connections for the dispatcher's durable statements: all that it ever asks at the same time, which is two
+/// settles and the repetition of one, a load, an adoption, a lease and the clock. A lease that waited for one of the others might come too late.
+const DISPATCH_CONNECTIONS: usize = 7;
+/// Connections for claims: as many as the dispatcher has under way.
+const CLAIM_CONNECTIONS: usize = 3;
 
 /// How to reach the database, and with how many connections.
 #[derive(Clone)]

@@ -22,7 +22,7 @@ const SEEDS: u64 = 1_000;
 /// Seeds of the tests of one matter each.
 const FEW_SEEDS: u64 = 250;
 /// Seeds within which each planted fault must be found.
-const SEEDS_TO_FIND: u64 = 400;
+const SEEDS_TO_FIND: u64 = 2_000;
 
 /// Seeds that once failed, or that reach something rare.
 const KEPT: &str = include_str!("seeds.txt");

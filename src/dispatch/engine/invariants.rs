@@ -37,7 +37,7 @@ impl Engine {
             let record = self.records.get(&run.key).expect("a run that waits has its record");
             assert_eq!(record.epoch, run.epoch, "{} waits under an epoch that is over", run.key.timer);
         }
-        for settlement in self.settlements.iter().chain(&self.parked_settlements) {
+        for settlement in self.settlements.iter().chain(&self.repeats).chain(&self.parked_settlements) {
             let waits = self.ready.values().any(|run| run.key == settlement.run.key);
             assert!(!waits, "{} would be sent again after its answer", settlement.run.key.timer);
         }

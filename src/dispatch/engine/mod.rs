@@ -54,7 +54,7 @@ pub struct Config {
     pub batch_max: usize,
     /// Most claims under way at the same time.
     pub claims_max: usize,
-    /// Most settle statements under way at the same time.
+    /// Most settle statements under way at the same time; one more repeats those that failed.
     pub settles_max: usize,
     /// How often overdue timers that nobody knows of are looked for.
     pub sweep_every: Duration,
@@ -209,7 +209,12 @@ pub struct Engine {
     /// Settlements that wait for their shard to be sure again, or for its adoption.
     parked_settlements: Vec<Settlement>,
     settling: usize,
-    settle_after: Timestamp,
+    /// Settlements whose writing failed. They are repeated apart from the others, so that whatever one of them meets
+    /// holds up none but those that failed with it.
+    repeats: VecDeque<Settlement>,
+    /// The first of those that are being repeated.
+    repeating: Option<RunKey>,
+    repeat_at: Timestamp,
     adopting: Option<Adoption>,
     adopt_again_at: Timestamp,
 }
@@ -236,7 +241,9 @@ impl Engine {
             settlements: VecDeque::new(),
             parked_settlements: Vec::new(),
             settling: 0,
-            settle_after: Timestamp::MIN,
+            repeats: VecDeque::new(),
+            repeating: None,
+            repeat_at: Timestamp::MIN,
             adopting: None,
             adopt_again_at: Timestamp::MIN,
         }
@@ -249,7 +256,8 @@ impl Engine {
             self.apply(now, event, effects);
         }
         self.send(now, effects);
-        self.settle(now, effects);
+        self.settle(effects);
+        self.repeat(now, effects);
         if !self.draining {
             self.adopt(now, effects);
             self.claim(now, effects);
@@ -276,12 +284,12 @@ impl Engine {
     /// bring new work.
     pub fn next_wake(&self) -> Option<Timestamp> {
         let send_at = self.ready.first_key_value().map(|((due_at, _), _)| *due_at);
-        let settle_at = (!self.settlements.is_empty() && self.settling == 0).then_some(self.settle_after);
+        let repeat_at = (!self.repeats.is_empty() && self.repeating.is_none()).then_some(self.repeat_at);
         let work = match self.draining {
             true => [None, None, None],
             false => [self.next_claim(), self.next_load(), self.next_adoption()],
         };
-        work.into_iter().chain([send_at, settle_at]).flatten().min()
+        work.into_iter().chain([send_at, repeat_at]).flatten().min()
     }
 
     /// Whether nothing is under way that a drain would wait for.

@@ -1,5 +1,6 @@
 //! Runs under way: sent at their due moment, then settled; and those that an earlier owner left, adopted.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::holds::Hold;
@@ -14,7 +15,7 @@ use crate::domain::run::{Attempt, Ending, Run, Settlement};
 use crate::domain::shard::Shard;
 
 /// The pause after a settle that failed.
-const SETTLE_RETRY: Duration = Duration::from_millis(100);
+const REPEAT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is known of a run that is claimed and not finished.
 #[derive(Debug)]
@@ -83,12 +84,11 @@ impl Engine {
     }
 
     /// Writes outcomes: at once while nothing is being written, in full batches otherwise.
-    pub(super) fn settle(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+    pub(super) fn settle(&mut self, effects: &mut Vec<Effect>) {
         while self.settling < self.config.settles_max
-            && now >= self.settle_after
             && (self.settling == 0 || self.settlements.len() >= self.config.batch_max)
         {
-            let batch = self.take_settlements(effects);
+            let batch = self.take_settlements(|engine| &mut engine.settlements, effects);
             if batch.is_empty() {
                 return;
             }
@@ -97,11 +97,28 @@ impl Engine {
         }
     }
 
-    fn take_settlements(&mut self, effects: &mut Vec<Effect>) -> Vec<Settlement> {
+    /// Writes once more what failed.
+    pub(super) fn repeat(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.repeating.is_some() || now < self.repeat_at {
+            return;
+        }
+        let batch = self.take_settlements(|engine| &mut engine.repeats, effects);
+        if let Some(first) = batch.first() {
+            self.repeating = Some(first.run.key.clone());
+            effects.push(Effect::Settle(batch));
+        }
+    }
+
+    /// Takes a batch out of one of the queues.
+    fn take_settlements(
+        &mut self,
+        queue: fn(&mut Self) -> &mut VecDeque<Settlement>,
+        effects: &mut Vec<Effect>,
+    ) -> Vec<Settlement> {
         let mut batch = Vec::new();
         let mut stale = 0;
         while batch.len() < self.config.batch_max
-            && let Some(mut settlement) = self.settlements.pop_front()
+            && let Some(mut settlement) = queue(self).pop_front()
         {
             match self.way(&settlement) {
                 Way::Write(epoch) => {
@@ -143,15 +160,18 @@ impl Engine {
         written: Result<Vec<bool>, Unavailable>,
         effects: &mut Vec<Effect>,
     ) {
-        self.settling -= 1;
+        match settlements.first().is_some_and(|first| self.repeating.as_ref() == Some(&first.run.key)) {
+            true => self.repeating = None,
+            false => self.settling -= 1,
+        }
         let Ok(written) = written else {
             // Written or not: the same once more does no harm.
-            self.settle_after = now.after(SETTLE_RETRY);
-            for settlement in settlements.into_iter().rev() {
+            self.repeat_at = now.after(REPEAT_PAUSE);
+            for settlement in settlements {
                 if let Some(record) = self.records.get_mut(&settlement.run.key) {
                     record.doubtful = true;
                 }
-                self.settlements.push_front(settlement);
+                self.repeats.push_back(settlement);
             }
             return;
         };

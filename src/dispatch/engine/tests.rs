@@ -233,6 +233,32 @@ fn an_outcome_without_an_answer_is_written_again() {
 }
 
 #[test]
+fn an_outcome_that_cannot_be_written_holds_up_no_other() {
+    let mut rig = Rig::new(Config::default());
+    let [stuck, first, second] = ["a", "b", "c"].map(|id| rig.send(id));
+    let settled = |rig: &mut Rig, now, run| {
+        let effects = rig.step(now, Event::Attempted { run, attempt: attempt(Verdict::Succeeded) });
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Settle(settlements) => Some(settlements),
+            _ => None,
+        })
+    };
+    let settlements = settled(&mut rig, at(1), stuck).unwrap();
+    rig.step(at(2), Event::Settled { settlements, written: Err(unavailable()) });
+    // Neither in the pause, nor while it is written once more, do the others wait for it or go with it.
+    let settlements = settled(&mut rig, at(3), first).unwrap();
+    assert_eq!((settlements.len(), &*settlements[0].run.key.timer.id), (1, "b"));
+    rig.step(at(4), Event::Settled { settlements, written: Ok(vec![true]) });
+    let Some(Effect::Settle(repeated)) = rig.step(at(200), Event::Tick).pop() else { panic!("not repeated") };
+    assert_eq!((repeated.len(), &*repeated[0].run.key.timer.id), (1, "a"));
+    let settlements = settled(&mut rig, at(201), second).unwrap();
+    assert_eq!((settlements.len(), &*settlements[0].run.key.timer.id), (1, "c"));
+    rig.step(at(202), Event::Settled { settlements, written: Ok(vec![true]) });
+    rig.step(at(203), Event::Settled { settlements: repeated, written: Ok(vec![true]) });
+    assert!(rig.engine.is_idle());
+}
+
+#[test]
 fn a_failed_attempt_is_due_again() {
     let mut rig = Rig::new(Config::default());
     let sent = rig.send("a");
