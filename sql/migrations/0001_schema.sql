@@ -13,7 +13,13 @@ create table walclock.namespaces (
     -- Secrets that sign callbacks (Standard Webhooks, whsec_…); two while one replaces the other.
     secrets text[] not null default '{}'
         constraint namespaces_secrets_count check (cardinality(secrets) <= 2)
-        constraint namespaces_secrets_form check (array_to_string(secrets, ' ') ~ '^(whsec_[0-9A-Za-z+/]+=*( |$))*$'),
+        -- A list of whole secrets: what could not be read would leave callbacks without their signature.
+        constraint namespaces_secrets_list check (array_ndims(secrets) = 1 or secrets = '{}')
+        constraint namespaces_secrets_whole
+            check (cardinality(string_to_array(array_to_string(secrets, ' '), ' ')) = cardinality(secrets))
+        constraint namespaces_secrets_form
+            check (array_to_string(secrets, ' ') ~
+                '^(whsec_(([0-9A-Za-z+/]{4})+|([0-9A-Za-z+/]{4})*[0-9A-Za-z+/]{2,3})=*( |$))*$'),
     created_at timestamptz not null default now()
 );
 
@@ -70,7 +76,8 @@ create table walclock.timers (
     attempts integer not null default 0
         constraint timers_attempts_range check (attempts >= 0),
     first_attempt_at timestamptz,
-    last_error text,
+    last_error text
+        constraint timers_last_error_length check (octet_length(last_error) <= 1024),
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
     constraint timers_retry_follows_an_attempt check (retry_at is null or attempts > 0),

@@ -28,6 +28,13 @@ impl Error {
         source.downcast_ref::<tokio_postgres::Error>()?.code()
     }
 
+    /// Whether the rows themselves are to blame, so that others may fare better without the one that is: its data is out of
+    /// bounds (class 22) or forbidden (23), a trigger of somebody's refuses it (P0), or its pages are damaged (XX).
+    pub fn is_about_rows(&self) -> bool {
+        let class = self.sql_state().and_then(|state| state.code().get(..2));
+        class.is_some_and(|class| ["22", "23", "P0", "XX"].contains(&class))
+    }
+
     /// For `map_err`: this failed while `doing`.
     pub fn unavailable<E: Into<Box<dyn Cause + Send + Sync>>>(doing: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Unavailable { doing, source: source.into() }

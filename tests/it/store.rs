@@ -4,6 +4,7 @@ mod doctor;
 mod fences;
 mod history;
 mod plans;
+mod poison;
 mod schema;
 mod world;
 

@@ -48,13 +48,8 @@ pub async fn claim(client: &Lent, mut request: ClaimRequest) -> Result<Claimed, 
     request.timers.dedup_by(|later, earlier| later.0 == earlier.0);
     let mut claimed = Claimed::default();
     for timers in request.timers.chunks(limits::BATCH_ROWS_MAX) {
-        let wanted = Wanted::new(timers);
-        let runs = match take(client, &request, &wanted).await {
-            // There is no partition for today: the clock was set, or nobody has made any for a week. No reason to stop.
-            Err(error) if error.sql_state() == Some(&SqlState::CHECK_VIOLATION) => {
-                partitions::make(client).await?;
-                take(client, &request, &wanted).await?
-            }
+        let runs = match take_at_once(client, &request, timers).await {
+            Err(error) if timers.len() > 1 && error.is_about_rows() => take_apart(client, &request, timers).await?,
             answer => answer?,
         };
         if runs.len() < timers.len() {
@@ -65,6 +60,36 @@ pub async fn claim(client: &Lent, mut request: ClaimRequest) -> Result<Claimed, 
         claimed.runs.extend(runs);
     }
     Ok(claimed)
+}
+
+async fn take_at_once(client: &Lent, request: &ClaimRequest, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
+    let wanted = Wanted::new(timers);
+    match take(client, request, &wanted).await {
+        // There is no partition for today: the clock was set, or nobody has made any for a week. No reason to stop.
+        Err(error) if error.sql_state() == Some(&SqlState::CHECK_VIOLATION) => {
+            partitions::make(client).await?;
+            take(client, request, &wanted).await
+        }
+        answer => answer,
+    }
+}
+
+/// Claims each timer alone, so that one whose row cannot be moved stays behind by itself.
+async fn take_apart(client: &Lent, request: &ClaimRequest, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
+    let mut runs = Vec::with_capacity(timers.len());
+    for one in timers.chunks(1) {
+        match take(client, request, &Wanted::new(one)).await {
+            Ok(run) => runs.extend(run),
+            Err(error) if error.is_about_rows() => {
+                let timer = one.first().map(|(key, _)| tracing::field::display(key));
+                let cause = std::error::Error::source(&error).map(tracing::field::display);
+                tracing::error!(timer, cause, "a timer cannot be claimed");
+                metrics::counter!("walclock_unclaimable_timers_total").increment(1);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(runs)
 }
 
 async fn take(client: &Lent, request: &ClaimRequest, wanted: &Wanted<'_>) -> Result<Vec<Run>, Error> {

@@ -1,21 +1,60 @@
 //! From rows to the words of the dispatcher's port.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::Row;
 
 use crate::dispatch::ports::Entry;
+use crate::domain::callback::Callback;
 use crate::domain::lease::Epoch;
+use crate::domain::retry::RetryPolicy;
 use crate::domain::run::{Run, RunKey};
-use crate::domain::timer::TimerKey;
+use crate::domain::timer::{Definition, Timer, TimerKey};
 use crate::domain::webhook::Secret;
 use crate::store::rows;
 
 /// A run, from a row with the columns of `walclock.runs`. Its secrets stand elsewhere.
+///
+/// It is claimed already, so one whose timer cannot be read must end all the same, and not hold up those beside it: it
+/// gets a callback that nobody sends, and fails.
 pub fn run(row: &Row) -> Result<Run, tokio_postgres::Error> {
-    let timer = rows::timer(row)?;
-    let key = RunKey { timer: timer.definition.key.clone(), claimed_at: row.try_get("claimed_at")? };
+    let key = RunKey {
+        timer: TimerKey::new(row.try_get("namespace")?, row.try_get("id")?),
+        claimed_at: row.try_get("claimed_at")?,
+    };
+    let timer = rows::timer(row).unwrap_or_else(|error| {
+        tracing::error!(timer = %key.timer, %error, "a timer cannot be read, so it fails");
+        unreadable(&key)
+    });
     Ok(Run { key, timer, epoch: Epoch(row.try_get("epoch")?), secrets: Arc::default() })
+}
+
+/// Stands for a timer that cannot be read. Its callback has no URL, which is a failure for good.
+fn unreadable(key: &RunKey) -> Timer {
+    let callback = Callback {
+        url: String::new(),
+        method: "POST".to_owned(),
+        headers: BTreeMap::new(),
+        timeout: Duration::from_secs(1),
+    };
+    let definition = Definition {
+        key: key.timer.clone(),
+        execute_at: key.claimed_at,
+        callback,
+        payload: None,
+        retry: RetryPolicy::default(),
+    };
+    Timer {
+        definition,
+        retry_at: None,
+        attempts: 1,
+        first_attempt_at: None,
+        last_error: None,
+        created_at: key.claimed_at,
+        updated_at: key.claimed_at,
+    }
 }
 
 /// An entry, from due_at, namespace and id.
@@ -25,7 +64,7 @@ pub fn entry(row: &Row) -> Entry {
 
 /// The secrets of a namespace, from its name and its secrets.
 pub fn secrets(row: &Row) -> (&str, Arc<[Secret]>) {
-    let texts: Vec<&str> = row.get(1);
-    // A check constraint keeps out what cannot be read.
-    (row.get(0), texts.iter().filter_map(|text| text.parse().ok()).collect())
+    // Check constraints keep out what cannot be read; were they dropped, it would be passed over.
+    let texts: Vec<Option<&str>> = row.try_get(1).unwrap_or_default();
+    (row.get(0), texts.iter().flatten().filter_map(|text| text.parse().ok()).collect())
 }

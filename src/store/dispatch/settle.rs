@@ -131,24 +131,24 @@ async fn finish(client: &Lent, owner: &Owner, batch: &[Placed<'_, State>]) -> Re
 
 /// Moves runs back to timers; returns the places of those that were moved, or superseded.
 ///
-/// A client that has inserted the same id and not yet committed makes the whole batch wait until the lock times out.
-/// Then each is tried alone, so that one such client holds up its own timer only.
+/// A client that has inserted the same id and not yet committed makes the whole batch wait until the lock times out, and
+/// what one row cannot be written for fails all. Then each is tried alone, so that one holds up itself only.
 async fn put_back(client: &Lent, owner: &Owner, batch: &[Placed<'_, Again>]) -> Result<Vec<usize>, Error> {
     match put_back_at_once(client, owner, batch).await {
-        Err(error) if batch.len() > 1 && is_lock_timeout(&error) => {}
+        Err(error) if batch.len() > 1 && is_about_one(&error) => {}
         answer => return answer,
     }
     let mut places = Vec::with_capacity(batch.len());
-    let mut locked = None;
+    let mut refused = None;
     for one in batch.chunks(1) {
         match put_back_at_once(client, owner, one).await {
             Ok(place) => places.extend(place),
-            Err(error) if is_lock_timeout(&error) => locked = Some(error),
+            Err(error) if is_about_one(&error) => refused = Some(error),
             Err(error) => return Err(error),
         }
     }
     // What was written stays written; asking again for it is harmless.
-    locked.map_or(Ok(places), Err)
+    refused.map_or(Ok(places), Err)
 }
 
 async fn put_back_at_once(client: &Lent, owner: &Owner, batch: &[Placed<'_, Again>]) -> Result<Vec<usize>, Error> {
@@ -173,8 +173,10 @@ fn places<T>(batch: &[Placed<'_, T>], rows: &[tokio_postgres::Row]) -> Vec<usize
     rows.iter().filter_map(place).collect()
 }
 
-fn is_lock_timeout(error: &Error) -> bool {
-    error.sql_state() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+/// Whether others of the batch may be written all the same.
+fn is_about_one(error: &Error) -> bool {
+    let locks = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
+    error.is_about_rows() || error.sql_state().is_some_and(|state| locks.contains(state))
 }
 
 fn error(verdict: &Verdict) -> Option<&str> {

@@ -126,6 +126,7 @@ const IMPOSSIBLE: &[(&str, &[&str])] = &[
     ),
     ("timers_retry_interval_max_range", &["retry_interval_max = '0'"]),
     ("timers_attempts_range", &["attempts = -1"]),
+    ("timers_last_error_length", &["last_error = repeat('x', 1025)"]),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
