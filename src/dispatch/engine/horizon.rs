@@ -78,6 +78,12 @@ impl Loader {
         self.loading.iter().chain(&self.pending).any(|scan| scan.kind != Kind::Sweep)
     }
 
+    /// Whether the rows of this shard, newly acquired, are still to be read. A sweep that began when the shard was held
+    /// before may be there first, and has found nothing that was missed.
+    fn will_take_over(&self, shard: Shard) -> bool {
+        self.pending.iter().any(|scan| scan.kind == Kind::TakeOver && scan.shards.contains(&shard))
+    }
+
     /// Plans a scan; one without shards has nothing to read.
     fn plan(&mut self, scan: Scan) {
         if !scan.shards.is_empty() {
@@ -169,8 +175,8 @@ impl Engine {
         let sweeps = scan.kind == Kind::Sweep;
         let known = if sweeps && !entries.is_empty() { self.keys_under_way() } else { HashSet::new() };
         for Entry { due_at, key } in entries {
-            let swept = sweeps && !known.contains(&key);
-            let hint = Hint { swept, ..Hint::stored(key, due_at) };
+            let mut hint = Hint::stored(key, due_at);
+            hint.swept = sweeps && !known.contains(&hint.key) && !self.loader.will_take_over(hint.shard);
             if self.is_kept(hint.shard) {
                 self.offer(hint);
             }
