@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::calls::bounded;
+use super::calls::Outages;
 use crate::clock::{Clock, Timestamp, wall};
 use crate::dispatch::ports::{Store, Unavailable};
 
@@ -19,8 +19,8 @@ const RETRIES: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 
 /// Aligns the clock for the first time; tries until it succeeds.
 pub(super) async fn first(store: &impl Store, clock: &Clock) {
-    let mut pause = RETRIES.0;
-    while align(store, clock).await.is_err() {
+    let (outages, mut pause) = (Outages::default(), RETRIES.0);
+    while align(store, clock, &outages).await.is_err() {
         if pause == RETRIES.0 {
             warn!("nothing is fired before the database has told its time");
         }
@@ -31,17 +31,19 @@ pub(super) async fn first(store: &impl Store, clock: &Clock) {
 
 /// Aligns the clock again and again.
 pub(super) async fn keep(store: Arc<impl Store>, clock: Clock, every: Duration) {
+    let outages = Outages::default();
     loop {
         tokio::time::sleep(every).await;
         // A failure is logged with the call; the clock goes on by itself.
-        let _ = align(&*store, &clock).await;
+        let _ = align(&*store, &clock, &outages).await;
     }
 }
 
-async fn align(store: &impl Store, clock: &Clock) -> Result<(), Unavailable> {
+async fn align(store: &impl Store, clock: &Clock, outages: &Outages) -> Result<(), Unavailable> {
     let mut samples = Vec::with_capacity(SAMPLES);
     for _ in 0..SAMPLES {
-        samples.push((bounded("reading the database's time", TIMEOUT, store.now()).await?, Instant::now()));
+        let at = outages.bounded("reading the database's time", TIMEOUT, store.now()).await?;
+        samples.push((at, Instant::now()));
     }
     // Each sample is a lower bound of what the database reads now; the highest one is the best.
     let best = samples.into_iter().map(|(at, since)| at.after(since.elapsed())).max().unwrap_or(Timestamp::MIN);

@@ -1,13 +1,16 @@
 //! The calls: each runs in a task of its own and sends its answer back. None may go missing, for the machines wait for
 //! it; so each call is bounded in time, and one that panics has failed.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
 
 use super::Config;
 use super::work::Answer;
@@ -29,6 +32,7 @@ pub(super) struct Calls<S, D> {
     owner: Owner,
     timeout: Duration,
     lease_timeout: Duration,
+    outages: Outages,
 }
 
 impl<S: Store, D: Delivery> Calls<S, D> {
@@ -42,7 +46,8 @@ impl<S: Store, D: Delivery> Calls<S, D> {
         let timeout = config.store_timeout;
         // Two more questions fit into what is left of a lease.
         let lease_timeout = (config.lease_ttl / 5).min(timeout);
-        Self { store, delivery, clock, answers, owner: config.owner.clone(), timeout, lease_timeout }
+        let (owner, outages) = (config.owner.clone(), Outages::default());
+        Self { store, delivery, clock, answers, owner, timeout, lease_timeout, outages }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -54,42 +59,44 @@ impl<S: Store, D: Delivery> Calls<S, D> {
     }
 
     pub(super) fn lease(&self, request: LeaseRequest) {
-        let (store, timeout) = (self.store.clone(), self.lease_timeout);
+        let (store, outages, timeout) = (self.store.clone(), self.outages.clone(), self.lease_timeout);
         self.spawn(async move {
-            let answer = bounded("leasing shards", timeout, store.lease(request)).await;
+            let answer = outages.bounded("leasing shards", timeout, store.lease(request)).await;
             Answer::Shards(shards::Event::Answered(answer))
         });
     }
 
     pub(super) fn load(&self, request: LoadRequest) {
-        let (store, timeout) = (self.store.clone(), self.timeout);
+        let (store, outages, timeout) = (self.store.clone(), self.outages.clone(), self.timeout);
         self.spawn(async move {
-            let page = bounded("loading timers", timeout, store.load(request)).await;
+            let page = outages.bounded("loading timers", timeout, store.load(request)).await;
             Answer::Engine(Event::Loaded(page))
         });
     }
 
     pub(super) fn claim(&self, id: u64, timers: Vec<(TimerKey, Epoch)>, until: Timestamp) {
-        let (store, timeout) = (self.store.clone(), self.timeout);
+        let (store, outages, timeout) = (self.store.clone(), self.outages.clone(), self.timeout);
         let request = ClaimRequest { owner: self.owner.clone(), timers, until };
         self.spawn(async move {
-            let answer = bounded("claiming timers", timeout, store.claim(request)).await;
+            let answer = outages.bounded("claiming timers", timeout, store.claim(request)).await;
             Answer::Engine(Event::Claimed { id, answer })
         });
     }
 
     pub(super) fn adopt(&self, leases: Vec<Lease>, limit: usize) {
-        let (store, owner, timeout) = (self.store.clone(), self.owner.clone(), self.timeout);
+        let (store, outages, timeout) = (self.store.clone(), self.outages.clone(), self.timeout);
+        let owner = self.owner.clone();
         self.spawn(async move {
-            let runs = bounded("adopting runs", timeout, store.adopt(&owner, &leases, limit)).await;
+            let runs = outages.bounded("adopting runs", timeout, store.adopt(&owner, &leases, limit)).await;
             Answer::Engine(Event::Adopted(runs))
         });
     }
 
     pub(super) fn settle(&self, settlements: Vec<Settlement>) {
-        let (store, owner, timeout) = (self.store.clone(), self.owner.clone(), self.timeout);
+        let (store, outages, timeout) = (self.store.clone(), self.outages.clone(), self.timeout);
+        let owner = self.owner.clone();
         self.spawn(async move {
-            let written = bounded("settling runs", timeout, store.settle(&owner, &settlements)).await;
+            let written = outages.bounded("settling runs", timeout, store.settle(&owner, &settlements)).await;
             Answer::Engine(Event::Settled { settlements, written })
         });
     }
@@ -120,24 +127,50 @@ fn panicked(sent_at: Timestamp, answered_at: Timestamp) -> Attempt {
     Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict }
 }
 
-/// Waits for the call at most `timeout`. Logs a failure, because the machines only react to it.
-pub(super) async fn bounded<T>(
-    doing: &'static str,
-    timeout: Duration,
-    call: impl Future<Output = Result<T, Unavailable>>,
-) -> Result<T, Unavailable> {
-    let call = AssertUnwindSafe(tokio::time::timeout(timeout, call)).catch_unwind();
-    let answer = match call.await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(elapsed)) => Err(Unavailable { doing, source: Box::new(elapsed) }),
-        Err(_) => Err(Unavailable { doing, source: "the call panicked: this is a bug".into() }),
-    };
-    if let Err(error) = &answer {
-        let cause = cause(error);
-        tracing::warn!(%cause, "{error} failed");
-        metrics::counter!("walclock_store_failures_total", "doing" => doing).increment(1);
+/// What fails at the moment, so that an outage is told when it begins and when it ends, and not with every try between.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outages(Arc<Mutex<BTreeSet<&'static str>>>);
+
+impl Outages {
+    /// Waits for the call at most `timeout`. Logs a failure, because the machines only react to it.
+    pub(super) async fn bounded<T>(
+        &self,
+        doing: &'static str,
+        timeout: Duration,
+        call: impl Future<Output = Result<T, Unavailable>>,
+    ) -> Result<T, Unavailable> {
+        let call = AssertUnwindSafe(tokio::time::timeout(timeout, call)).catch_unwind();
+        let answer = match call.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(elapsed)) => Err(Unavailable { doing, source: Box::new(elapsed) }),
+            Err(_) => Err(Unavailable { doing, source: "the call panicked: this is a bug".into() }),
+        };
+        self.tell(doing, answer.as_ref().err());
+        answer
     }
-    answer
+
+    fn tell(&self, doing: &'static str, error: Option<&Unavailable>) {
+        let is_news = self.note(doing, error.is_some());
+        let Some(error) = error else {
+            if is_news {
+                info!("{doing} succeeds again");
+            }
+            return;
+        };
+        metrics::counter!("walclock_store_failures_total", "doing" => doing).increment(1);
+        let cause = cause(error);
+        if is_news {
+            warn!(%cause, "{error} failed, and is tried again");
+        } else {
+            debug!(%cause, "{error} failed again");
+        }
+    }
+
+    /// Notes how a call went; says whether an outage begins or ends with it.
+    fn note(&self, doing: &'static str, has_failed: bool) -> bool {
+        let mut failing = self.0.lock();
+        if has_failed { failing.insert(doing) } else { failing.remove(doing) }
+    }
 }
 
 /// The innermost reason, which is the one that tells most.
@@ -147,4 +180,25 @@ fn cause(error: &Unavailable) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_told_at_its_ends() {
+        let outages = Outages::default();
+        for (doing, has_failed, is_news) in [
+            ("loading", false, false),
+            ("loading", true, true),
+            ("loading", true, false),
+            ("claiming", true, true),
+            ("loading", false, true),
+            ("loading", false, false),
+            ("claiming", true, false),
+        ] {
+            assert_eq!(outages.clone().note(doing, has_failed), is_news, "{doing}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ use super::ports::{Delivery, Feed, Store};
 use super::{engine, shards};
 use crate::clock::Clock;
 use crate::domain::lease::Owner;
-use calls::bounded;
+use calls::Outages;
 use work::{Answer, Work};
 
 /// Answers that may wait for the task that owns the machines. Whoever has more waits.
@@ -157,7 +157,7 @@ impl<S: Store, D: Delivery, F: Feed> Dispatcher<S, D, F> {
         Loop { work, inbox, status: self.status, drain: self.config.drain }.run(&shutdown).await;
         drop(stop_children);
         let leave = self.store.leave(&self.config.owner);
-        match bounded("giving up leases", self.config.store_timeout, leave).await {
+        match Outages::default().bounded("giving up leases", self.config.store_timeout, leave).await {
             Ok(()) => info!(owner = %self.config.owner.0, "leases given up"),
             Err(_) => warn!("leases not given up: they end by themselves"),
         }
