@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use url::Host;
 
 use super::invalid::{Field, Invalid};
@@ -130,13 +131,13 @@ pub enum Verdict {
     },
 }
 
-/// The body of a 200. What else the receiver puts into it does not matter.
+/// The body of a 200. What else the receiver puts into it does not matter, nor does what an `ok` makes meaningless.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer<'a> {
     ok: bool,
     #[serde(borrow, default)]
-    next_execute_at: Option<Cow<'a, str>>,
+    next_execute_at: Option<&'a RawValue>,
 }
 
 impl Reply {
@@ -158,13 +159,14 @@ impl Reply {
         if answer.ok {
             return Verdict::Succeeded;
         }
-        let Some(text) = answer.next_execute_at else {
+        let Some(value) = answer.next_execute_at else {
             return self.retry("answered ok: false".to_owned());
         };
-        match moment::parse(&text) {
-            Ok(at) if at <= now.after(limits::EXECUTE_AT_AHEAD_MAX) => Verdict::Reschedule(at.max(now)),
-            Ok(_) => self.retry("answered a nextExecuteAt too far ahead".to_owned()),
-            Err(_) => self.retry("answered a nextExecuteAt that is not RFC 3339".to_owned()),
+        let text: Option<Cow<'_, str>> = serde_json::from_str(value.get()).ok();
+        match text.and_then(|text| moment::parse(&text).ok()) {
+            Some(at) if at <= now.after(limits::EXECUTE_AT_AHEAD_MAX) => Verdict::Reschedule(at.max(now)),
+            Some(_) => self.retry("answered a nextExecuteAt too far ahead".to_owned()),
+            None => self.retry("answered a nextExecuteAt that is not RFC 3339".to_owned()),
         }
     }
 
@@ -224,6 +226,7 @@ mod tests {
             " {\"ok\" : true, \"note\": [1, {}]}\n",
             r#"{"ok":true,"nextExecuteAt":"2100-01-01T00:00:00Z"}"#,
             r#"{"nextExecuteAt":"nonsense","ok":true}"#,
+            r#"{"ok":true,"nextExecuteAt":1700000000}"#,
         ] {
             assert_eq!(verdict(200, body, None), Verdict::Succeeded, "{body}");
         }

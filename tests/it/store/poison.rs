@@ -54,6 +54,24 @@ async fn a_timer_that_cannot_be_read_is_claimed_with_nothing_to_call() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whatever_postgresql_takes_for_json_is_a_payload() {
+    let world = Postgres::new().await;
+    let a = contract::owner("a");
+    let grant = contract::lease(&world, &a, Shard::COUNT).await;
+    let key = contract::key("first");
+    let nested = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
+    for payload in
+        [r#""\ud800""#, r#""\u0000""#, "1e999999999", "-0.0", " \t\n[1 , 2]\r\n ", r#"{"a":1,"a":2}"#, &nested]
+    {
+        contract::put_due(&world, &key).await;
+        world.client.execute("update walclock.timers set payload = $1::text::json", &[&payload]).await.unwrap();
+        let claimed = contract::claim(&world, &a, &grant, &[&key]).await;
+        let kept = claimed.runs[0].timer.definition.payload.as_ref().map(|payload| payload.get());
+        assert_eq!(kept, Some(payload.trim()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn secrets_that_cannot_be_read_do_not_stop_a_claim() {
     let world = Postgres::new().await;
     let a = contract::owner("a");
