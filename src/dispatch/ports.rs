@@ -41,7 +41,7 @@ pub struct LeaseRequest {
     /// Held shards to give up now. They are free at once for others.
     pub release: Vec<Lease>,
     /// How many shards this owner wants to hold, after the release. It keeps all its own unexpired ones, even where they
-    /// are more, and is granted free or expired ones up to this number.
+    /// are more, and is granted free or expired ones up to this number. Who wants none is not counted as alive: it leaves.
     pub shards_max: usize,
 }
 

@@ -15,6 +15,7 @@ macro_rules! for_each_case {
         $test! { a_release_under_an_old_epoch_changes_nothing }
         $test! { an_expired_lease_goes_to_another_owner_under_a_new_epoch }
         $test! { ones_own_expired_lease_comes_back_under_a_new_epoch }
+        $test! { who_wants_no_shards_keeps_its_own_and_does_not_count }
         $test! { who_leaves_holds_nothing_and_is_not_alive }
         $test! { entries_come_in_their_order_over_all_shards }
         $test! { entries_are_paged_without_gap_or_repetition }

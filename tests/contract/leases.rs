@@ -81,6 +81,15 @@ pub async fn ones_own_expired_lease_comes_back_under_a_new_epoch(world: &impl Wo
     }
 }
 
+pub async fn who_wants_no_shards_keeps_its_own_and_does_not_count(world: &impl World) {
+    let (a, b) = (owner("a"), owner("b"));
+    let first = lease(world, &a, 100).await;
+    assert_eq!(lease(world, &b, 10).await.owners_alive, 2);
+    let leaving = lease(world, &a, 0).await;
+    assert_eq!((sorted(&leaving), leaving.owners_alive), (sorted(&first), 2));
+    assert_eq!(lease(world, &b, 10).await.owners_alive, 1);
+}
+
 pub async fn who_leaves_holds_nothing_and_is_not_alive(world: &impl World) {
     let (a, b) = (owner("a"), owner("b"));
     lease(world, &a, 200).await;

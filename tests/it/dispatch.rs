@@ -100,6 +100,7 @@ impl Rig {
     fn start(&self, owner: &str) -> (JoinHandle<()>, CancellationToken, Handle) {
         let mut config = Config::new(Owner(owner.to_owned()));
         config.lease_ttl = Duration::from_millis(1_500);
+        config.drain = 2 * DEADLINE;
         config.engine.sweep_every = self.sweep_every;
         config.engine.sweep_grace = Duration::from_millis(100);
         let receiver = self.receiver.clone();
@@ -216,6 +217,32 @@ async fn a_callback_under_way_is_finished_and_written_before_the_dispatcher_stop
     answers.add_permits(1);
     task.await.unwrap();
     assert_eq!(rig.count("select count(*) from walclock.runs where state = 'succeeded'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_one_callback_holds_up_a_stop_another_dispatcher_fires_the_rest() {
+    let mut rig = Rig::new().await;
+    let answers = Arc::new(Semaphore::new(0));
+    rig.receiver.answers = answers.clone();
+    rig.insert("slow", 0.0).await;
+    let (a, stop_a) = rig.started("a").await;
+    assert_eq!(rig.next_sent().await.0, "slow");
+    stop_a.cancel();
+    let (b, stop_b, handle) = rig.start("b");
+    let all_but_one = async || (handle.status().shards == Shard::COUNT - 1).then_some(());
+    support::eventually(DEADLINE, "all shards but the one of the callback", all_but_one).await;
+    let other = "other";
+    assert_ne!(Shard::of("n", other), Shard::of("n", "slow"));
+    let due_at = rig.insert(other, 0.0).await;
+    rig.tell(other, due_at);
+    assert_eq!(rig.next_sent().await.0, other);
+    assert!(!a.is_finished(), "the callback is still under way");
+    answers.add_permits(2);
+    rig.succeeded(2).await;
+    a.await.unwrap();
+    stop_b.cancel();
+    b.await.unwrap();
+    assert!(rig.sent.try_recv().is_err(), "nothing was fired twice");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 -- One round of a dispatcher with the leases: announces it, gives up, renews and acquires.
 -- $1 owner text, $2 time to live interval, $3 and $4 the leases to give up: shards smallint[] and epochs bigint[],
--- $5 shards to hold at most bigint
+-- $5 shards wanted bigint: what is held already is kept beyond it; who wants none is about to leave, and does not count
 --
 -- Claims and settles lock their leases `for key share`. A renewal does not wait for that and is not waited for; whatever
 -- ends a holding locks `for update` and so waits until they are through, or takes another shard.
@@ -9,7 +9,7 @@ with moment as materialized (
     select clock_timestamp() as now
 ), announced as (
     insert into walclock.dispatchers (owner, started_at, expires_at)
-    select $1, now, now + $2::interval from moment
+    select $1, now, case when $5::bigint > 0 then now + $2::interval else now end from moment
     on conflict (owner) do update set expires_at = excluded.expires_at
 ), dead as materialized (
     select dispatchers.owner from walclock.dispatchers, moment

@@ -15,7 +15,7 @@ mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::ports::{Claimed, Entry, LoadRequest, Unavailable};
@@ -295,6 +295,12 @@ impl Engine {
     /// Whether nothing is under way that a drain would wait for.
     pub fn is_idle(&self) -> bool {
         self.claims.is_empty() && self.records.len() == self.parked_settlements.len() + self.parked_runs.len()
+    }
+
+    /// The shards for which something is under way: a run, or a claim that may make one.
+    pub fn busy_shards(&self) -> BTreeSet<Shard> {
+        let claiming = self.claims.values().flatten().map(|(hint, _)| hint.shard);
+        claiming.chain(self.records.values().map(|record| record.shard)).collect()
     }
 
     /// Hints in memory.

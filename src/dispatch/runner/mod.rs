@@ -125,8 +125,8 @@ impl<S: Store, D: Delivery, F: Feed> Dispatcher<S, D, F> {
         Handle(self.status.subscribe())
     }
 
-    /// Works until `shutdown`; then claims nothing more, lets the callbacks under way finish within the drain time, writes
-    /// their outcomes, and gives its leases up.
+    /// Works until `shutdown`; then claims nothing more, leaves the shards without callbacks under way to others, lets the
+    /// callbacks finish within the drain time, writes their outcomes, and gives the other leases up.
     pub async fn run(self, shutdown: CancellationToken) {
         let aligned = shutdown.run_until_cancelled(align::first(&*self.store, &self.clock)).await;
         if aligned.is_none() {
@@ -184,7 +184,7 @@ impl<S: Store, D: Delivery> Loop<S, D> {
                 self.status.send_replace(self.work.status());
                 report_at = now + TICK / 2;
             }
-            if drained_at.is_some_and(|at| now >= at || self.work.is_idle()) {
+            if drained_at.is_some_and(|at| now >= at || self.work.may_leave()) {
                 break;
             }
             let wake_at = self.work.next_wake().min(now + TICK).min(drained_at.unwrap_or(now + TICK));

@@ -37,6 +37,7 @@ pub(super) struct Work<S, D> {
     meters: Meters,
     events: Vec<engine::Event>,
     effects: Vec<engine::Effect>,
+    draining: bool,
 }
 
 impl<S: Store, D: Delivery> Work<S, D> {
@@ -57,6 +58,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
             meters: Meters::new(),
             events: Vec::new(),
             effects: Vec::new(),
+            draining: false,
         }
     }
 
@@ -70,6 +72,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
                 }
                 Answer::Shards(event) => self.step_shards(event),
                 Answer::Drain => {
+                    self.draining = true;
                     self.events.push(engine::Event::Drain);
                     self.step_shards(shards::Event::Drain);
                 }
@@ -77,6 +80,9 @@ impl<S: Store, D: Delivery> Work<S, D> {
         }
         self.step_shards(shards::Event::Tick);
         self.step_engine();
+        if self.draining {
+            self.release_idle();
+        }
         while !self.events.is_empty() {
             self.step_engine();
         }
@@ -90,6 +96,16 @@ impl<S: Store, D: Delivery> Work<S, D> {
                 shards::Effect::Ask(request) => self.calls.lease(request),
                 shards::Effect::Hold(holding) => self.hold(holding),
             }
+        }
+    }
+
+    /// Leaves the shards for which nothing is under way to other dispatchers.
+    fn release_idle(&mut self) {
+        let busy = self.engine.busy_shards();
+        let mut idle = self.shards.holding().held;
+        idle.retain(|lease| !busy.contains(&lease.shard));
+        if !idle.is_empty() {
+            self.step_shards(shards::Event::Release(idle));
         }
     }
 
@@ -145,8 +161,14 @@ impl<S: Store, D: Delivery> Work<S, D> {
         engine.into_iter().chain(shards).min().unwrap_or_else(|| Instant::now() + super::TICK)
     }
 
+    /// Whether all callbacks are finished and written.
     pub(super) fn is_idle(&self) -> bool {
         self.engine.is_idle()
+    }
+
+    /// Whether the leases may be given up: no question that is under way could take some again.
+    pub(super) fn may_leave(&self) -> bool {
+        self.is_idle() && !self.shards.is_asking()
     }
 
     pub(super) fn status(&self) -> Status {

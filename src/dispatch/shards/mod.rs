@@ -79,6 +79,8 @@ pub enum Event {
     Answered(Result<LeaseGrant, Unavailable>),
     /// These leases are to be released and acquired anew.
     GiveUp(Vec<Lease>),
+    /// These leases are to be released for others: nothing is under way for their shards.
+    Release(Vec<Lease>),
     /// Acquire nothing any more.
     Drain,
     /// Time has passed.
@@ -147,6 +149,7 @@ impl Shards {
         let changed = match event {
             Event::Answered(answer) => self.answered(at, answer),
             Event::GiveUp(leases) => self.give_up(at, &leases),
+            Event::Release(leases) => self.release(at, &leases),
             Event::Drain => {
                 self.draining = true;
                 false
@@ -170,6 +173,11 @@ impl Shards {
         ask_at.into_iter().chain(lapse_at).min()
     }
 
+    /// Whether a question is under way: what it asks for may still happen.
+    pub fn is_asking(&self) -> bool {
+        self.question.is_some()
+    }
+
     /// What may be worked for, as of the last step.
     pub fn holding(&self) -> Holding {
         let leases = self.held.iter().map(|(shard, epoch)| Lease { shard: *shard, epoch: *epoch });
@@ -183,13 +191,9 @@ impl Shards {
     fn ask(&mut self, at: Duration) -> LeaseRequest {
         let release: Vec<Lease> = self.releases.iter().map(|release| release.lease).collect();
         self.question = Some(Question { asked_at: at, release: release.clone() });
-        let wanted = if self.draining { 0 } else { self.fair_share() };
-        LeaseRequest {
-            owner: self.config.owner.clone(),
-            ttl: self.config.ttl,
-            release,
-            shards_max: wanted.max(self.held.len()),
-        }
+        // What is held is kept all the same.
+        let shards_max = if self.draining { 0 } else { self.fair_share() };
+        LeaseRequest { owner: self.config.owner.clone(), ttl: self.config.ttl, release, shards_max }
     }
 
     fn fair_share(&self) -> usize {
@@ -216,7 +220,9 @@ impl Shards {
         if !self.releases.is_empty() {
             self.ask_at = self.ask_at.min(at + self.config.ttl / 20);
         }
-        self.shed_surplus(at);
+        if !self.draining {
+            self.shed_surplus(at);
+        }
         self.holding() != before
     }
 
@@ -231,17 +237,29 @@ impl Shards {
         }
     }
 
+    /// Plans to release these leases, and not to acquire their shards anew.
+    fn release(&mut self, at: Duration, leases: &[Lease]) -> bool {
+        let before = self.releases.len();
+        self.plan_releases(leases, false);
+        self.ask_at = self.ask_at.min(at);
+        self.releases.len() > before
+    }
+
     /// Plans to release these leases and to acquire their shards anew; not faster than a few times within `ttl`, for a
     /// store that fails needs no more questions.
     fn give_up(&mut self, at: Duration, leases: &[Lease]) -> bool {
         let before = self.releases.len();
+        self.plan_releases(leases, true);
+        self.ask_at = self.ask_at.min(at + self.config.ttl / 20);
+        self.releases.len() > before
+    }
+
+    fn plan_releases(&mut self, leases: &[Lease], wanted: bool) {
         for lease in leases {
             if self.held.get(&lease.shard) == Some(&lease.epoch) {
                 self.held.remove(&lease.shard);
-                self.releases.push(Release { lease: *lease, wanted: true });
+                self.releases.push(Release { lease: *lease, wanted });
             }
         }
-        self.ask_at = self.ask_at.min(at + self.config.ttl / 20);
-        self.releases.len() > before
     }
 }

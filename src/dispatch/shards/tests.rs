@@ -96,8 +96,8 @@ fn surplus_is_released_gradually() {
     assert_eq!(held.expect("news").held.len(), 192);
     let request = asked.expect("a release at once");
     assert_eq!(request.release.len(), 64);
-    // Its own share, but never less than what it still holds: the store must not take away what it did not give up.
-    assert_eq!(request.shards_max, 192);
+    // Its own share: what it holds beyond that it keeps until it is released.
+    assert_eq!(request.shards_max, 128);
     let (asked, held) = step(&mut shards, 0.2, granted(everything()[..192].to_vec(), 2));
     assert_eq!((held.expect("news").held.len(), asked.expect("another release").release.len()), (128, 64));
     let (asked, held) = step(&mut shards, 0.3, granted(everything()[..128].to_vec(), 2));
@@ -132,7 +132,24 @@ fn a_drain_acquires_nothing_and_keeps_what_it_has() {
     step(&mut shards, 0.1, granted(vec![lease(1, 1)], 1));
     step(&mut shards, 0.2, Event::Drain);
     let (asked, _) = step(&mut shards, 3.0, Event::Tick);
-    assert_eq!(asked.expect("a renewal").shards_max, 1);
+    assert_eq!(asked.expect("a renewal").shards_max, 0);
+    // Nor does it give way to who joins: what it still holds has something under way.
+    let (asked, held) = step(&mut shards, 3.1, granted(vec![lease(1, 1)], 300));
+    assert_eq!((asked.is_none(), held), (true, None));
+}
+
+#[test]
+fn what_is_released_goes_at_once_and_is_not_wanted_again() {
+    let mut shards = machine();
+    step(&mut shards, 0.0, Event::Tick);
+    step(&mut shards, 0.1, granted(vec![lease(1, 1), lease(2, 1)], 1));
+    step(&mut shards, 0.2, Event::Drain);
+    let (asked, held) = step(&mut shards, 0.2, Event::Release(vec![lease(1, 1), lease(2, 7)]));
+    assert_eq!(asked.expect("a release").release, [lease(1, 1)]);
+    assert_eq!(held, Some(Holding { held: vec![lease(2, 1)], unsure: vec![] }));
+    assert!(shards.is_asking());
+    let (_, held) = step(&mut shards, 0.3, granted(vec![lease(2, 1)], 1));
+    assert_eq!((held, shards.is_asking()), (None, false));
 }
 
 #[test]

@@ -29,8 +29,9 @@ impl Model {
     pub fn lease(&mut self, request: &LeaseRequest) -> LeaseGrant {
         let (now, owner) = (self.now, &request.owner);
         let expires_at = now.after(request.ttl);
-        self.owners.insert(owner.clone(), expires_at);
-        self.owners.retain(|_, until| *until > now);
+        // Who wants none is about to leave, and does not count for others.
+        self.owners.insert(owner.clone(), if request.shards_max > 0 { expires_at } else { now });
+        self.owners.retain(|other, until| *until > now || other == owner);
         // What is given up is not taken back in the same round.
         let mut given_up = [false; Shard::COUNT];
         for lease in &request.release {
