@@ -23,6 +23,8 @@ pub(super) struct Found {
     pub system: u64,
     /// The timeline that it is on.
     pub timeline: u32,
+    /// Where its WAL ends; none for a standby, which may only be behind.
+    pub wal_end: Option<Lsn>,
     /// Where its timeline left each of its parents.
     pub forks: Vec<(u32, Lsn)>,
     /// The slot, if there is one.
@@ -56,8 +58,8 @@ pub(super) enum Verdict {
 pub enum Gap {
     /// The server is another cluster.
     OtherCluster,
-    /// The server is on an older timeline than before: it was restored.
-    OlderTimeline,
+    /// The server is on an older timeline than before, or its WAL ends before what it has sent: it was restored.
+    Restored,
     /// The server's history parted from the one that the journal was written from.
     Parted {
         /// Where they part.
@@ -83,7 +85,7 @@ pub(super) fn judge(known: Option<&Known>, found: &Found) -> Verdict {
         return Verdict::Anew(Gap::OtherCluster);
     }
     if found.timeline < known.timeline {
-        return Verdict::Anew(Gap::OlderTimeline);
+        return Verdict::Anew(Gap::Restored);
     }
     if found.timeline > known.timeline {
         let fork = found.forks.iter().find(|(parent, _)| *parent == known.timeline);
@@ -93,6 +95,11 @@ pub(super) fn judge(known: Option<&Known>, found: &Found) -> Verdict {
             None => return Verdict::Anew(Gap::Parted { at: Lsn(0) }),
         }
     }
+    // Put back by a copy of its files, without a new timeline: asked for what lies beyond its WAL, PostgreSQL would
+    // silently leave out all that commits before it gets there.
+    if found.wal_end.is_some_and(|end| end < known.durable) {
+        return Verdict::Anew(Gap::Restored);
+    }
     match found.slot {
         Slot::Missing => Verdict::Anew(Gap::SlotMissing),
         Slot::Dead(gap) => Verdict::Anew(gap),
@@ -101,11 +108,23 @@ pub(super) fn judge(known: Option<&Known>, found: &Found) -> Verdict {
     }
 }
 
+impl Gap {
+    /// Whether the positions and transaction ids of before mean nothing any more.
+    pub(super) fn is_elsewhere(self) -> bool {
+        match self {
+            Self::OtherCluster | Self::Restored => true,
+            Self::Parted { .. } | Self::SlotMissing | Self::SlotLost | Self::SlotAhead { .. } | Self::Unpublished => {
+                false
+            }
+        }
+    }
+}
+
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherCluster => write!(f, "the server is another PostgreSQL cluster than before"),
-            Self::OlderTimeline => write!(f, "the server was restored to an earlier state"),
+            Self::Restored => write!(f, "the server was restored to an earlier state"),
             Self::Parted { at } => write!(f, "the server's history parts from the journal's at {at}"),
             Self::SlotMissing => write!(f, "the replication slot is gone"),
             Self::SlotLost => {
@@ -126,7 +145,7 @@ mod tests {
     const KNOWN: Known = Known { system: 1, timeline: 2, durable: Lsn(100) };
 
     fn found(timeline: u32, slot: Slot) -> Found {
-        Found { system: 1, timeline, forks: vec![(1, Lsn(50)), (2, Lsn(150))], slot }
+        Found { system: 1, timeline, wal_end: Some(Lsn(200)), forks: vec![(1, Lsn(50)), (2, Lsn(150))], slot }
     }
 
     #[test]
@@ -138,7 +157,10 @@ mod tests {
             (found(2, Slot::At(Lsn(101))), Verdict::Anew(Gap::SlotAhead { at: Lsn(101) })),
             (found(2, Slot::Missing), Verdict::Anew(Gap::SlotMissing)),
             (found(2, Slot::Dead(Gap::SlotLost)), Verdict::Anew(Gap::SlotLost)),
-            (found(1, Slot::At(Lsn(10))), Verdict::Anew(Gap::OlderTimeline)),
+            (found(1, Slot::At(Lsn(10))), Verdict::Anew(Gap::Restored)),
+            (Found { wal_end: Some(Lsn(99)), ..found(2, Slot::At(Lsn(90))) }, Verdict::Anew(Gap::Restored)),
+            (Found { wal_end: Some(Lsn(100)), ..found(2, Slot::At(Lsn(90))) }, Verdict::Continue),
+            (Found { wal_end: None, ..found(2, Slot::At(Lsn(90))) }, Verdict::Continue),
             // Promoted: good while all that we have lies before the fork and the slot came along.
             (found(3, Slot::At(Lsn(100))), Verdict::Continue),
             (found(3, Slot::Missing), Verdict::Anew(Gap::SlotMissing)),

@@ -63,7 +63,8 @@ async fn open_at(
     let system = connection.identify().await?;
     let slot = find_slot(&server, settings, config, unpublished).await?;
     let forks = connection.timeline_history(system.timeline).await?;
-    let found = Found { system: system.id, timeline: system.timeline, forks, slot };
+    let wal_end = (!facts.standby).then_some(system.wal_end);
+    let found = Found { system: system.id, timeline: system.timeline, wal_end, forks, slot };
     let known = journal.identity().map(|identity| Known {
         system: identity.system_id,
         timeline: identity.timeline,
@@ -149,7 +150,10 @@ fn begin(
         Verdict::Anew(gap) => {
             metrics::counter!("walclock_feed_gaps_total").increment(1);
             error!(%before, "changes are missing from the feed, it begins anew: {gap}");
-            writer.begin_anew(before)?;
+            match gap.is_elsewhere() {
+                true => writer.begin_elsewhere(before)?,
+                false => writer.begin_anew(before)?,
+            }
         }
         Verdict::Begin | Verdict::Continue => {
             info!(%before, "the feed begins");

@@ -42,6 +42,8 @@ pub struct Fork {
 pub(super) struct Bounds {
     /// Every change behind it is here, or was never committed; zero where nobody has said so.
     pub floor: Sequence,
+    /// How far the positions of a database reached that the feed left for another, or for an earlier state of it.
+    pub left: Sequence,
     /// No transaction above it has been purged. Which of those below it have is not kept.
     pub purged_txid: u64,
     /// What it shows had committed before the feed began.
@@ -73,6 +75,7 @@ struct Record {
     last: String,
     end_lsn: String,
     floor: String,
+    left: String,
     purged_txid: u64,
     snapshot: Option<String>,
     forks: Vec<(u32, String, u32)>,
@@ -121,6 +124,7 @@ impl Record {
             last: meta.last.to_string(),
             end_lsn: meta.end_lsn.to_string(),
             floor: bounds.floor.to_string(),
+            left: bounds.left.to_string(),
             purged_txid: bounds.purged_txid,
             snapshot: bounds.snapshot.as_ref().map(snapshot_text),
             forks: bounds.forks.iter().map(|fork| (fork.timeline, fork.ended_at.to_string(), fork.next)).collect(),
@@ -138,6 +142,7 @@ impl Record {
             end_lsn: self.end_lsn.parse().ok()?,
             bounds: Bounds {
                 floor: self.floor.parse().ok()?,
+                left: self.left.parse().ok()?,
                 purged_txid: self.purged_txid,
                 snapshot: self.snapshot.map(|text| text.parse()).transpose().ok()?,
                 forks: self.forks.into_iter().map(fork).collect::<Option<_>>()?,
@@ -168,6 +173,7 @@ mod tests {
             end_lsn: Lsn(1 << 41),
             bounds: Bounds {
                 floor: Sequence::new(2, Lsn(77), u32::MAX),
+                left: Sequence::new(4, Lsn(9), 1),
                 purged_txid: 1 << 50,
                 snapshot: Some("10:20:12,14".parse().expect("a snapshot")),
                 forks: vec![Fork { timeline: 2, ended_at: Lsn(99), next: 3 }],

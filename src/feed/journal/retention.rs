@@ -98,7 +98,7 @@ impl Shared {
     }
 
     /// Drops everything; see [`super::Writer::begin_anew`].
-    pub(super) fn begin_anew(&self, after: Sequence) -> Result<(), Error> {
+    pub(super) fn begin_anew(&self, after: Sequence, change: impl FnOnce(&mut Bounds)) -> Result<(), Error> {
         let meta = self.meta.lock();
         let mut appender = self.appender.lock();
         warn!(%after, "the feed begins anew: what was before is dropped");
@@ -108,6 +108,7 @@ impl Shared {
         let last_old = appender.active().saturating_sub(1);
         self.drop_through(meta, last_old, |meta| {
             (meta.last, meta.end_lsn, meta.bounds.floor) = (after, after.lsn, after);
+            change(&mut meta.bounds);
         })?;
         self.state.write().begin_anew(appender.active(), after);
         self.tail.write().clear(after);

@@ -143,7 +143,7 @@ impl State {
             return snapshot.is_some_and(|snapshot| !completes(snapshot, bounds));
         }
         let lost = |fork: &Fork| since.timeline == fork.timeline && since.lsn >= fork.ended_at;
-        if bounds.forks.iter().any(lost) {
+        if bounds.forks.iter().any(lost) || (since > self.last && since <= bounds.left) {
             return true;
         }
         match bounds.floor {

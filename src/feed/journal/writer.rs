@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use super::appender::{Batch, Whole};
 use super::error::Error;
-use super::meta::Fork;
+use super::meta::{Bounds, Fork};
 use super::{Shared, frame};
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::sink::{Accept, Head, Row, Sink};
@@ -99,17 +99,35 @@ impl Writer {
     /// Begins anew behind a gap in the stream: everything that is here is dropped, first and last become `after`, and
     /// readers behind it are told that they are too old. An open transaction is abandoned.
     ///
-    /// `after` should lie at or behind [`Writer::last`]; it may lie before it only where the positions are those of
-    /// another database.
+    /// `after` should lie at or behind [`Writer::last`]; see [`Writer::begin_elsewhere`].
     ///
     /// # Errors
     ///
     /// [`Error::Stopped`], or [`Error::Io`] when the meta file could not be written.
     pub fn begin_anew(&mut self, after: Sequence) -> Result<(), Error> {
+        self.begin_with(after, |_| ())
+    }
+
+    /// Begins anew where the positions are those of another database, or of an earlier state of it: they may lie before
+    /// those that readers know. Until the feed has come that far, a cursor of before is too old and not one to wait for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::begin_anew`].
+    pub fn begin_elsewhere(&mut self, after: Sequence) -> Result<(), Error> {
+        let left = self.last;
+        self.begin_with(after, |bounds| {
+            bounds.left = bounds.left.max(left);
+            // Its transaction ids may be greater than those to come.
+            bounds.purged_txid = 0;
+        })
+    }
+
+    fn begin_with(&mut self, after: Sequence, change: impl FnOnce(&mut Bounds)) -> Result<(), Error> {
         self.abandon();
         self.flush()?;
         self.shared.syncer.settle(&self.shared);
-        self.shared.begin_anew(after)?;
+        self.shared.begin_anew(after, change)?;
         (self.last, self.end_lsn) = (after, after.lsn);
         Ok(())
     }

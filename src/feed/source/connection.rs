@@ -42,6 +42,8 @@ pub struct System {
     pub id: u64,
     /// The timeline that it is on.
     pub timeline: u32,
+    /// Where its WAL ends: what lies before it is on its disk.
+    pub wal_end: Lsn,
 }
 
 /// A value of a row in text; none for NULL.
@@ -72,10 +74,12 @@ impl Connection {
     pub async fn identify(&mut self) -> Result<System, Error> {
         let rows = self.query("identifying the system", "IDENTIFY_SYSTEM").await?;
         let system = rows.first().and_then(|row| match row.as_slice() {
-            [Some(id), Some(timeline), ..] => Some(System { id: id.parse().ok()?, timeline: timeline.parse().ok()? }),
+            [Some(id), Some(timeline), Some(wal_end), ..] => {
+                Some(System { id: id.parse().ok()?, timeline: timeline.parse().ok()?, wal_end: wal_end.parse().ok()? })
+            }
             _ => None,
         });
-        system.ok_or(Error::Protocol { what: "an answer to IDENTIFY_SYSTEM without id and timeline" })
+        system.ok_or(Error::Protocol { what: "an answer to IDENTIFY_SYSTEM without id, timeline and position" })
     }
 
     /// Where a timeline left its parents: the parent's number and the LSN of the fork, for each of them.

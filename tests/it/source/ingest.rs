@@ -1,6 +1,7 @@
 //! From the slot into the journal: resumed, acknowledged, and never with a silent gap.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use walclock::feed::journal::{self, Journal};
 use walclock::feed::query::{self, Page, Query};
 use walclock::feed::reader::Reader;
 use walclock::feed::{assemble, source};
+use walclock::localpg::Cluster;
 
 use super::{DEADLINE, config, publish_notes};
 use crate::support;
@@ -361,4 +363,58 @@ async fn reports_leave_on_time_so_that_the_walsender_stays() {
     .await;
     running.wait_for("still live", |status| *status == Status::Streaming).await;
     running.stop().await;
+}
+
+/// Its files are put back without a recovery: same cluster, same timeline, and positions that were used before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_put_back_is_a_gap_and_readers_are_told() {
+    let mut cluster = tokio::task::spawn_blocking(|| support::new_cluster(&[])).await.unwrap();
+    let url = cluster.url("postgres");
+    let (data, copy) = (cluster.data(), support::scratch().join("put_back"));
+    let client = publish_notes(&url).await;
+    let feed = Feed::new(&url);
+    let running = feed.live().await;
+    insert(&client, 0..10).await;
+    running.ids(10).await;
+    running.stop().await;
+    cluster = while_down(cluster, move || copy_folder(&data, &copy)).await;
+
+    let client = support::connect(&url).await;
+    let running = feed.live().await;
+    client.batch_execute("insert into other select generate_series(1, 10000)").await.unwrap();
+    insert(&client, 10..20).await;
+    running.ids(20).await;
+    let before = running.changes(Sequence::ZERO).await.unwrap().last;
+    running.stop().await;
+    let (data, copy) = (cluster.data(), support::scratch().join("put_back"));
+    let _cluster = while_down(cluster, move || {
+        std::fs::remove_dir_all(&data).unwrap();
+        copy_folder(&copy, &data);
+    })
+    .await;
+
+    let client = support::connect(&url).await;
+    let running = feed.live().await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 20..23).await;
+    // What its slot still had to tell comes again, what was forgotten does not.
+    let ids = support::eventually(DEADLINE, "the new notes are in the feed", async || {
+        Some(running.ids(3).await).filter(|ids| ids.last() == Some(&22))
+    });
+    assert!(ids.await.iter().all(|id| !(10..20).contains(id)));
+    running.stop().await;
+}
+
+async fn while_down(mut cluster: Cluster, act: impl FnOnce() + Send + 'static) -> Cluster {
+    let restarted = tokio::task::spawn_blocking(move || {
+        cluster.stop();
+        act();
+        cluster.restart().unwrap();
+        cluster
+    });
+    restarted.await.unwrap()
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }

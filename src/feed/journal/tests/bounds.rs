@@ -229,6 +229,24 @@ fn a_gap_is_never_silent() {
     assert_eq!(read(&journal, "a", Sequence::ZERO), ["2100.0"]);
 }
 
+/// A database that was put back goes on at lower positions, and with lower transaction ids.
+#[test]
+fn cursors_of_a_database_that_was_left_are_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    write(&mut writer, 900, &["a"]);
+    writer.begin_elsewhere(sequence(100, 0)).unwrap();
+    drop((writer, journal));
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!((journal.durable(), writer.last()), (Lsn(100), sequence(100, 0)));
+    assert!(too_old(&journal, sequence(900, 0), None), "it would wait while changes pass it by");
+    assert!(!too_old(&journal, sequence(901, 0), None), "nobody was ever there");
+    assert!(!too_old(&journal, Sequence::ZERO, Some("150:150:")), "transaction 900 is of another history");
+    assert_eq!(write(&mut writer, 200, &["a"]), Accept::Take);
+    writer.flush().unwrap();
+    assert_eq!(read(&journal, "a", sequence(100, 0)), ["200.0"]);
+}
+
 #[test]
 fn a_cursor_from_before_the_first_change_needs_a_known_origin() {
     let folder = tempfile::tempdir().unwrap();
