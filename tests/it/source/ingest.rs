@@ -1,6 +1,6 @@
 //! From the slot into the journal: resumed, acknowledged, and never with a silent gap.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::support;
 /// A feed that can be stopped and started over the same folder.
 struct Feed {
     config: Config,
-    folder: PathBuf,
+    journal: journal::Config,
 }
 
 /// The feed while it runs.
@@ -41,11 +41,11 @@ impl Feed {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = support::scratch().join(format!("ingest{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let assemble = assemble::Config { selector_columns: vec!["_change_selector".to_owned()] };
-        Self { config: Config { source: config(url), assemble }, folder }
+        Self { config: Config { source: config(url), assemble }, journal: journal::Config::new(folder) }
     }
 
     fn start(&self) -> Running {
-        let (writer, journal) = journal::open(journal::Config::new(self.folder.clone())).unwrap();
+        let (writer, journal) = journal::open(self.journal.clone()).unwrap();
         let ingest = Ingest::new(self.config.clone(), writer, journal.clone());
         let (status, shutdown) = (ingest.status(), CancellationToken::new());
         let task = tokio::spawn(ingest.run(shutdown.clone()));
@@ -417,4 +417,66 @@ async fn while_down(mut cluster: Cluster, act: impl FnOnce() + Send + 'static) -
 
 fn copy_folder(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// One transaction takes much longer than the walsender waits for a sign of life.
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_leave_on_time_inside_a_huge_transaction() {
+    const ROWS: i32 = 200_000;
+    let cluster = tokio::task::spawn_blocking(|| support::new_cluster(&[("wal_sender_timeout", "2s")])).await.unwrap();
+    let url = cluster.url("postgres");
+    let client = publish_notes(&url).await;
+    let mut feed = Feed::new(&url);
+    // A write for nearly every row makes a slow reader, behind whom the stream comes to stand.
+    feed.journal.buffer_bytes = 1 << 10;
+    let running = feed.live().await;
+    let walsender = async || -> Vec<i32> {
+        let rows = client.query("select pid from pg_stat_replication", &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let before = walsender().await;
+    assert_eq!(before.len(), 1);
+    let sql = "insert into notes select n, repeat('x', 200), 's' from generate_series(0, $1::int - 1) n";
+    client.execute(sql, &[&ROWS]).await.unwrap();
+    let seen = support::eventually(DEADLINE * 4, "the transaction is in", async || {
+        Some(running.journal.range().last).filter(|last| *last != Sequence::ZERO)
+    })
+    .await;
+    assert_eq!(seen.index, u32::try_from(ROWS - 1).unwrap(), "all of it becomes visible at once");
+    assert_eq!(walsender().await, before, "a new walsender: the old one was not reported to");
+    running.stop().await;
+}
+
+/// What somebody set for the role, the database or the server does not show in the feed.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_look_alike_whatever_the_database_is_set_to() {
+    let url = support::database().await;
+    let client = publish_notes(&url).await;
+    let name: String = client.query_one("select current_database()::text", &[]).await.unwrap().get(0);
+    for setting in [
+        "bytea_output = escape",
+        "datestyle = 'SQL, DMY'",
+        "intervalstyle = sql_standard",
+        "extra_float_digits = -3",
+        "timezone = 'Asia/Kolkata'",
+        "client_encoding = latin1",
+    ] {
+        client.batch_execute(&format!("alter database {name} set {setting}")).await.unwrap();
+    }
+    let sql = "create table shapes (id int, b bytea, t timestamptz, d date, i interval, f float8, u text,
+                                    _change_selector text);
+               alter publication feed add table shapes";
+    client.batch_execute(sql).await.unwrap();
+    let feed = Feed::new(&url);
+    let running = feed.live().await;
+    let sql = r"insert into shapes values
+        (0, '\x00ff', '2026-11-21 20:07:21.5+00', '2026-11-21', '1 day 02:03:04', 0.1::float8 + 0.2, 'ü', 's')";
+    client.batch_execute(sql).await.unwrap();
+    running.ids(1).await;
+    let change = running.changes(Sequence::ZERO).await.unwrap().changes.remove(0);
+    let change: serde_json::Value = serde_json::from_slice(&change).unwrap();
+    let shown = ["b", "t", "d", "i", "f", "u"].map(|name| change["newRow"][name]["value"].as_str().unwrap());
+    let expected = [r"\x00ff", "2026-11-21 20:07:21.5+00", "2026-11-21", "1 day 02:03:04", "0.30000000000000004", "ü"];
+    assert_eq!(shown, expected);
+    running.stop().await;
 }
