@@ -67,11 +67,16 @@ pub struct Slot {
 }
 
 impl Server {
-    /// Connects to the one host of the settings.
+    /// Connects to the one host of the settings. `connect_timeout` bounds all of it, as in libpq: the driver bounds the
+    /// socket alone, and a frozen server or a proxy takes that and never answers.
     pub async fn connect(settings: &Settings) -> Result<Self, Error> {
         const DOING: &str = "connecting to PostgreSQL";
-        let (client, connection) =
-            settings.config().connect(settings.connector()?).await.map_err(|e| Self::refusal(DOING, settings, e))?;
+        let waited = settings.config().get_connect_timeout().copied().unwrap_or(ANSWER_MAX);
+        let connecting = settings.config().connect(settings.connector()?);
+        let (client, connection) = match tokio::time::timeout(waited, connecting).await {
+            Ok(connected) => connected.map_err(|e| Self::refusal(DOING, settings, e))?,
+            Err(_) => return Err(Error::Unanswered { doing: DOING, waited }),
+        };
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%error, "the connection for questions broke");

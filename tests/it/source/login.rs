@@ -186,3 +186,14 @@ async fn a_server_that_is_not_there_may_come() {
         assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
     }
 }
+
+/// The next host, or the next attempt, gets its chance.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_the_connection_and_says_nothing_is_given_up() {
+    let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = frozen.local_addr().unwrap().port();
+    let settings = Settings::parse(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=1")).unwrap();
+    let connecting = tokio::time::timeout(super::DEADLINE, Server::connect(&settings));
+    let error = connecting.await.expect("it gives up").err().unwrap();
+    assert!(matches!(error, Error::Unanswered { .. }) && error.may_heal(), "{error}");
+}
