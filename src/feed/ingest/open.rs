@@ -89,9 +89,10 @@ async fn open_at(
     record_forks(writer, &found)?;
     journal.set_identity(Identity { system_id: system.id, timeline: system.timeline, slot: config.slot.clone() })?;
     let (stream, reports) = source::start(connection, &config.slot, &config.publications, from).await?;
-    // Between the look and the start somebody may have moved the slot; PostgreSQL would not say so.
+    // Between the look and the start somebody may have moved the slot; PostgreSQL would not say so. Nor is it certain
+    // before this that one name led both connections to one server.
     match server.slot(&config.slot, database(settings)).await? {
-        Some(slot) if slot.confirmed <= from => {}
+        Some(slot) if slot.confirmed <= from && slot.active_pid == Some(stream.pid()) => {}
         Some(_) | None => return Err(source::Error::SlotMoved { slot: config.slot.clone() }.into()),
     }
     let anew = !facts.standby && matches!(verdict, Verdict::Begin | Verdict::Anew(_));

@@ -54,8 +54,7 @@ impl Connection {
     pub async fn open(settings: &Settings) -> Result<Self, Error> {
         within("logging in for replication", async {
             let (socket, channel) = socket::connect(settings).await?;
-            let (incoming, outgoing) = (BytesMut::with_capacity(8192), BytesMut::with_capacity(1024));
-            let mut connection = Self { socket, incoming, outgoing, pid: 0 };
+            let mut connection = Self::over(socket);
             login::start_up(&mut connection, settings)?;
             connection.send().await?;
             login::authenticate(&mut connection, settings, &channel).await?;
@@ -63,6 +62,12 @@ impl Connection {
             Ok(connection)
         })
         .await
+    }
+
+    /// A connection over this socket, on which nothing has been said yet.
+    pub(super) fn over(socket: Box<dyn Socket>) -> Self {
+        let (incoming, outgoing) = (BytesMut::with_capacity(8192), BytesMut::with_capacity(1024));
+        Self { socket, incoming, outgoing, pid: 0 }
     }
 
     /// The walsender at the other end.

@@ -139,8 +139,10 @@ pub enum Error {
         /// Who is in the way.
         pids: String,
     },
-    /// The stream begins behind what we have.
-    #[error("replication slot {slot} was moved while it was being opened")]
+    /// The stream may begin behind what we have.
+    #[error(
+        "replication slot {slot} was moved while it was being opened, or is looked at on another server than the stream comes from: the database URL must lead to one server, without a pooler between"
+    )]
     SlotMoved {
         /// The slot.
         slot: String,

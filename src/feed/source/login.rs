@@ -14,13 +14,15 @@ use super::socket::Channel;
 use crate::pg::Settings;
 
 /// How values look as text must not depend on what somebody set for the role, the database or the server.
-const FORMATS: [(&str, &str); 6] = [
+const FORMATS: [(&str, &str); 7] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO, MDY"),
     ("IntervalStyle", "postgres"),
     ("extra_float_digits", "1"),
     ("bytea_output", "hex"),
     ("TimeZone", "UTC"),
+    // PostgreSQL 18 says in a warning alone that it leaves changes out.
+    ("client_min_messages", "warning"),
 ];
 
 /// Puts the startup message.
@@ -129,4 +131,20 @@ fn password(settings: &Settings) -> Result<&[u8], Error> {
 
 fn asked(settings: &Settings, asked: &'static str, advice: &'static str) -> Error {
     Error::Authentication { server: settings.to_string(), asked, advice }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_and_warnings_do_not_depend_on_the_role() {
+        let mut connection = Connection::over(Box::new(tokio::io::duplex(1).0));
+        let settings = Settings::parse("postgres://u@h/d?options=-cbytea_output%3Descape").expect("complete");
+        start_up(&mut connection, &settings).expect("room");
+        let message = connection.outgoing().clone();
+        let says = |text: &str| message.windows(text.len()).any(|part| part == text.as_bytes());
+        assert!(FORMATS.iter().all(|(name, value)| says(&format!("{name}\0{value}\0"))));
+        assert!(says("client_min_messages\0warning\0"), "without warnings, changes go missing unnoticed");
+    }
 }
