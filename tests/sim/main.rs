@@ -51,7 +51,7 @@ fn run(
                     let world = || World::run(seed, plan, planted);
                     let outcome = std::panic::catch_unwind(world).unwrap_or_else(|panic| {
                         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                        Outcome { sends: 0, stale: 0, broken: vec![format!("panic: {text}")] }
+                        Outcome { sends: 0, stale: 0, left: 0, broken: vec![format!("panic: {text}")] }
                     });
                     if outcome.broken.is_empty() {
                         outcomes.lock().push(outcome);
@@ -85,10 +85,12 @@ fn the_invariants_hold_under_every_fault() {
     let outcomes = check(SEEDS, Plan::faulty);
     let sends: usize = outcomes.iter().map(|outcome| outcome.sends).sum();
     let stale: u64 = outcomes.iter().map(|outcome| outcome.stale).sum();
+    let left: u64 = outcomes.iter().map(|outcome| outcome.left).sum();
     // A simulation in which nothing happens proves nothing.
     if outcomes.len() > 100 {
         assert!(sends > 10 * outcomes.len(), "{sends} callbacks in {} worlds", outcomes.len());
         assert!(stale > 0, "no owner was ever too late");
+        assert!(left > 0, "no process was ever stopped");
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Plan {
     pub crashes: usize,
     /// How often a process stands still.
     pub pauses: usize,
+    /// How often a process is stopped and started anew.
+    pub stops: usize,
     /// How often a process' clock is aligned anew.
     pub clock_steps: usize,
     /// How often the feed is away for a while.
@@ -51,6 +53,7 @@ impl Plan {
             lost_one_in: if rng.bool() { 0 } else { rng.usize(4..=60) },
             crashes: some(rng, 3),
             pauses: some(rng, 4),
+            stops: some(rng, 3),
             clock_steps: some(rng, 6),
             feed_outages: some(rng, 3),
             feed_gaps: some(rng, 3),

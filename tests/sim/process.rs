@@ -46,6 +46,8 @@ pub enum Planted {
 pub enum Message {
     Engine(engine::Event),
     Shards(shards::Event),
+    /// Finish what is under way, and leave.
+    Stop,
 }
 
 /// What a process wants done.
@@ -73,6 +75,7 @@ pub struct Process {
     pub wake: Option<(Timestamp, u64)>,
     pub found: u64,
     pub stale: u64,
+    stopping: bool,
     started_at: Timestamp,
     planted: Planted,
 }
@@ -91,6 +94,7 @@ impl Process {
             wake: None,
             found: 0,
             stale: 0,
+            stopping: false,
             started_at: now,
             planted,
         }
@@ -112,6 +116,11 @@ impl Process {
         let mut events = Vec::new();
         let event = match message {
             Some(Message::Shards(event)) => Some(event),
+            Some(Message::Stop) => {
+                self.stopping = true;
+                events.push(engine::Event::Drain);
+                Some(shards::Event::Drain)
+            }
             Some(Message::Engine(event)) => {
                 events.extend(self.leave_out(event));
                 None
@@ -135,10 +144,27 @@ impl Process {
                     effect => wishes.push(Wish::Engine(effect)),
                 }
             }
+            if self.stopping {
+                self.release_idle(now, &mut events, &mut wishes);
+            }
             if events.is_empty() {
                 return wishes;
             }
         }
+    }
+
+    fn release_idle(&mut self, now: Timestamp, events: &mut Vec<engine::Event>, wishes: &mut Vec<Wish>) {
+        let busy = self.engine.busy_shards();
+        let mut idle = self.shards.holding().held;
+        idle.retain(|lease| !busy.contains(&lease.shard));
+        if !idle.is_empty() {
+            self.step_shards(now, shards::Event::Release(idle), events, wishes);
+        }
+    }
+
+    /// Whether it was stopped and nothing is under way any more.
+    pub fn may_leave(&self) -> bool {
+        self.stopping && self.engine.is_idle() && !self.shards.is_asking()
     }
 
     fn step_shards(

@@ -40,6 +40,7 @@ enum Happening {
     Client,
     Crash(usize),
     Pause(usize),
+    Stop(usize),
     ClockStep(usize),
     FeedOutage,
     FeedGap,
@@ -58,6 +59,7 @@ pub struct World {
     count: u64,
     feed_back_at: Timestamp,
     busy_until: Timestamp,
+    left: u64,
 }
 
 /// What a world came to.
@@ -65,6 +67,8 @@ pub struct World {
 pub struct Outcome {
     pub sends: usize,
     pub stale: u64,
+    /// How often a process was stopped and left in good order.
+    pub left: u64,
     /// What went wrong; nothing where all invariants held.
     pub broken: Vec<String>,
 }
@@ -90,6 +94,7 @@ impl World {
             count: 0,
             feed_back_at: Timestamp::MIN,
             busy_until,
+            left: 0,
         };
         world.begin();
         world.go_on()
@@ -111,6 +116,7 @@ impl World {
         self.sprinkle(plan.operations, |_| Happening::Client);
         self.sprinkle(plan.crashes, |rng| Happening::Crash(rng.usize(0..processes)));
         self.sprinkle(plan.pauses, |rng| Happening::Pause(rng.usize(0..processes)));
+        self.sprinkle(plan.stops, |rng| Happening::Stop(rng.usize(0..processes)));
         self.sprinkle(plan.clock_steps, |rng| Happening::ClockStep(rng.usize(0..processes)));
         self.sprinkle(plan.feed_outages, |_| Happening::FeedOutage);
         self.sprinkle(plan.feed_gaps, |_| Happening::FeedGap);
@@ -173,7 +179,7 @@ impl World {
             self.ledger.break_with(format!("the sweep had to find {found} timers though the feed was good"));
         }
         let stale = self.processes.iter().map(|process| process.stale).sum();
-        Outcome { sends: self.ledger.sends(), stale, broken: self.ledger.broken() }
+        Outcome { sends: self.ledger.sends(), stale, left: self.left, broken: self.ledger.broken() }
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -188,6 +194,7 @@ impl World {
                 let until = self.soon(10_000..4_000_000);
                 self.processes[index].paused_until = until;
             }
+            Happening::Stop(index) => self.message((index, self.starts[index]), Box::new(Message::Stop)),
             Happening::ClockStep(index) if self.planted != Planted::ClockAhead => {
                 self.processes[index].clock_offset = -self.rng.i64(0..300_000);
             }
@@ -289,5 +296,18 @@ impl World {
                 wish => self.call(address, wish),
             }
         }
+        if self.processes[index].may_leave() {
+            self.leave(index);
+        }
+    }
+
+    /// A process is gone in good order, unless its last word is lost; it starts anew.
+    fn leave(&mut self, index: usize) {
+        let is_lost = self.plan.lost_one_in > 0 && self.rng.usize(0..self.plan.lost_one_in) == 0;
+        if !is_lost {
+            self.model.leave(&self.processes[index].owner);
+            self.left += 1;
+        }
+        self.crash(index);
     }
 }
