@@ -7,8 +7,9 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::LogFormat;
 
-/// What is logged where nobody says otherwise: our own news, and others' warnings.
-const FILTER_DEFAULT: &str = "walclock=info,warn";
+/// What is logged where nobody says otherwise: our own news, and others' warnings. The pool's say nothing that our own
+/// do not.
+const FILTER_DEFAULT: &str = "walclock=info,warn,deadpool=error,deadpool_postgres=error";
 
 /// How logs are to look.
 #[derive(Clone, Debug)]

@@ -186,8 +186,8 @@ impl Ingest {
     }
 
     fn wait_after(&self, error: &(dyn std::error::Error + 'static)) {
-        warn!(error, "no change feed for now");
         let why = chain(error);
+        warn!(error = why, "no change feed for now");
         self.status.send_replace(match self.streamed {
             true => Status::Waiting { why },
             false => Status::Starting { why },
@@ -201,8 +201,11 @@ fn is_unpublished(error: &source::Error) -> bool {
     matches!(error, source::Error::Skipped { .. }) || error.code() == Some("42704")
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line, each said once.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+    causes.map(ToString::to_string).fold(error.to_string(), |line, cause| match line.contains(&cause) {
+        true => line,
+        false => format!("{line}: {cause}"),
+    })
 }
