@@ -9,15 +9,21 @@ pub(super) struct Banner<'a> {
     /// How to call psql, where it is installed.
     pub(super) psql: Option<&'a Path>,
     pub(super) folder: &'a Path,
+    /// Whether the folder goes with the process.
+    pub(super) ephemeral: bool,
 }
 
 impl Banner<'_> {
     /// The whole text.
     pub(super) fn text(&self) -> String {
-        let Self { url, database_url, psql, folder } = self;
+        let Self { url, database_url, psql, folder, ephemeral } = self;
         let folder = folder.display();
         let psql_line = format!("{} {database_url}", psql.map_or("psql".into(), Path::to_string_lossy));
         let hint = if psql.is_some() { "" } else { "   (psql is not installed here)" };
+        let end = match ephemeral {
+            true => ", and removes the folder",
+            false => "; the next start on the same folder finds it again",
+        };
         format!(
             r#"
 walclock is ready.
@@ -42,7 +48,7 @@ Try, in another terminal:
 
      {psql_line} -c "insert into notes (_change_selector, body) values ('demo', 'hello')"
 
-Ctrl-C stops everything; the next start on the same folder finds it again.
+Ctrl-C stops everything{end}.
 "#
         )
     }
@@ -59,8 +65,10 @@ mod tests {
             database_url: "postgres://p@h/d",
             psql: None,
             folder: Path::new("/x"),
+            ephemeral: true,
         }
         .text();
+        assert!(text.ends_with("Ctrl-C stops everything, and removes the folder.\n"), "{text}");
         assert!(text.contains("psql postgres://p@h/d -c \"insert into walclock.timers"), "{text}");
         assert!(text.contains(r#"'{\"hello\": \"sql\"}'"#), "{text}");
         assert!(text.contains("curl -s http://127.0.0.1:8080/api/v1/timers/create"), "{text}");

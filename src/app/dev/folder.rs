@@ -24,7 +24,7 @@ pub(super) struct Folder {
     /// Held for its lock.
     _lock: File,
     /// Held for its end.
-    _ephemeral: Option<tempfile::TempDir>,
+    ephemeral: Option<tempfile::TempDir>,
 }
 
 impl Folder {
@@ -35,7 +35,7 @@ impl Folder {
         let lock = lock(&path)?;
         // Of a process that was killed: nobody listens there any more.
         let _ = fs::remove_file(path.join("dev.json"));
-        Ok(Self { path, _lock: lock, _ephemeral: None })
+        Ok(Self { path, _lock: lock, ephemeral: None })
     }
 
     /// A new folder that goes with this value.
@@ -44,12 +44,17 @@ impl Folder {
         // PostgreSQL may run as another user, who has to get to its own folder in it.
         fs::set_permissions(made.path(), fs::Permissions::from_mode(0o755)).context("opening the temporary folder")?;
         let folder = Self::open(made.path().to_owned())?;
-        Ok(Self { _ephemeral: Some(made), ..folder })
+        Ok(Self { ephemeral: Some(made), ..folder })
     }
 
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it goes with this value.
+    pub(super) fn is_ephemeral(&self) -> bool {
+        self.ephemeral.is_some()
     }
 
     /// Writes the note, at once and whole.

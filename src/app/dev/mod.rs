@@ -80,7 +80,8 @@ async fn serve(
     let psql = cluster.psql();
     let announced = |url: String| {
         folder.write_note(&Note { url: url.clone(), database_url: database_url.clone() })?;
-        print(&Banner { url: &url, database_url: &database_url, psql: psql.as_deref(), folder: folder.path() }.text())
+        let (psql, ephemeral) = (psql.as_deref(), folder.is_ephemeral());
+        print(&Banner { url: &url, database_url: &database_url, psql, folder: folder.path(), ephemeral }.text())
     };
     let echo = http::dev::routes(app.clock.clone());
     app.run(listener, echo, stop, |address| announced(format!("http://{address}"))).await
