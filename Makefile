@@ -23,7 +23,7 @@ check: ## Format, lint, the layout's rules, unit tests
 	$(CARGO) test --locked --lib
 
 test: postgresql ## All tests, on a private PostgreSQL
-	$(CARGO) test --locked
+	$(CARGO) test --locked && rm -rf "$${TMPDIR:-/tmp}/walclock-it"
 
 it: postgresql ## The integration tests alone
 	$(CARGO) test --locked --test it

@@ -22,7 +22,8 @@ pub fn cluster() -> &'static Cluster {
 pub fn new_cluster(settings: &[(&str, &str)]) -> Cluster {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let folder = scratch().join(format!("pg{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-    let fast = [("fsync", "off"), ("max_wal_senders", "60"), ("max_replication_slots", "60")];
+    // Most tests leave a slot behind in the database that they had.
+    let fast = [("fsync", "off"), ("max_wal_senders", "60"), ("max_replication_slots", "400")];
     let settings = fast.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Cluster::start(Config { folder, programs: None, settings }).unwrap()
 }
