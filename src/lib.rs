@@ -1,7 +1,7 @@
 //! walclock: a change feed and a durable clock beside PostgreSQL.
 //!
 //! The layers, each importing only what stands before it:
-//! `clock | pg → domain → feed | dispatch → store | delivery → service → http → app → cli → main`.
+//! `clock | lockfile | pg → domain → feed | dispatch → store | delivery → service → http → app → cli → main`.
 //! `localpg`, `config` and `telemetry` serve `app` and `cli`.
 
 pub mod app;
@@ -14,6 +14,7 @@ pub mod domain;
 pub mod feed;
 pub mod http;
 pub mod localpg;
+pub mod lockfile;
 pub mod pg;
 pub mod service;
 pub mod store;

@@ -13,7 +13,7 @@ const TEST_LINES_MAX: usize = 100;
 
 /// From left to right: a module imports only what stands in an earlier row, or its own.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "pg"],
+    &["clock", "lockfile", "pg"],
     &["domain"],
     &["feed", "dispatch"],
     &["store", "delivery"],

@@ -46,6 +46,12 @@ pub static METRICS: &[Metric] = &[
     metric("walclock_feed_reconnects_total", Kind::Counter, Unit::Count, "Connections to the slot that broke"),
     metric("walclock_feed_gaps_total", Kind::Counter, Unit::Count, "Times the feed began anew, changes missing"),
     metric(
+        "walclock_feed_reloads_total",
+        Kind::Counter,
+        Unit::Count,
+        "Times the dispatcher read the near future anew, because the feed could not go on",
+    ),
+    metric(
         "walclock_feed_scope_unknown_total",
         Kind::Counter,
         Unit::Count,

@@ -1,13 +1,14 @@
 //! The folder of `walclock dev`: one process at a time, and a note in it of where that process listens.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+
+use crate::lockfile::Lock;
 
 /// The note, `dev.json`.
 #[derive(Debug, Deserialize, Serialize)]
@@ -22,7 +23,7 @@ pub(super) struct Note {
 pub(super) struct Folder {
     path: PathBuf,
     /// Held for its lock.
-    _lock: File,
+    _lock: Lock,
     /// Held for its end.
     ephemeral: Option<tempfile::TempDir>,
 }
@@ -74,18 +75,14 @@ impl Folder {
     }
 }
 
-fn lock(path: &Path) -> anyhow::Result<File> {
-    let file = File::options().create(true).append(true).open(path.join("lock")).context("opening the lock file")?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let note = fs::read(path.join("dev.json")).ok();
-            match note.and_then(|note| serde_json::from_slice::<Note>(&note).ok()) {
-                Some(note) => bail!("{} is in use by the walclock at {}", path.display(), note.url),
-                None => bail!("{} is in use by another walclock, which is still starting", path.display()),
-            }
-        }
-        Err(error) => Err(error).with_context(|| format!("locking {}", path.display())),
+fn lock(path: &Path) -> anyhow::Result<Lock> {
+    if let Some(lock) = Lock::take(path).with_context(|| format!("locking {}", path.display()))? {
+        return Ok(lock);
+    }
+    let note = fs::read(path.join("dev.json")).ok();
+    match note.and_then(|note| serde_json::from_slice::<Note>(&note).ok()) {
+        Some(note) => bail!("{} is in use by the walclock at {}", path.display(), note.url),
+        None => bail!("{} is in use by another walclock, which is still starting", path.display()),
     }
 }
 

@@ -50,7 +50,7 @@ impl<F: Feed> Follower<F> {
                 return;
             }
             warn!("the change feed has a gap: the near future is loaded anew");
-            metrics::counter!("walclock_feed_gaps_total").increment(1);
+            metrics::counter!("walclock_feed_reloads_total").increment(1);
         }
     }
 

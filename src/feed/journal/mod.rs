@@ -30,7 +30,6 @@ mod tail;
 mod tests;
 mod writer;
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +42,7 @@ use tracing::error;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::domain::snapshot::Snapshot;
 use crate::feed::hub::Hub;
+use crate::lockfile::Lock;
 
 use appender::Appender;
 use medium::{Disk, Medium};
@@ -233,7 +233,7 @@ struct Shared {
     durable: watch::Sender<Lsn>,
     failure: watch::Sender<Option<Failure>>,
     /// Locked for as long as it is open.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl std::fmt::Debug for Shared {

@@ -3,13 +3,12 @@
 //! What was never durable may be cut off, since PostgreSQL sends it again. Should something durable be missing behind
 //! the cut, the source notices that the slot has been acknowledged further than the journal reaches, and begins anew.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -25,12 +24,14 @@ use super::tail::Tail;
 use super::{Config, Journal, Shared, Writer};
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::hub::Hub;
+use crate::lockfile::Lock;
 
 /// See [`super::open`].
 pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, Journal), Error> {
     config.validate()?;
     std::fs::create_dir_all(&config.folder).doing("making the folder")?;
-    let lock = lock(&config.folder)?;
+    let lock = Lock::take(&config.folder).doing("locking the folder")?;
+    let lock = lock.ok_or_else(|| Error::Locked(config.folder.clone()))?;
     let mut meta = match Meta::load(&config.folder)? {
         Some(meta) => meta,
         None => Meta::create(&config.folder, &*medium)?,
@@ -68,17 +69,6 @@ pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, J
     });
     let thread = thread.doing("starting the thread")?;
     Ok((Writer::new(shared.clone(), thread, last, end_lsn), Journal(shared)))
-}
-
-/// Makes sure that no other process has the folder.
-fn lock(folder: &Path) -> Result<File, Error> {
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join("lock"));
-    let file = open.doing("opening the lock")?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(folder.to_owned())),
-        Err(errno) => Err(Error::Io { doing: "locking the folder", source: errno.into() }),
-    }
 }
 
 impl Meta {
