@@ -47,7 +47,7 @@ pub async fn run() {
         let (ours, ours_cpu) = drain(&database, &settings, round).await;
         let (theirs, ours) = (f64::from(ROWS) / theirs.as_secs_f64(), f64::from(ROWS) / ours.as_secs_f64());
         println!(
-            "  round {}: pg_recvlogical {theirs:8.0} (walsender {theirs_cpu:.1} CPU s), walclock, durable {ours:8.0} ({ours_cpu:.1} CPU s)   ratio {:.2}",
+            "  round {}: pg_recvlogical {theirs:8.0} ({theirs_cpu:.1} CPU s), walclock, durable {ours:8.0} ({ours_cpu:.1} CPU s)   ratio {:.2}",
             round + 1,
             ours / theirs
         );

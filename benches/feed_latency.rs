@@ -53,6 +53,7 @@ pub async fn run() {
     println!("  pg_recvlogical            p50 {theirs_p50:7.3}   p99 {theirs_p99:7.3}");
     println!("  walclock, GET /changes    p50 {ours_p50:7.3}   p99 {ours_p99:7.3}");
     println!("  difference                p50 {:+7.3}   p99 {:+7.3}", ours_p50 - theirs_p50, ours_p99 - theirs_p99);
+    println!("  limit: two wake-ups and an HTTP answer behind the walsender's message, which both wait for");
 }
 
 fn signed_millis(from: Instant, to: Instant) -> f64 {

@@ -149,6 +149,28 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     ticks / 100.0
 }
 
+/// How much of all cores has been used, from the first line of /proc/stat (in hundredths of a second).
+pub struct CoresBusy {
+    idle: f64,
+    all: f64,
+}
+
+impl CoresBusy {
+    pub fn now() -> Self {
+        let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+        let fields: Vec<f64> =
+            stat.lines().next().unwrap_or_default().split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        // The fourth and fifth are idle and waiting for a disk.
+        Self { idle: fields.iter().skip(3).take(2).sum(), all: fields.iter().take(8).sum() }
+    }
+
+    /// The share that was busy from then until now.
+    pub fn since(&self) -> f64 {
+        let now = Self::now();
+        1.0 - (now.idle - self.idle) / (now.all - self.all)
+    }
+}
+
 /// The value below which the given share of the sorted values lies.
 pub fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);

@@ -9,7 +9,7 @@ use walclock::clock::{Timestamp, wall};
 
 use crate::plain_client;
 use crate::receiver::Receiver;
-use crate::support::{Database, Server, quantile};
+use crate::support::{CoresBusy, Database, Server, quantile};
 
 const BACKLOG: u32 = 50_000;
 const SLOTS: usize = 64;
@@ -43,6 +43,7 @@ async fn backlog(database: &Database) {
             .expect("a backlog");
         client.batch_execute("vacuum analyze walclock.timers").await.expect("statistics");
         let before = receiver.received();
+        let busy = CoresBusy::now();
         let server = Server::start(&database.url(), &database.folder.path().join("walclock")).await;
         let first = until(&receiver, before + 1).await;
         let last = until(&receiver, before + u64::from(BACKLOG)).await;
@@ -50,13 +51,15 @@ async fn backlog(database: &Database) {
         let durable = Instant::now();
         let rate = f64::from(BACKLOG) / last.duration_since(first).as_secs_f64();
         println!(
-            "  round {round}: plain client {plain:7.0}   walclock {rate:7.0} ({:.1} CPU s), all settled {:.2} s later   ratio {:.2}",
-            server.cpu_seconds(),
+            "  round {round}: plain client {plain:7.0}   walclock {rate:7.0} ({:.0} µs of CPU each, cores {:.0} % busy), all settled {:.2} s later   ratio {:.2}",
+            server.cpu_seconds() * 1e6 / f64::from(BACKLOG),
+            busy.since() * 100.0,
             durable.duration_since(last).as_secs_f64(),
             rate / plain
         );
         server.terminate().await;
     }
+    println!("  limit: the cores, which walclock, PostgreSQL and the receiver share");
 }
 
 async fn lateness(database: &Database) {
