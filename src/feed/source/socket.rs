@@ -16,6 +16,10 @@ use super::connection::Socket;
 use super::error::Error;
 use crate::pg::{Settings, TlsMode};
 
+/// What the kernel may hold for us. Fixed, because the kernel would let it grow until a pause of the reader no longer
+/// fills it; and it is the full buffer that makes the walsender join its messages instead of sending each by itself.
+/// A quarter of it fills too early to keep the walsender busy through a pause; four times as much varies from run to run.
+const RECEIVE_BYTES: usize = 256 * 1024;
 /// How long sent bytes may stay unconfirmed before the kernel gives the connection up: it notices a peer that vanished.
 const UNCONFIRMED_MAX: Duration = Duration::from_secs(30);
 
@@ -91,6 +95,7 @@ async fn offers_tls(stream: &mut TcpStream) -> io::Result<bool> {
 fn tune(stream: &TcpStream, settings: &Settings) -> io::Result<()> {
     let config = settings.config();
     stream.set_nodelay(true)?;
+    sockopt::set_socket_recv_buffer_size(stream, RECEIVE_BYTES)?;
     if config.get_keepalives() {
         sockopt::set_socket_keepalive(stream, true)?;
         sockopt::set_tcp_keepidle(stream, config.get_keepalives_idle())?;
