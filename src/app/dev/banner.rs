@@ -34,19 +34,19 @@ walclock is ready.
 
 Try, in another terminal:
 
-  1. A timer by SQL: it fires five seconds later, to this server's own /dev/echo.
+  1. A timer by SQL, due at once: it calls this server's own /dev/echo, and the line in this log says how late it was.
 
-     {psql_line} -c "insert into walclock.timers (namespace, id, execute_at, callback_url, payload) values ('default', 'sql-' || gen_random_uuid(), now() + interval '5 seconds', '{url}/dev/echo', '{{\"hello\": \"sql\"}}')"
+     {psql_line} -c "insert into walclock.timers (namespace, id, execute_at, callback_url, payload) values ('default', 'sql-' || gen_random_uuid(), now(), '{url}/dev/echo', '{{\"hello\": \"sql\"}}')"
 
-  2. A timer by HTTP. What has arrived so far: curl -s {url}/dev/echo
+  2. A timer by HTTP, five seconds ahead. What has arrived so far: curl -s {url}/dev/echo
 
      curl -s {url}/api/v1/timers/create -H 'content-type: application/json' -d '{{"namespace": "default", "id": "http", "executeAt": "'$(date -u -d '+5 seconds' +%FT%TZ)'", "callbackUrl": "{url}/dev/echo", "payload": {{"hello": "http"}}}}'
 
-  3. The change feed of a table: follow it, and insert a row from yet another terminal.
-
-     curl -s '{url}/changes?scope=demo&block=60&pretty'
+  3. A row of a published table, and its change; with &since=<lastSequence> the same call waits for the next one.
 
      {psql_line} -c "insert into notes (_change_selector, body) values ('demo', 'hello')"
+
+     curl -s '{url}/changes?scope=demo&block=60&pretty'
 
 Ctrl-C stops everything{end}.
 "#
