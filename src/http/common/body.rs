@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 
 use crate::domain::limits;
 
@@ -38,18 +39,43 @@ async fn json_within(wait_max: Duration, request: Request) -> Result<Bytes, Erro
     if !content_type.is_some_and(is_json) {
         return Err(Error::ContentType);
     }
-    let max = limits::REQUEST_BYTES_MAX;
+    // Such a client waits to hear whether it may send the body at all.
+    let asks_first = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
-    // What the request announces; a body without a length is counted as it comes.
-    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > max {
+    if asks_first && is_announced_too_large(&body) {
         return Err(Error::TooLarge);
     }
-    let read = tokio::time::timeout(wait_max, Limited::new(body, max).collect());
-    match read.await {
+    match tokio::time::timeout(wait_max, collect(body)).await {
         Err(_) => Err(Error::TooSlow),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Error::TooLarge),
-        Ok(Err(error)) => Err(Error::Cut(error)),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(read) => read,
+    }
+}
+
+/// What the request announces; a body without a length is counted as it comes.
+fn is_announced_too_large(body: &Body) -> bool {
+    usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > limits::REQUEST_BYTES_MAX
+}
+
+/// Collects the body. One that is too large is read on and dropped, up to a bound: a client that is cut off while it is
+/// still sending may never see the answer.
+async fn collect(mut body: Body) -> Result<Bytes, Error> {
+    let mut is_too_large = is_announced_too_large(&body);
+    let (mut kept, mut dropped_bytes) = (BytesMut::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| Error::Cut(error.into()))?.into_data() else { continue };
+        is_too_large |= kept.len().saturating_add(data.len()) > limits::REQUEST_BYTES_MAX;
+        if !is_too_large {
+            kept.extend_from_slice(&data);
+            continue;
+        }
+        dropped_bytes = dropped_bytes.saturating_add(data.len());
+        if dropped_bytes > limits::REQUEST_DROPPED_BYTES_MAX {
+            break;
+        }
+    }
+    match is_too_large {
+        true => Err(Error::TooLarge),
+        false => Ok(kept.freeze()),
     }
 }
 
@@ -62,8 +88,12 @@ fn is_json(content_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
+    use http_body::{Frame, SizeHint};
     use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
 
     #[test]
     fn json_goes_by_several_names() {
@@ -100,6 +130,43 @@ mod tests {
         assert_eq!(read(stream(max)).await.unwrap().len(), max);
         assert!(matches!(read(Body::from(vec![b'1'; max + 1])).await, Err(Error::TooLarge)));
         assert!(matches!(read(stream(max + 1)).await, Err(Error::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_read_on_to_a_bound_unless_the_client_asks_first() {
+        let read = Arc::new(AtomicUsize::new(0));
+        let endless = || {
+            let read = read.clone();
+            let chunk = Bytes::from_static(&[b'1'; 64 * 1024]);
+            Body::from_stream(futures_util::stream::repeat_with(move || {
+                read.fetch_add(chunk.len(), Ordering::Relaxed);
+                Ok::<_, Infallible>(chunk.clone())
+            }))
+        };
+        assert!(matches!(json(request(endless())).await, Err(Error::TooLarge)));
+        let bound = limits::REQUEST_BYTES_MAX + limits::REQUEST_DROPPED_BYTES_MAX;
+        let was_read = read.swap(0, Ordering::Relaxed);
+        assert!((bound - 128 * 1024..=bound + 128 * 1024).contains(&was_read), "{was_read}");
+
+        let mut asks = request(Body::new(Unsent));
+        asks.headers_mut().insert("expect", "100-continue".parse().unwrap());
+        assert!(matches!(json_within(Duration::ZERO, asks).await, Err(Error::TooLarge)));
+    }
+
+    /// Announces too much, and sends nothing of it.
+    struct Unsent;
+
+    impl http_body::Body for Unsent {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(u64::MAX)
+        }
     }
 
     #[tokio::test]
