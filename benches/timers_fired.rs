@@ -59,7 +59,9 @@ async fn backlog(database: &Database) {
         );
         server.terminate().await;
     }
-    println!("  limit: the cores, which walclock, PostgreSQL and the receiver share");
+    println!(
+        "  limit: walclock, PostgreSQL and the receiver share the cores; what these are not busy with is waiting for a step"
+    );
 }
 
 async fn lateness(database: &Database) {
