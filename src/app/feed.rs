@@ -160,7 +160,7 @@ impl ports::Feed for InProcess {
             query::Error::TooOld => FeedError::Gap,
             query::Error::NotBegun | query::Error::Journal(_) => unavailable("following the feed", error.into()),
         })?;
-        let entries = entries::entries(page.changes.iter().map(|change| &change[..]));
+        let entries = entries::entries(page.changes.iter().map(|change| &change.body[..]));
         Ok(News { entries, last: page.last })
     }
 }

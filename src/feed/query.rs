@@ -30,8 +30,19 @@ pub struct Page {
     pub first: Sequence,
     /// Where to follow on: the contract's `lastSequence`.
     pub last: Sequence,
-    /// The changes in commit order, each as its JSON text.
-    pub changes: Vec<Bytes>,
+    /// It ends before the newest change, since it has as many as it may have: what is behind it will not change any more.
+    pub is_full: bool,
+    /// The changes in commit order.
+    pub changes: Vec<Change>,
+}
+
+/// One change of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Where it stands.
+    pub sequence: Sequence,
+    /// Its JSON text, shared among all its readers.
+    pub body: Bytes,
 }
 
 /// Why there is no answer.

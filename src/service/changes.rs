@@ -69,7 +69,7 @@ mod tests {
             if !query.block.is_zero() {
                 std::future::pending::<()>().await;
             }
-            Ok(Page { first: Sequence::ZERO, last: query.since, changes: Vec::new() })
+            Ok(Page { first: Sequence::ZERO, last: query.since, is_full: false, changes: Vec::new() })
         }
     }
 

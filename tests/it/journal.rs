@@ -5,14 +5,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use walclock::clock::Timestamp;
 use walclock::domain::scope::Scope;
 use walclock::domain::sequence::{Lsn, Sequence};
 use walclock::feed::journal::{Config, Journal, Writer, open};
-use walclock::feed::query::{Error, Page, Query};
+use walclock::feed::query::{Change, Error, Page, Query};
 use walclock::feed::reader::Reader;
 use walclock::feed::sink::{Accept, Head, Row, Side, Sink};
 
@@ -63,14 +62,21 @@ async fn call(reader: &Reader, query: Query) -> JoinHandle<Result<Page, Error>> 
     call
 }
 
-async fn answer(call: JoinHandle<Result<Page, Error>>) -> Page {
-    timeout(SOON, call).await.expect("it is woken").unwrap().unwrap()
+async fn answer(call: JoinHandle<Result<Page, Error>>) -> Told {
+    told(timeout(SOON, call).await.expect("it is woken").unwrap().unwrap())
 }
 
-fn page(first: u64, last: u64, changes: &[&'static str]) -> Page {
-    let changes = changes.iter().map(|body| Bytes::from_static(body.as_bytes())).collect();
+/// What matters of a page here: its first, its last, and the texts of its changes.
+type Told = (Sequence, Sequence, Vec<String>);
+
+fn told(page: Page) -> Told {
+    let text = |change: &Change| String::from_utf8(change.body.to_vec()).unwrap();
+    (page.first, page.last, page.changes.iter().map(text).collect())
+}
+
+fn page(first: u64, last: u64, changes: &[&str]) -> Told {
     let at = |lsn| if lsn == 0 { Sequence::ZERO } else { sequence(lsn) };
-    Page { first: at(first), last: at(last), changes }
+    (at(first), at(last), changes.iter().map(ToString::to_string).collect())
 }
 
 #[tokio::test]
@@ -81,7 +87,7 @@ async fn pages_and_their_sequences() {
     assert!(matches!(reader.changes(query("a")).await, Err(Error::NotBegun)));
     assert_eq!(reader.position(), Sequence::ZERO);
     journal.set_origin(sequence(9)).unwrap();
-    assert_eq!(reader.changes(query("a")).await.unwrap(), page(0, 0, &[]));
+    assert_eq!(told(reader.changes(query("a")).await.unwrap()), page(0, 0, &[]));
     assert_eq!(reader.position(), sequence(9), "behind it nothing is missed");
     for (lsn, scope) in [(10, "a"), (20, "b"), (30, "a"), (40, "b"), (50, "c")] {
         write(&mut writer, lsn, Some(scope));
@@ -100,7 +106,7 @@ async fn pages_and_their_sequences() {
         (ask(sequence(900), 100), page(10, 900, &[])),
         (query("unknown"), page(10, 50, &[])),
     ] {
-        assert_eq!(reader.changes(query.clone()).await.unwrap(), expected, "{query:?}");
+        assert_eq!(told(reader.changes(query.clone()).await.unwrap()), expected, "{query:?}");
     }
     let too_old = reader.changes(ask(sequence(5), 100)).await;
     assert!(matches!(too_old, Err(Error::TooOld)));
@@ -161,7 +167,7 @@ async fn a_release_answers_all_who_wait_and_lets_nobody_wait_again() {
     eventually(SOON, "the place is free", async || (reader.waiters() == 1).then_some(())).await;
     reader.release_all();
     assert_eq!(answer(waiting).await, page(0, 0, &[]));
-    assert_eq!(timeout(SOON, reader.changes(blocking("a"))).await.unwrap().unwrap(), page(0, 0, &[]));
+    assert_eq!(told(timeout(SOON, reader.changes(blocking("a"))).await.unwrap().unwrap()), page(0, 0, &[]));
 }
 
 #[tokio::test]
@@ -197,8 +203,8 @@ async fn followers_miss_nothing() {
                     let page = reader.changes(query.clone()).await.unwrap();
                     assert!(!page.changes.is_empty());
                     left -= page.changes.len();
-                    for body in &page.changes {
-                        assert_eq!(std::str::from_utf8(body).unwrap(), expected.next().unwrap());
+                    for change in &page.changes {
+                        assert_eq!(std::str::from_utf8(&change.body).unwrap(), expected.next().unwrap());
                     }
                     query.since = page.last;
                 }
@@ -268,6 +274,7 @@ fn a_killed_process_loses_nothing_that_was_durable() {
 fn check(journal: &Journal, last: u64) {
     let scopes = ["a", "rare"].map(|scope| Scope::parse(scope).unwrap());
     let page = journal.read(&scopes, Sequence::ZERO, 100_000, None).unwrap();
-    let found: Vec<u64> = page.changes.iter().map(|body| std::str::from_utf8(body).unwrap().parse().unwrap()).collect();
+    let found: Vec<u64> =
+        page.changes.iter().map(|change| std::str::from_utf8(&change.body).unwrap().parse().unwrap()).collect();
     assert_eq!(found, (1..=last).collect::<Vec<_>>());
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tracing::warn;
 
 use super::address::Address;
@@ -17,7 +16,7 @@ use crate::domain::limits::CHANGES_BYTES_MAX;
 use crate::domain::scope::Scope;
 use crate::domain::sequence::Sequence;
 use crate::domain::snapshot::Snapshot;
-use crate::feed::query::{self, Page};
+use crate::feed::query::{self, Change, Page};
 
 /// Frames of one step: bounds what a step holds beside the page, and how much is decoded in vain.
 const STEP_FRAMES: std::ops::RangeInclusive<usize> = 16..=4096;
@@ -46,12 +45,12 @@ impl Journal {
             let view = self.0.state.read().view(since, snapshot).map_err(|TooOld| query::Error::TooOld)?;
             let (first, last) = (view.first, view.last.max(since));
             if limit == 0 {
-                return Ok(Page { first, last: since, changes: Vec::new() });
+                return Ok(Page { first, last: since, is_full: true, changes: Vec::new() });
             }
             match self.0.collect(&wanted, &view, limit) {
                 Ok(found) => {
-                    let last = found.full.unwrap_or(last);
-                    return Ok(Page { first, last, changes: found.changes });
+                    let (last, is_full) = (found.full.unwrap_or(last), found.full.is_some());
+                    return Ok(Page { first, last, is_full, changes: found.changes });
                 }
                 Err((_, Fault::Io(source))) => return Err(query::Error::Journal(source)),
                 Err((segment, fault)) => self.0.repair(&segment, fault).map_err(query::Error::Journal)?,
@@ -89,7 +88,7 @@ impl<'a> Wanted<'a> {
 
 #[derive(Default)]
 struct Found {
-    changes: Vec<Bytes>,
+    changes: Vec<Change>,
     /// How much they are together.
     bytes: usize,
     /// The sequence of the last one, where there were as many as the page may have.
@@ -98,8 +97,9 @@ struct Found {
 
 impl Found {
     /// Adds a change, and notes whether the page is full with it.
-    fn push(&mut self, change: Bytes, sequence: Sequence, limit: usize) {
-        self.bytes = self.bytes.saturating_add(change.len());
+    fn push(&mut self, change: Change, limit: usize) {
+        let sequence = change.sequence;
+        self.bytes = self.bytes.saturating_add(change.body.len());
         self.changes.push(change);
         if self.changes.len() == limit || self.bytes >= CHANGES_BYTES_MAX {
             self.full = Some(sequence);
@@ -154,7 +154,7 @@ impl Shared {
                     continue;
                 }
                 if let Some(body) = frame.body_for(&wanted.scopes) {
-                    found.push(bytes.slice(body), frame.sequence, limit);
+                    found.push(Change { sequence: frame.sequence, body: bytes.slice(body) }, limit);
                     if found.full.is_some() {
                         return Ok(());
                     }

@@ -21,7 +21,9 @@ pub(super) async fn changes<R: Read>(
     }
     let request = wire::request(query.as_deref().unwrap_or_default())?;
     let page = changes.changes(request.query).await?;
-    let body = PageBody::new(wire::page_head(&page), page.changes, wire::PAGE_END);
+    let head = wire::page_head(&page);
+    let changes = page.changes.into_iter().map(|change| change.body).collect();
+    let body = PageBody::new(head, changes, wire::PAGE_END);
     let body = if request.pretty { Body::from(pretty::indented(body)) } else { Body::new(body) };
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),

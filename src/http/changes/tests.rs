@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::*;
 use crate::domain::scope::Scope;
 use crate::domain::sequence::{Lsn, Sequence};
-use crate::feed::query::{Error, Page, Query};
+use crate::feed::query::{Change, Error, Page, Query};
 use crate::service::health::Health;
 
 type Answer = fn() -> Result<Page, Error>;
@@ -34,8 +34,10 @@ impl Read for Table {
 
 fn two_changes() -> Result<Page, Error> {
     let sequence = |index| Sequence::new(1, Lsn(0x1390_d838), index);
-    let changes = vec![Bytes::from_static(b"{\"operation\":1}"), Bytes::from_static(b"{\"operation\":3}")];
-    Ok(Page { first: sequence(0), last: sequence(10), changes })
+    let change =
+        |index, body: &'static str| Change { sequence: sequence(index), body: Bytes::from_static(body.as_bytes()) };
+    let changes = vec![change(0, "{\"operation\":1}"), change(10, "{\"operation\":3}")];
+    Ok(Page { first: sequence(0), last: sequence(10), is_full: false, changes })
 }
 
 async fn ask(answer: Answer, request: Request<Body>) -> (Response<()>, String, Vec<Query>) {

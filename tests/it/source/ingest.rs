@@ -83,7 +83,8 @@ impl Running {
     /// The ids of all notes in the feed, when there are so many.
     async fn ids(&self, count: usize) -> Vec<i64> {
         support::eventually(DEADLINE, "all notes are in the feed", async || {
-            let ids: Vec<_> = self.changes(Sequence::ZERO).await.unwrap().changes.iter().map(|one| id(one)).collect();
+            let ids: Vec<_> =
+                self.changes(Sequence::ZERO).await.unwrap().changes.iter().map(|one| id(&one.body)).collect();
             (ids.len() >= count).then_some(ids)
         })
         .await
@@ -474,7 +475,7 @@ async fn values_look_alike_whatever_the_database_is_set_to() {
     client.batch_execute(sql).await.unwrap();
     running.ids(1).await;
     let change = running.changes(Sequence::ZERO).await.unwrap().changes.remove(0);
-    let change: serde_json::Value = serde_json::from_slice(&change).unwrap();
+    let change: serde_json::Value = serde_json::from_slice(&change.body).unwrap();
     let shown = ["b", "t", "d", "i", "f", "u"].map(|name| change["newRow"][name]["value"].as_str().unwrap());
     let expected = [r"\x00ff", "2026-11-21 20:07:21.5+00", "2026-11-21", "1 day 02:03:04", "0.30000000000000004", "ü"];
     assert_eq!(shown, expected);

@@ -374,5 +374,5 @@ fn a_page_of_large_changes_ends_early() {
     assert_eq!((first.changes.len(), first.last), (8, sequence(80, 0)));
     let second = page(first.last);
     assert_eq!((second.changes.len(), second.last), (2, sequence(100, 0)));
-    assert!(first.changes.iter().chain(&second.changes).all(|change| *change == body));
+    assert!(first.changes.iter().chain(&second.changes).all(|change| change.body == body));
 }

@@ -69,7 +69,7 @@ pub fn scopes(names: &[&str]) -> Vec<Scope> {
 }
 
 pub fn bodies(page: &Page) -> Vec<String> {
-    page.changes.iter().map(|body| String::from_utf8(body.to_vec()).unwrap()).collect()
+    page.changes.iter().map(|change| String::from_utf8(change.body.to_vec()).unwrap()).collect()
 }
 
 /// The bodies of a scope behind `since`.
