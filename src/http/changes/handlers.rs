@@ -8,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::body::PageBody;
 use super::error::Failure;
-use super::{accept, pretty, wire};
+use super::{pretty, wire};
+use crate::http::common::accept::{self, MediaType};
 use crate::service::changes::{Changes, Read};
 
 pub(super) async fn changes<R: Read>(
@@ -16,7 +17,7 @@ pub(super) async fn changes<R: Read>(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    if !accept::takes_json(&headers) {
+    if accept::choose(&headers, &[MediaType::Json]).is_none() {
         return Err(Failure::unsupported_format());
     }
     let request = wire::request(query.as_deref().unwrap_or_default())?;
@@ -26,7 +27,7 @@ pub(super) async fn changes<R: Read>(
     let body = PageBody::new(head, changes, wire::PAGE_END);
     let body = if request.pretty { Body::from(pretty::indented(body)) } else { Body::new(body) };
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CONTENT_TYPE, MediaType::Json.header()),
         // The same call is answered differently a moment later.
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];

@@ -1,6 +1,5 @@
 //! The face of the change feed: `GET /changes`, as `docs/api/changeserver.yaml` has it.
 
-mod accept;
 mod body;
 mod error;
 mod handlers;

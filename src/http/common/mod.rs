@@ -1,5 +1,6 @@
 //! What the faces share.
 
+pub mod accept;
 pub mod body;
 pub mod fields;
 pub mod parameters;
