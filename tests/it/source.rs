@@ -1,5 +1,6 @@
 //! Integration: the replication client and the way into the journal, on a real PostgreSQL.
 
+mod feed;
 mod ingest;
 mod login;
 mod stream;

@@ -1,119 +1,12 @@
 //! From the slot into the journal: resumed, acknowledged, and never with a silent gap.
 
-use std::path::Path;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use walclock::domain::sequence::Sequence;
+use walclock::feed::ingest::Status;
+use walclock::feed::{query, source};
 
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_postgres::Client;
-use tokio_util::sync::CancellationToken;
-use walclock::domain::scope::Scope;
-use walclock::domain::sequence::{Lsn, Sequence};
-use walclock::feed::ingest::{Config, Ingest, Status};
-use walclock::feed::journal::{self, Journal};
-use walclock::feed::query::{self, Page, Query};
-use walclock::feed::reader::Reader;
-use walclock::feed::{assemble, source};
-use walclock::localpg::Cluster;
-
-use super::{DEADLINE, config, publish_notes};
+use super::feed::{Feed, confirmed, copy_folder, insert, range, wal_end, while_down};
+use super::{DEADLINE, publish_notes};
 use crate::support;
-
-/// A feed that can be stopped and started over the same folder.
-struct Feed {
-    config: Config,
-    journal: journal::Config,
-}
-
-/// The feed while it runs.
-struct Running {
-    journal: Journal,
-    reader: Reader,
-    status: watch::Receiver<Status>,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), source::Error>>,
-}
-
-impl Feed {
-    fn new(url: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let folder = support::scratch().join(format!("ingest{}", COUNT.fetch_add(1, Ordering::Relaxed)));
-        let assemble = assemble::Config { selector_columns: vec!["_change_selector".to_owned()] };
-        Self { config: Config { source: config(url), assemble }, journal: journal::Config::new(folder) }
-    }
-
-    fn start(&self) -> Running {
-        let (writer, journal) = journal::open(self.journal.clone()).unwrap();
-        let ingest = Ingest::new(self.config.clone(), writer, journal.clone());
-        let (status, shutdown) = (ingest.status(), CancellationToken::new());
-        let task = tokio::spawn(ingest.run(shutdown.clone()));
-        Running { reader: Reader::new(journal.clone()), journal, status, shutdown, task }
-    }
-
-    /// Starts it and waits until it is live.
-    async fn live(&self) -> Running {
-        let mut running = self.start();
-        running.wait_for("live", |status| *status == Status::Streaming).await;
-        running
-    }
-
-    fn slot(&self) -> &str {
-        &self.config.source.slot
-    }
-}
-
-impl Running {
-    async fn wait_for(&mut self, what: &str, is: impl FnMut(&Status) -> bool) {
-        let reached = tokio::time::timeout(DEADLINE, self.status.wait_for(is)).await.map(|status| status.is_ok());
-        assert_eq!(reached.ok(), Some(true), "not {what}: {:?}", *self.status.borrow());
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-
-    async fn changes(&self, since: Sequence) -> Result<Page, query::Error> {
-        let scopes = vec![Scope::parse("s").unwrap()];
-        self.reader.changes(Query { scopes, since, limit: 100_000, block: Duration::ZERO, snapshot: None }).await
-    }
-
-    /// The ids of all notes in the feed, when there are so many.
-    async fn ids(&self, count: usize) -> Vec<i64> {
-        support::eventually(DEADLINE, "all notes are in the feed", async || {
-            let ids: Vec<_> =
-                self.changes(Sequence::ZERO).await.unwrap().changes.iter().map(|one| id(&one.body)).collect();
-            (ids.len() >= count).then_some(ids)
-        })
-        .await
-    }
-}
-
-fn id(change: &[u8]) -> i64 {
-    let change: serde_json::Value = serde_json::from_slice(change).unwrap();
-    change["newRow"]["id"]["value"].as_str().unwrap().parse().unwrap()
-}
-
-async fn insert(client: &Client, ids: std::ops::Range<i32>) {
-    let sql = "insert into notes select n, 'body', 's' from generate_series($1::int, $2::int - 1) n";
-    client.execute(sql, &[&ids.start, &ids.end]).await.unwrap();
-}
-
-/// Up to where the slot has been told that it may forget.
-async fn confirmed(client: &Client, slot: &str) -> Lsn {
-    let sql = "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1";
-    client.query_one(sql, &[&slot]).await.unwrap().get::<_, String>(0).parse().unwrap()
-}
-
-async fn wal_end(client: &Client) -> Lsn {
-    client.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get::<_, String>(0).parse().unwrap()
-}
-
-fn range(ids: std::ops::Range<i64>) -> Vec<i64> {
-    ids.collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_goes_on_where_the_journal_ends() {
@@ -404,20 +297,6 @@ async fn a_server_that_was_put_back_is_a_gap_and_readers_are_told() {
     });
     assert!(ids.await.iter().all(|id| !(10..20).contains(id)));
     running.stop().await;
-}
-
-async fn while_down(mut cluster: Cluster, act: impl FnOnce() + Send + 'static) -> Cluster {
-    let restarted = tokio::task::spawn_blocking(move || {
-        cluster.stop();
-        act();
-        cluster.restart().unwrap();
-        cluster
-    });
-    restarted.await.unwrap()
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
 }
 
 /// One transaction takes much longer than the walsender waits for a sign of life.

@@ -25,7 +25,12 @@ pub fn new_cluster(settings: &[(&str, &str)]) -> Cluster {
     // Most tests leave a slot behind in the database that they had.
     let fast = [("fsync", "off"), ("max_wal_senders", "60"), ("max_replication_slots", "400")];
     let settings = fast.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    Cluster::start(Config { folder, programs: None, settings }).unwrap()
+    Cluster::start(Config { folder, programs: programs(), settings }).unwrap()
+}
+
+/// Where PostgreSQL's programs are, if not in their usual place: so the same tests run on every version.
+pub fn programs() -> Option<PathBuf> {
+    walclock::config::pg_programs()
 }
 
 /// A folder for this process alone; those of processes that are gone are removed.
