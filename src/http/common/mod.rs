@@ -4,3 +4,4 @@ pub mod accept;
 pub mod body;
 pub mod fields;
 pub mod parameters;
+pub mod protobuf;
