@@ -5,13 +5,14 @@ use std::convert::Infallible;
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
+use walclock::domain::history::History;
 use walclock::domain::sequence::Lsn;
 use walclock::feed::assemble::{Assembler, Config};
 use walclock::feed::sink::{Accept, Head, Row, Side, Sink};
 
 fuzz_target!(|stream: &[u8]| {
     let selector_columns = vec!["_change_selector".to_owned(), "_apid_scope".to_owned()];
-    let mut assembler = Assembler::new(Config { selector_columns }, 1, 1_000);
+    let mut assembler = Assembler::new(Config { selector_columns }, History::default(), 1_000);
     let mut sink = Checking::default();
     let mut rest = stream;
     while let Some((length, behind)) = rest.split_first_chunk() {

@@ -5,6 +5,7 @@ pub mod callback_url;
 pub mod change;
 pub mod duration;
 pub mod hash;
+pub mod history;
 pub mod invalid;
 pub mod lease;
 pub mod limits;

@@ -6,7 +6,7 @@ use crate::domain::sequence::{Lsn, Sequence};
 /// A transaction, as its Begin announces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The timeline that it was received on.
+    /// The timeline that it committed on.
     pub timeline: u32,
     /// The LSN of its commit record: `final_lsn` of Begin.
     pub commit_lsn: Lsn,

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 
 use serde_json::{Value, json};
 use tokio_postgres::Client;
+use walclock::domain::history::History;
 use walclock::domain::sequence::Lsn;
 use walclock::feed::assemble::{Assembler, Config, Progress};
 use walclock::feed::sink::{Accept, Head, Row, Side, Sink};
@@ -103,7 +104,7 @@ impl Feed {
             .await
             .unwrap();
         let selector_columns = vec!["_change_selector".to_owned()];
-        let mut assembler = Assembler::new(Config { selector_columns }, 1, txid_now.cast_unsigned());
+        let mut assembler = Assembler::new(Config { selector_columns }, History::default(), txid_now.cast_unsigned());
         let mut kept = Kept::default();
         let mut progress = Progress::Idle;
         for message in messages {

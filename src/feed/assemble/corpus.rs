@@ -78,7 +78,8 @@ fn framed(message: &[u8]) -> Vec<u8> {
 
 /// Runs a stream up to its end, or to the first message without sense, and says how many rows there were.
 fn run(stream: &[u8]) -> u32 {
-    let mut assembler = Assembler::new(Config { selector_columns: vec!["_change_selector".to_owned()] }, 1, 1_000);
+    let mut assembler =
+        Assembler::new(Config { selector_columns: vec!["_change_selector".to_owned()] }, History::default(), 1_000);
     let mut sink = Checking { open: false, rows: 0 };
     let mut rest = stream;
     while let Some((length, behind)) = rest.split_first_chunk() {

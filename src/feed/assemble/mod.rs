@@ -19,6 +19,7 @@ mod tests;
 use std::collections::HashMap;
 
 use crate::domain::change::Operation;
+use crate::domain::history::History;
 use crate::domain::sequence::Lsn;
 use crate::feed::pgoutput::{self, Begin, Commit, Delete, Insert, Message, Truncate, Update};
 use crate::feed::sink::{Accept, Head, Row, Side, Sink};
@@ -104,7 +105,7 @@ impl<S: std::error::Error + 'static, V: Into<Violation>> From<V> for Error<S> {
 #[derive(Debug)]
 pub struct Assembler {
     config: Config,
-    timeline: u32,
+    history: History,
     widening: Widening,
     /// By oid. PostgreSQL never repeats a description that it believes is known, so none may be dropped.
     relations: HashMap<u32, Relation>,
@@ -132,13 +133,14 @@ struct Buffers {
 }
 
 impl Assembler {
-    /// An assembler for a connection that was made on `timeline`. `txid_now` is the server's 64-bit transaction
-    /// counter at that time (`pg_snapshot_xmax(pg_current_snapshot())`), against which the stream's 32-bit ids are
-    /// widened.
-    pub fn new(config: Config, timeline: u32, txid_now: u64) -> Self {
+    /// An assembler for a connection to a server with this history: a transaction belongs to the timeline that it
+    /// committed on, also where it is received after a promotion, so that all who receive it agree on its sequences.
+    /// `txid_now` is the server's 64-bit transaction counter at that time (`pg_snapshot_xmax(pg_current_snapshot())`),
+    /// against which the stream's 32-bit ids are widened.
+    pub fn new(config: Config, history: History, txid_now: u64) -> Self {
         Self {
             config,
-            timeline,
+            history,
             widening: Widening::near(txid_now),
             relations: HashMap::new(),
             open: None,
@@ -175,7 +177,7 @@ impl Assembler {
             return Err(Violation::Misplaced { message: "Begin" });
         }
         let head = Head {
-            timeline: self.timeline,
+            timeline: self.history.timeline_of(begin.final_lsn),
             commit_lsn: begin.final_lsn,
             txid: self.widening.widen(begin.xid),
             committed_at: begin.committed_at,

@@ -67,7 +67,7 @@ impl Sink for Kept {
 
 fn assembler() -> Assembler {
     let selector_columns = vec!["_change_selector".to_owned(), "_apid_scope".to_owned()];
-    Assembler::new(Config { selector_columns }, 1, 1_000)
+    Assembler::new(Config { selector_columns }, History::default(), 1_000)
 }
 
 fn attribute(name: &str, type_id: u32, is_key: bool) -> Attribute<'_> {
@@ -312,6 +312,31 @@ fn a_table_described_again_has_its_new_columns() {
     ]);
     assert_eq!(kept.rows[0].body["newRow"], json!({"id": {"value": "1", "type": 23}}));
     assert_eq!(kept.rows[1].scopes, [(Side::Stays, "a".to_owned())]);
+}
+
+/// A changeserver that was behind receives from the new primary what had committed before the promotion. Another one
+/// has it from the old primary: the sequences must be the same.
+#[test]
+fn a_transaction_belongs_to_the_timeline_that_it_committed_on() {
+    let history = History::new(3, vec![(1, Lsn(1000)), (2, Lsn(2000))]);
+    let mut assembler = Assembler::new(Config { selector_columns: Vec::new() }, history, 1_000);
+    let mut kept = Kept::default();
+    let commits = [990, 999, 1000, 1001, 1999, 2000, 5000];
+    for commit in commits {
+        for message in [
+            encode::begin(commit, COMMITTED_AT, 731),
+            table("_change_selector", 25, b'd'),
+            encode::insert(TABLE, &[text("1"), text("x"), text("a")]),
+            encode::commit(commit, commit + 1, COMMITTED_AT),
+        ] {
+            assembler.message(Lsn(0), &message, &mut kept).expect("sense");
+        }
+    }
+    let timelines = [1, 1, 2, 2, 2, 3, 3];
+    let expected: Vec<_> = timelines.iter().zip(commits).map(|(on, lsn)| Sequence::new(*on, Lsn(lsn), 0)).collect();
+    assert_eq!(kept.heads.iter().map(|head| head.sequence(0)).collect::<Vec<_>>(), expected);
+    let told: Vec<_> = kept.rows.iter().map(|row| row.body["sequence"].as_str().expect("a text").to_owned()).collect();
+    assert_eq!(told, expected.iter().map(ToString::to_string).collect::<Vec<_>>());
 }
 
 #[test]

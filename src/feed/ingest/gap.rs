@@ -3,15 +3,16 @@
 
 use std::fmt;
 
+use crate::domain::history::History;
 use crate::domain::sequence::Lsn;
 
 /// What the journal knows of the stream that it was written from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     /// The cluster's identifier.
     pub system: u64,
-    /// The timeline of the last connection.
-    pub timeline: u32,
+    /// The timelines of the server, at the last connection.
+    pub history: History,
     /// Everything up to here is durable in the journal.
     pub durable: Lsn,
 }
@@ -21,12 +22,10 @@ pub(super) struct Known {
 pub(super) struct Found {
     /// The cluster's identifier.
     pub system: u64,
-    /// The timeline that it is on.
-    pub timeline: u32,
+    /// Its timelines.
+    pub history: History,
     /// Where its WAL ends; none for a standby, which may only be behind.
     pub wal_end: Option<Lsn>,
-    /// Where its timeline left each of its parents.
-    pub forks: Vec<(u32, Lsn)>,
     /// The slot, if there is one.
     pub slot: Slot,
 }
@@ -84,16 +83,13 @@ pub(super) fn judge(known: Option<&Known>, found: &Found) -> Verdict {
     if known.system != found.system {
         return Verdict::Anew(Gap::OtherCluster);
     }
-    if found.timeline < known.timeline {
+    if found.history.current() < known.history.current() {
         return Verdict::Anew(Gap::Restored);
     }
-    if found.timeline > known.timeline {
-        let fork = found.forks.iter().find(|(parent, _)| *parent == known.timeline);
-        match fork {
-            Some((_, at)) if known.durable <= *at => {}
-            Some((_, at)) => return Verdict::Anew(Gap::Parted { at: *at }),
-            None => return Verdict::Anew(Gap::Parted { at: Lsn(0) }),
-        }
+    if let Some(at) = known.history.parts_from(&found.history)
+        && known.durable > at
+    {
+        return Verdict::Anew(Gap::Parted { at });
     }
     // Put back by a copy of its files, without a new timeline: asked for what lies beyond its WAL, PostgreSQL would
     // silently leave out all that commits before it gets there.
@@ -142,34 +138,44 @@ impl fmt::Display for Gap {
 mod tests {
     use super::*;
 
-    const KNOWN: Known = Known { system: 1, timeline: 2, durable: Lsn(100) };
+    fn history(current: u32, ended: &[(u32, u64)]) -> History {
+        History::new(current, ended.iter().map(|(timeline, lsn)| (*timeline, Lsn(*lsn))).collect())
+    }
 
-    fn found(timeline: u32, slot: Slot) -> Found {
-        Found { system: 1, timeline, wal_end: Some(Lsn(200)), forks: vec![(1, Lsn(50)), (2, Lsn(150))], slot }
+    fn found(history: History, slot: Slot) -> Found {
+        Found { system: 1, history, wal_end: Some(Lsn(200)), slot }
     }
 
     #[test]
     fn verdicts() {
-        let parted = |at| Found { forks: vec![(2, Lsn(at))], ..found(3, Slot::At(Lsn(90))) };
+        let second = || history(2, &[(1, 50)]);
+        let third = |at| history(3, &[(1, 50), (2, at)]);
+        let known = Known { system: 1, history: second(), durable: Lsn(100) };
+        let at = |lsn| Slot::At(Lsn(lsn));
+        let parted = |at| Verdict::Anew(Gap::Parted { at: Lsn(at) });
         for (found, expected) in [
-            (found(2, Slot::At(Lsn(100))), Verdict::Continue),
-            (found(2, Slot::At(Lsn(10))), Verdict::Continue),
-            (found(2, Slot::At(Lsn(101))), Verdict::Anew(Gap::SlotAhead { at: Lsn(101) })),
-            (found(2, Slot::Missing), Verdict::Anew(Gap::SlotMissing)),
-            (found(2, Slot::Dead(Gap::SlotLost)), Verdict::Anew(Gap::SlotLost)),
-            (found(1, Slot::At(Lsn(10))), Verdict::Anew(Gap::Restored)),
-            (Found { wal_end: Some(Lsn(99)), ..found(2, Slot::At(Lsn(90))) }, Verdict::Anew(Gap::Restored)),
-            (Found { wal_end: Some(Lsn(100)), ..found(2, Slot::At(Lsn(90))) }, Verdict::Continue),
-            (Found { wal_end: None, ..found(2, Slot::At(Lsn(90))) }, Verdict::Continue),
+            (found(second(), at(100)), Verdict::Continue),
+            (found(second(), at(10)), Verdict::Continue),
+            (found(second(), at(101)), Verdict::Anew(Gap::SlotAhead { at: Lsn(101) })),
+            (found(second(), Slot::Missing), Verdict::Anew(Gap::SlotMissing)),
+            (found(second(), Slot::Dead(Gap::SlotLost)), Verdict::Anew(Gap::SlotLost)),
+            (found(history(1, &[]), at(10)), Verdict::Anew(Gap::Restored)),
+            (Found { wal_end: Some(Lsn(99)), ..found(second(), at(90)) }, Verdict::Anew(Gap::Restored)),
+            (Found { wal_end: Some(Lsn(100)), ..found(second(), at(90)) }, Verdict::Continue),
+            (Found { wal_end: None, ..found(second(), at(90)) }, Verdict::Continue),
             // Promoted: good while all that we have lies before the fork and the slot came along.
-            (found(3, Slot::At(Lsn(100))), Verdict::Continue),
-            (found(3, Slot::Missing), Verdict::Anew(Gap::SlotMissing)),
-            (parted(100), Verdict::Continue),
-            (parted(99), Verdict::Anew(Gap::Parted { at: Lsn(99) })),
-            (Found { forks: Vec::new(), ..found(3, Slot::At(Lsn(1))) }, Verdict::Anew(Gap::Parted { at: Lsn(0) })),
-            (Found { system: 2, ..found(2, Slot::At(Lsn(1))) }, Verdict::Anew(Gap::OtherCluster)),
+            (found(third(150), at(100)), Verdict::Continue),
+            (found(third(150), Slot::Missing), Verdict::Anew(Gap::SlotMissing)),
+            (found(third(100), at(90)), Verdict::Continue),
+            (found(third(99), at(90)), parted(99)),
+            // Never a part of its history.
+            (found(history(3, &[]), at(1)), parted(0)),
+            (found(history(3, &[(1, 60)]), at(1)), parted(50)),
+            // Another standby was promoted under the same number.
+            (found(history(2, &[(1, 60)]), at(1)), parted(50)),
+            (Found { system: 2, ..found(second(), at(1)) }, Verdict::Anew(Gap::OtherCluster)),
         ] {
-            assert_eq!(judge(Some(&KNOWN), &found), expected, "{found:?}");
+            assert_eq!(judge(Some(&known), &found), expected, "{found:?}");
             assert_eq!(judge(None, &found), Verdict::Begin);
         }
     }

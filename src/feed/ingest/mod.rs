@@ -143,14 +143,14 @@ impl Ingest {
         };
         self.unpublished = false;
         self.streamed = true;
-        let open::Opened { server, facts, mut stream, reports, timeline, from, catch_up_to } = opened;
+        let open::Opened { server, facts, mut stream, reports, history, from, catch_up_to } = opened;
         let received = Arc::new(Received::default());
         received.advance(from);
         let done = CancellationToken::new();
         let reporting =
             report::run(reports, self.journal.clone(), Arc::clone(&received), facts.walsender_timeout, done.clone());
         let mut reporter = AbortOnDropHandle::new(tokio::spawn(reporting));
-        let assembler = assemble::Assembler::new(self.config.assemble.clone(), timeline, facts.txid);
+        let assembler = assemble::Assembler::new(self.config.assemble.clone(), history, facts.txid);
         let mut follower = Follower {
             writer: &mut self.writer,
             assembler,

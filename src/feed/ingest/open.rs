@@ -6,9 +6,10 @@ use tracing::{error, info};
 
 use super::Failure;
 use super::gap::{self, Found, Gap, Known, Verdict};
+use crate::domain::history::History;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::domain::snapshot::Snapshot;
-use crate::feed::journal::{self, Fork, Identity, Journal, Writer};
+use crate::feed::journal::{self, Identity, Journal, Writer};
 use crate::feed::source::{self, Connection, Facts, Reports, Server, Stream};
 use crate::pg::Settings;
 
@@ -24,7 +25,7 @@ pub(super) struct Opened {
     pub facts: Facts,
     pub stream: Stream,
     pub reports: Reports,
-    pub timeline: u32,
+    pub history: History,
     /// Where the stream begins.
     pub from: Lsn,
     /// Where the WAL ended when the journal began anew; none where it went on.
@@ -62,12 +63,12 @@ async fn open_at(
     let mut connection = Connection::open(settings).await?;
     let system = connection.identify().await?;
     let slot = find_slot(&server, settings, config, unpublished).await?;
-    let forks = connection.timeline_history(system.timeline).await?;
+    let history = History::new(system.timeline, connection.timeline_history(system.timeline).await?);
     let wal_end = (!facts.standby).then_some(system.wal_end);
-    let found = Found { system: system.id, timeline: system.timeline, wal_end, forks, slot };
+    let found = Found { system: system.id, history: history.clone(), wal_end, slot };
     let known = journal.identity().map(|identity| Known {
         system: identity.system_id,
-        timeline: identity.timeline,
+        history: journal.history(),
         durable: journal.durable(),
     });
     let verdict = gap::judge(known.as_ref(), &found);
@@ -77,8 +78,7 @@ async fn open_at(
             let from = usable_slot(&server, &facts, config, found.slot).await?;
             // Taken behind the beginning: it shows whatever committed before it, which the feed will never tell.
             let floor = server.snapshot().await?;
-            let before = Sequence::new(system.timeline, Lsn(from.0.saturating_sub(1)), 0);
-            begin(writer, journal, verdict, before, floor)?;
+            begin(writer, journal, verdict, just_before(from, &history), floor)?;
             writer.advance(from);
             writer.flush()?;
             // The identity must not say before the segments do that the stream is known up to here.
@@ -86,7 +86,7 @@ async fn open_at(
             from
         }
     };
-    record_forks(writer, &found)?;
+    writer.set_history(&history, just_before(from, &history))?;
     journal.set_identity(Identity { system_id: system.id, timeline: system.timeline, slot: config.slot.clone() })?;
     let (stream, reports) = source::start(connection, &config.slot, &config.publications, from).await?;
     // Between the look and the start somebody may have moved the slot; PostgreSQL would not say so. Nor is it certain
@@ -98,7 +98,7 @@ async fn open_at(
     let anew = !facts.standby && matches!(verdict, Verdict::Begin | Verdict::Anew(_));
     let catch_up_to = if anew { Some(server.wal_position().await?) } else { None };
     info!(slot = config.slot, server = %settings, %from, timeline = system.timeline, "streaming");
-    Ok(Opened { server, facts, stream, reports, timeline: system.timeline, from, catch_up_to })
+    Ok(Opened { server, facts, stream, reports, history, from, catch_up_to })
 }
 
 async fn find_slot(
@@ -164,15 +164,27 @@ fn begin(
     Ok(())
 }
 
-/// Cursors of a timeline that has ended are good up to its end.
-fn record_forks(writer: &mut Writer, found: &Found) -> Result<(), journal::Error> {
-    let nexts = found.forks.iter().skip(1).map(|(parent, _)| *parent).chain([found.timeline]);
-    for ((timeline, ended_at), next) in found.forks.iter().zip(nexts) {
-        writer.record_fork(Fork { timeline: *timeline, ended_at: *ended_at, next })?;
-    }
-    Ok(())
+/// The greatest position that a stream from `from` does not tell. The timeline is that of the position: one that comes
+/// later would hide what is told of the timelines before it.
+fn just_before(from: Lsn, history: &History) -> Sequence {
+    let lsn = Lsn(from.0.saturating_sub(1));
+    Sequence::new(history.timeline_of(lsn), lsn, 0)
 }
 
 fn database(settings: &Settings) -> &str {
     settings.config().get_dbname().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Were it on the new timeline, the journal would skip what is still to come of the old one.
+    #[test]
+    fn a_stream_that_begins_before_a_promotion_hides_nothing_of_it() {
+        let history = History::new(2, vec![(1, Lsn(100))]);
+        for (from, before) in [(50, (1, 49)), (100, (1, 99)), (101, (2, 100)), (200, (2, 199))] {
+            assert_eq!(just_before(Lsn(from), &history), Sequence::new(before.0, Lsn(before.1), 0));
+        }
+    }
 }

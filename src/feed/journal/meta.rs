@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Doing, Error};
 use super::medium::Medium;
+use crate::domain::history::History;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::domain::snapshot::Snapshot;
 
@@ -26,17 +27,6 @@ pub struct Identity {
     pub slot: String,
 }
 
-/// The end of a timeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fork {
-    /// The timeline that ended.
-    pub timeline: u32,
-    /// Where it ended: what stands there or behind it on that timeline is not part of the history.
-    pub ended_at: Lsn,
-    /// The timeline that goes on from there.
-    pub next: u32,
-}
-
 /// How far back the journal reaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bounds {
@@ -48,8 +38,8 @@ pub(super) struct Bounds {
     pub purged_txid: u64,
     /// What it shows had committed before the feed began.
     pub snapshot: Option<Snapshot>,
-    /// The ends of timelines, oldest first.
-    pub forks: Vec<Fork>,
+    /// The timelines of the server: what is on another one, or behind the end of its own, is no part of the feed.
+    pub history: History,
 }
 
 /// The content of the file.
@@ -78,6 +68,7 @@ struct Record {
     left: String,
     purged_txid: u64,
     snapshot: Option<String>,
+    /// Each timeline that ended, where it did, and the one that goes on from there.
     forks: Vec<(u32, String, u32)>,
 }
 
@@ -127,14 +118,13 @@ impl Record {
             left: bounds.left.to_string(),
             purged_txid: bounds.purged_txid,
             snapshot: bounds.snapshot.as_ref().map(snapshot_text),
-            forks: bounds.forks.iter().map(|fork| (fork.timeline, fork.ended_at.to_string(), fork.next)).collect(),
+            forks: forks(&bounds.history),
         }
     }
 
     fn read(self) -> Option<Meta> {
-        let fork = |(timeline, ended_at, next): (u32, String, u32)| {
-            Some(Fork { timeline, ended_at: ended_at.parse().ok()?, next })
-        };
+        let current = self.forks.last().map_or(1, |(_, _, next)| *next);
+        let ended = |(timeline, ended_at, _): (u32, String, u32)| Some((timeline, ended_at.parse().ok()?));
         Some(Meta {
             identity: self.identity,
             segment_first: self.segment_first,
@@ -145,10 +135,16 @@ impl Record {
                 left: self.left.parse().ok()?,
                 purged_txid: self.purged_txid,
                 snapshot: self.snapshot.map(|text| text.parse()).transpose().ok()?,
-                forks: self.forks.into_iter().map(fork).collect::<Option<_>>()?,
+                history: History::new(current, self.forks.into_iter().map(ended).collect::<Option<_>>()?),
             },
         })
     }
+}
+
+fn forks(history: &History) -> Vec<(u32, String, u32)> {
+    let nexts = history.ended().iter().skip(1).map(|(timeline, _)| *timeline).chain([history.current()]);
+    let forks = history.ended().iter().zip(nexts);
+    forks.map(|((timeline, ended_at), next)| (*timeline, ended_at.to_string(), next)).collect()
 }
 
 fn checksum(body: &str) -> String {
@@ -176,7 +172,7 @@ mod tests {
                 left: Sequence::new(4, Lsn(9), 1),
                 purged_txid: 1 << 50,
                 snapshot: Some("10:20:12,14".parse().expect("a snapshot")),
-                forks: vec![Fork { timeline: 2, ended_at: Lsn(99), next: 3 }],
+                history: History::new(3, vec![(1, Lsn(50)), (2, Lsn(99))]),
             },
         }
     }

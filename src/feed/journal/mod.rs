@@ -39,6 +39,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tracing::error;
 
+use crate::domain::history::History;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::domain::snapshot::Snapshot;
 use crate::feed::hub::Hub;
@@ -53,7 +54,7 @@ use tail::Tail;
 
 pub use error::{Error, Failure};
 pub(in crate::feed) use index::key;
-pub use meta::{Fork, Identity};
+pub use meta::Identity;
 pub use writer::Writer;
 
 /// How the journal is kept.
@@ -182,6 +183,11 @@ impl Journal {
     /// Whose positions these are; none until it has been said.
     pub fn identity(&self) -> Option<Identity> {
         self.0.meta.lock().identity.clone()
+    }
+
+    /// The timelines of the server, as they were said last: see [`Writer::set_history`].
+    pub fn history(&self) -> History {
+        self.0.state.read().bounds().history.clone()
     }
 
     /// Says whose positions these are. It is durable when this returns.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::address::Address;
-use super::meta::{Bounds, Fork};
+use super::meta::Bounds;
 use super::segment::{HEADER_BYTES, Segment};
 use crate::domain::sequence::Sequence;
 use crate::domain::snapshot::Snapshot;
@@ -142,8 +142,10 @@ impl State {
         if since == Sequence::ZERO {
             return snapshot.is_some_and(|snapshot| !completes(snapshot, bounds));
         }
-        let lost = |fork: &Fork| since.timeline == fork.timeline && since.lsn >= fork.ended_at;
-        if bounds.forks.iter().any(lost) || (since > self.last && since <= bounds.left) {
+        // A timeline above the current one may be news that has not come here yet.
+        let lost =
+            since.timeline <= bounds.history.current() && bounds.history.timeline_of(since.lsn) != since.timeline;
+        if lost || (since > self.last && since <= bounds.left) {
             return true;
         }
         match bounds.floor {

@@ -8,8 +8,9 @@ use bytes::BytesMut;
 
 use super::appender::{Batch, Whole};
 use super::error::Error;
-use super::meta::{Bounds, Fork};
+use super::meta::Bounds;
 use super::{Shared, frame};
+use crate::domain::history::History;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::sink::{Accept, Head, Row, Sink};
 
@@ -132,23 +133,25 @@ impl Writer {
         Ok(())
     }
 
-    /// Says that a timeline has ended: cursors on it that lie beyond its end are too old from now on. Where the journal
-    /// itself had received more of it, it begins anew behind the fork.
+    /// Says which timelines the server has had: cursors that are not on them are too old from now on. Where the newest
+    /// change of the journal itself is not, the journal begins anew behind `from`, where the stream goes on.
     ///
     /// # Errors
     ///
     /// As [`Writer::begin_anew`].
-    pub fn record_fork(&mut self, fork: Fork) -> Result<(), Error> {
+    pub fn set_history(&mut self, history: &History, from: Sequence) -> Result<(), Error> {
         self.abandon();
         self.flush()?;
-        if self.last.timeline == fork.timeline && self.last.lsn >= fork.ended_at {
-            self.begin_anew(Sequence::new(fork.next, fork.ended_at, 0))?;
+        if self.last != Sequence::ZERO && history.timeline_of(self.last.lsn) != self.last.timeline {
+            self.begin_anew(from)?;
         }
-        self.shared.update(|meta| {
-            if !meta.bounds.forks.contains(&fork) {
-                meta.bounds.forks.push(fork);
-            }
-        })
+        if self.shared.state.read().bounds().history == *history {
+            return Ok(());
+        }
+        self.shared.update(|meta| meta.bounds.history = history.clone())?;
+        // Those who wait with such a cursor are told.
+        self.shared.hub.wake_all();
+        Ok(())
     }
 
     /// Counts what is in the buffer as whole.

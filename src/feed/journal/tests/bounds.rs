@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::{Config, Fork, Identity, Journal, Writer};
+use super::super::{Config, Identity, Journal, Writer};
 use super::support::*;
 use crate::clock::Timestamp;
+use crate::domain::history::History;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::query::{self, Page};
 use crate::feed::sink::{Accept, Row, Side, Sink};
@@ -291,26 +292,88 @@ fn snapshots_hide_and_are_checked() {
     assert!(!too_old(&journal, sequence(30, 0), Some("30:31:30")), "who follows a cursor has had it");
 }
 
+/// Commits a transaction with one row of scope `a` and this sequence as its body.
+fn write_at(writer: &mut Writer, sequence: Sequence) {
+    let head = crate::feed::sink::Head { timeline: sequence.timeline, ..head(sequence.lsn.0) };
+    assert_eq!(writer.begin(&head).unwrap(), Accept::Take, "{sequence}");
+    push(writer, 0, &[(Side::Stays, "a")], &sequence.to_string());
+    writer.commit(Lsn(sequence.lsn.0 + 1)).unwrap();
+    writer.flush().unwrap();
+}
+
+fn on(timeline: u32, lsn: u64) -> Sequence {
+    Sequence::new(timeline, Lsn(lsn), 0)
+}
+
+fn history(current: u32, ended: &[(u32, u64)]) -> History {
+    History::new(current, ended.iter().map(|(timeline, lsn)| (*timeline, Lsn(*lsn))).collect())
+}
+
+/// One that is behind at a promotion goes on with what had committed before it, under the sequences that others gave it.
 #[test]
-fn cursors_beyond_a_fork_are_too_old() {
+fn what_committed_before_a_promotion_follows_where_it_stood() {
     let folder = tempfile::tempdir().unwrap();
     let (mut writer, journal) = open(&small(folder.path())).unwrap();
-    for lsn in [10, 20] {
-        write(&mut writer, lsn, &["a"]);
+    write_at(&mut writer, on(1, 10));
+    // A reader that another changeserver has told more is not taken back.
+    assert_eq!(journal.read(&scopes(&["a"]), on(2, 30), 9, None).unwrap().last, on(2, 30));
+    writer.set_history(&history(2, &[(1, 25)]), on(1, 10)).unwrap();
+    for sequence in [on(1, 20), on(1, 24), on(2, 25), on(2, 30)] {
+        write_at(&mut writer, sequence);
     }
-    writer.record_fork(Fork { timeline: 1, ended_at: Lsn(25), next: 2 }).unwrap();
-    let on_the_next = |lsn| crate::feed::sink::Head { timeline: 2, ..head(lsn) };
-    assert_eq!(writer.begin(&on_the_next(15)).unwrap(), Accept::Take, "a newer timeline is behind the older");
-    push(&mut writer, 0, &[(Side::Stays, "a")], "2");
-    writer.commit(Lsn(16)).unwrap();
-    writer.flush().unwrap();
-    assert_eq!(read(&journal, "a", sequence(20, 0)), ["2"]);
-    assert!(too_old(&journal, sequence(25, 0), None), "that is not what happened");
-    assert!(!too_old(&journal, Sequence::new(2, Lsn(15), 0), None));
-    // The journal itself has more of timeline 2 than became history.
-    writer.record_fork(Fork { timeline: 2, ended_at: Lsn(12), next: 3 }).unwrap();
-    assert_eq!(journal.range().last, Sequence::new(3, Lsn(12), 0));
-    assert!(too_old(&journal, Sequence::new(2, Lsn(15), 0), None) && too_old(&journal, sequence(20, 0), None));
+    let told = |since| read(&journal, "a", since);
+    assert_eq!(told(on(1, 20)), ["0.18.0", "2.0.19.0", "2.0.1e.0"]);
+    assert_eq!(told(on(2, 25)), ["2.0.1e.0"]);
+    assert!(told(on(2, 30)).is_empty());
+    drop((writer, journal));
+    let (_writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(read(&journal, "a", on(1, 10)), ["0.14.0", "0.18.0", "2.0.19.0", "2.0.1e.0"]);
+    assert_eq!(journal.history(), history(2, &[(1, 25)]));
+}
+
+#[test]
+fn cursors_that_are_not_on_the_history_are_too_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    for sequence in [on(1, 10), on(1, 20)] {
+        write_at(&mut writer, sequence);
+    }
+    // Timeline 2 left the first one elsewhere, and is nobody's parent here.
+    writer.set_history(&history(3, &[(1, 25)]), on(1, 20)).unwrap();
+    write_at(&mut writer, on(3, 27));
+    for (since, good) in [
+        (on(1, 10), true),
+        (on(1, 24), true),
+        (on(1, 25), false),
+        (on(1, 99), false),
+        (on(2, 15), false),
+        (on(2, 26), false),
+        (on(3, 24), false),
+        (on(3, 25), true),
+        (on(3, 99), true),
+        // Nobody here knows of it yet.
+        (on(4, 15), true),
+    ] {
+        assert_eq!(too_old(&journal, since, None), !good, "{since}");
+    }
+    assert_eq!(read(&journal, "a", on(1, 24)), ["3.0.1b.0"]);
+}
+
+#[test]
+fn a_journal_that_is_not_on_the_history_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    for sequence in [on(1, 10), on(1, 20), on(1, 30)] {
+        write_at(&mut writer, sequence);
+    }
+    // What was received behind the fork is no history; the stream goes on from 21.
+    writer.set_history(&history(2, &[(1, 25)]), on(1, 20)).unwrap();
+    assert_eq!(journal.range().last, on(1, 20));
+    assert!(too_old(&journal, on(1, 30), None) && too_old(&journal, on(1, 10), None));
+    for sequence in [on(1, 22), on(2, 26)] {
+        write_at(&mut writer, sequence);
+    }
+    assert_eq!(read(&journal, "a", on(1, 20)), ["0.16.0", "2.0.1a.0"]);
 }
 
 #[test]

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 
 use super::support::*;
 use crate::clock::Timestamp;
+use crate::domain::history::History;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::domain::snapshot::Snapshot;
 use crate::feed::query;
-use crate::feed::sink::{Accept, Row, Side, Sink};
+use crate::feed::sink::{Accept, Head, Row, Side, Sink};
 
 const SCOPES: [&str; 5] = ["", "a", "b", "c", "rare"];
 
@@ -20,6 +21,8 @@ enum Act {
     /// Sends the newest transaction again.
     Repeat,
     Advance,
+    /// A standby was promoted: so many seconds of what is still to come had committed before.
+    Promote(u64),
     Flush,
     Reopen,
     /// Lets what is older than this many seconds before the newest go.
@@ -64,6 +67,7 @@ fn act() -> impl Strategy<Value = Act> {
         2 => changes().prop_map(Act::Abandon),
         1 => Just(Act::Repeat),
         1 => Just(Act::Advance),
+        1 => (0_u64..12).prop_map(Act::Promote),
         6 => Just(Act::Flush),
         1 => Just(Act::Reopen),
         1 => (0_u64..200).prop_map(Act::Purge),
@@ -96,9 +100,9 @@ fn text(sequence: Sequence, change: &Change) -> String {
     format!("{sequence} {}", "x".repeat(change.padding))
 }
 
-fn push_all(writer: &mut super::super::Writer, lsn: u64, changes: &[Change]) {
+fn push_all(writer: &mut super::super::Writer, head: &Head, changes: &[Change]) {
     for (index, change) in (0..).zip(changes) {
-        let body = text(sequence(lsn, index), change);
+        let body = text(head.sequence(index), change);
         let (left, entered) = (format!("left {body}"), format!("entered {body}"));
         let scopes: Vec<_> = change.scopes.iter().map(|(side, scope)| (*side, SCOPES[*scope])).collect();
         let row = Row {
@@ -113,6 +117,17 @@ fn push_all(writer: &mut super::super::Writer, lsn: u64, changes: &[Change]) {
     }
 }
 
+/// The head of the transaction that commits at `lsn`.
+fn head_on(history: &History, lsn: u64) -> Head {
+    Head { timeline: history.timeline_of(Lsn(lsn)), ..head(lsn) }
+}
+
+/// The history after another promotion, at `fork` or where the last one was, if that is still ahead.
+fn promoted(history: &History, fork: Lsn) -> History {
+    let ended = history.ended().iter().copied().map(|(timeline, ended_at)| (timeline, ended_at.min(fork)));
+    History::new(history.current() + 1, ended.chain([(history.current(), fork)]).collect())
+}
+
 fn run(acts: &[Act]) {
     let folder = tempfile::tempdir().unwrap();
     let config = small(folder.path());
@@ -120,31 +135,41 @@ fn run(acts: &[Act]) {
     let (mut list, mut visible, mut lsn) = (Vec::<Stored>::new(), 0, 10);
     // The sequence up to which everything has been purged.
     let mut floor = Sequence::ZERO;
+    let mut history = History::default();
     for act in acts {
         let (writer, journal) = open_now.as_mut().unwrap();
         match act {
             Act::Commit(changes) => {
                 lsn += 3;
-                assert_eq!(writer.begin(&head(lsn)).unwrap(), Accept::Take);
-                push_all(writer, lsn, changes);
+                let head = head_on(&history, lsn);
+                assert_eq!(writer.begin(&head).unwrap(), Accept::Take);
+                push_all(writer, &head, changes);
                 writer.commit(Lsn(lsn + 1)).unwrap();
                 list.extend((0..).zip(changes).map(|(index, change)| Stored {
-                    sequence: sequence(lsn, index),
+                    sequence: head.sequence(index),
                     txid: lsn,
                     change: change.clone(),
                 }));
             }
             Act::Abandon(changes) => {
-                assert_eq!(writer.begin(&head(lsn + 3)).unwrap(), Accept::Take);
-                push_all(writer, lsn + 3, changes);
+                let head = head_on(&history, lsn + 3);
+                assert_eq!(writer.begin(&head).unwrap(), Accept::Take);
+                push_all(writer, &head, changes);
                 writer.abandon();
             }
             Act::Repeat => {
                 if let Some(newest) = list.last() {
-                    assert_eq!(writer.begin(&head(newest.sequence.lsn.0)).unwrap(), Accept::Skip);
+                    assert_eq!(writer.begin(&head_on(&history, newest.sequence.lsn.0)).unwrap(), Accept::Skip);
                 }
             }
             Act::Advance => writer.advance(Lsn(lsn + 2)),
+            Act::Promote(ahead) => {
+                history = promoted(&history, Lsn(lsn + 1 + ahead));
+                writer.set_history(&history, Sequence::ZERO).unwrap();
+                let beyond = Sequence::new(history.current() - 1, Lsn(lsn + 1 + ahead), 0);
+                assert!(journal.read(&scopes(&["a"]), beyond, 1, None).is_err(), "{beyond} became no history");
+                visible = list.len();
+            }
             Act::Flush => {
                 writer.flush().unwrap();
                 visible = list.len();
