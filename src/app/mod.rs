@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::config::{Role, Settings};
 use crate::delivery::changes::Follower;
+use crate::domain::limits;
 use crate::http::{self, manage, server};
 use crate::pg;
 use crate::service::changes::Changes;
@@ -211,6 +212,7 @@ impl App {
         let config = server::Config {
             connections_max: settings.connections_max,
             head_max: HEAD_MAX,
+            stall_max: limits::WRITE_STALL_MAX,
             drain_max: settings.drain_max,
         };
         if let (Some(port), Some(router)) = (own_port, faces.management) {

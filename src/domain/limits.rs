@@ -11,6 +11,17 @@ pub const CHANGES_LIMIT_DEFAULT: usize = 100;
 /// Bytes of changes at which an answer ends before it has as many as were asked for: what one reader can make the server
 /// hold, however large the rows are. Whoever follows on gets the rest.
 pub const CHANGES_BYTES_MAX: usize = 16 << 20;
+/// How long a stream of changes stays silent at most: proxies commonly cut a connection on which nothing has come for 30 to
+/// 60 seconds, and a reader's position moves on as often.
+pub const EVENTS_IDLE_MAX: Duration = Duration::from_secs(15);
+/// The same at least, however short the waits of readers must be: a stream must not turn into a flood of heartbeats.
+pub const EVENTS_IDLE_MIN: Duration = Duration::from_secs(1);
+/// After how long a reader whose stream has ended comes again: each is told another moment of this range, in milliseconds,
+/// so that not all of them come at once.
+pub const EVENTS_RETRY_MILLIS: std::ops::Range<u32> = 500..2_500;
+/// How long a connection may take nothing of what is sent to it: a reader that has stopped reading must not hold it, and
+/// the page that it is sent, for ever.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 /// Longest timer id, in characters: the contract's bound.
 pub const TIMER_ID_CHARS_MAX: usize = 255;
 /// Longest namespace, in bytes: it is part of every key.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::health::Health;
+use crate::domain::limits;
 use crate::feed::query::{Error, Page, Query};
 use crate::feed::reader::Reader;
 
@@ -47,12 +48,29 @@ impl<R: Read> Changes<R> {
             () = self.health.closing() => self.reader.changes(last_look).await,
         }
     }
+
+    /// The next page of a stream that goes on for as long as the process does: like [`Changes::changes`], but that it
+    /// waits as long as a stream may be silent, whatever `query.block` says. None once the process is closing.
+    pub async fn follow(&self, query: Query) -> Result<Option<Page>, Error> {
+        let block = self.block_max.clamp(limits::EVENTS_IDLE_MIN, limits::EVENTS_IDLE_MAX);
+        tokio::select! {
+            biased;
+            () = self.health.closing() => Ok(None),
+            page = self.reader.changes(Query { block, ..query }) => page.map(Some),
+        }
+    }
+
+    /// Whether the process is closing: a stream ends before its next change.
+    pub fn is_closing(&self) -> bool {
+        self.health.is_closing()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::FutureExt;
     use parking_lot::Mutex;
 
     use super::*;
@@ -90,6 +108,37 @@ mod tests {
             let page = waiting.await.expect("no panic").expect("a page");
             assert!(page.changes.is_empty());
             assert_eq!(*reader.0.lock(), [Duration::from_secs(300), Duration::ZERO]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_the_process() {
+        for close in [Health::mark_down, Health::shut_down] {
+            let (reader, health) = (Empty::default(), Health::new());
+            let changes = Changes::new(reader.clone(), health.clone(), Duration::from_secs(300));
+            assert!(!changes.is_closing());
+            let following = tokio::spawn({
+                let changes = changes.clone();
+                async move { changes.follow(query(Duration::ZERO)).await }
+            });
+            while reader.0.lock().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            close(&health);
+            assert_eq!(following.await.expect("no panic").expect("no failure"), None);
+            assert!(changes.is_closing());
+        }
+    }
+
+    #[test]
+    fn a_stream_is_silent_for_a_bounded_time_only() {
+        let seconds = Duration::from_secs;
+        for (block_max, idle) in [(seconds(300), seconds(15)), (seconds(5), seconds(5)), (Duration::ZERO, seconds(1))] {
+            let reader = Empty::default();
+            let changes = Changes::new(reader.clone(), Health::new(), block_max);
+            let following = changes.follow(query(seconds(77)));
+            assert!(following.now_or_never().is_none());
+            assert_eq!(*reader.0.lock(), [idle]);
         }
     }
 

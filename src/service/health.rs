@@ -119,6 +119,11 @@ impl Health {
         }
     }
 
+    /// Whether the process was marked down or is about to stop.
+    pub fn is_closing(&self) -> bool {
+        self.0.marked_down.is_cancelled() || self.0.shutting_down.is_cancelled()
+    }
+
     /// Says that the process is about to stop: no longer ready, though what is under way is answered.
     pub fn shut_down(&self) {
         self.0.shutting_down.cancel();

@@ -44,6 +44,9 @@ impl Sink for Kept {
     }
 
     fn push(&mut self, row: &Row<'_>) -> Result<(), Infallible> {
+        // A change is one line, whatever its values: event streams send it as one.
+        let bodies = [row.body, row.left_body, row.entered_body];
+        assert!(bodies.concat().iter().all(|byte| *byte >= b' '), "a control character in {row:?}");
         let json = |bytes: &[u8]| serde_json::from_slice(bytes).expect("a change is JSON");
         let some = |bytes: &[u8]| (!bytes.is_empty()).then(|| json(bytes));
         self.rows.push(Seen {

@@ -53,6 +53,18 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Its JSON, for a reader that has begun to hear an answer already.
+    pub(super) fn told(&self) -> String {
+        self.count();
+        serde_json::to_string(self).expect("texts are valid JSON")
+    }
+
+    fn count(&self) {
+        metrics::counter!("walclock_changes_refused_total", "code" => self.code).increment(1);
+    }
+}
+
 impl From<query::Error> for Failure {
     fn from(error: query::Error) -> Self {
         match error {
@@ -83,7 +95,7 @@ impl From<query::Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        metrics::counter!("walclock_changes_refused_total", "code" => self.code).increment(1);
+        self.count();
         let status = self.status;
         let mut response = (status, Json(self)).into_response();
         if status == StatusCode::METHOD_NOT_ALLOWED {

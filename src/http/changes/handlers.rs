@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::body::PageBody;
 use super::error::Failure;
-use super::{pretty, wire};
+use super::{events, pretty, wire};
 use crate::http::common::accept::{self, MediaType};
 use crate::service::changes::{Changes, Read};
 
@@ -17,10 +17,12 @@ pub(super) async fn changes<R: Read>(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    if accept::choose(&headers, &[MediaType::Json]).is_none() {
-        return Err(Failure::unsupported_format());
-    }
+    let offered = [MediaType::Json, MediaType::EventStream];
+    let media_type = accept::choose(&headers, &offered).ok_or_else(Failure::unsupported_format)?;
     let request = wire::request(query.as_deref().unwrap_or_default())?;
+    if media_type == MediaType::EventStream {
+        return events::answer(changes, request.query, &headers).await;
+    }
     let page = changes.changes(request.query).await?;
     let head = wire::page_head(&page);
     let changes = page.changes.into_iter().map(|change| change.body).collect();

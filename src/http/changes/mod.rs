@@ -2,6 +2,7 @@
 
 mod body;
 mod error;
+mod events;
 mod handlers;
 mod pretty;
 mod wire;

@@ -17,11 +17,18 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use super::stall::Unstalled;
+
 /// The head of a request, at most: longer ones are answered 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves one connection to its end. After the shutdown, the answer under way is the last.
-pub(super) async fn serve(stream: TcpStream, router: Router, head_max: Duration, shutdown: CancellationToken) {
+pub(super) async fn serve(
+    stream: Unstalled<TcpStream>,
+    router: Router,
+    head_max: Duration,
+    shutdown: CancellationToken,
+) {
     let answer = service_fn(move |request| answer(router.clone(), request));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

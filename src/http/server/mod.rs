@@ -1,9 +1,11 @@
 //! The HTTP server under all faces: it accepts, guards and drains connections. It knows no face and no route.
 //!
 //! A long poll may take minutes, so there is no time-out on answers. What is bounded instead: the number of connections,
-//! the time to send the head of a request, its size, and how long a peer that no longer answers is kept.
+//! the time to send the head of a request, its size, and how long a peer is kept that no longer answers or takes nothing of
+//! what is sent to it.
 
 mod connection;
+mod stall;
 
 use std::io;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use stall::Unstalled;
 
 /// Connections over the bound that are answered 503 at once; those over this are closed without a word.
 const REFUSALS_MAX: usize = 256;
@@ -27,6 +31,8 @@ pub struct Config {
     pub connections_max: usize,
     /// How long the head of a request may take, from the moment the connection is idle: also the longest idle time.
     pub head_max: Duration,
+    /// How long a peer may take nothing of what is sent to it.
+    pub stall_max: Duration,
     /// How long connections may finish what is under way once the server stops.
     pub drain_max: Duration,
 }
@@ -72,6 +78,7 @@ impl Server {
                     Err(_) => continue,
                 },
             };
+            let stream = Unstalled::new(stream, self.config.stall_max);
             let served = connection::serve(stream, router, self.config.head_max, shutdown.clone());
             let cut = cut.clone();
             connections.spawn(async move {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +26,15 @@ struct World {
 }
 
 async fn start(connections_max: usize, head_max: Duration, drain_max: Duration) -> World {
+    start_with_stall(connections_max, head_max, LONG, drain_max).await
+}
+
+async fn start_with_stall(
+    connections_max: usize,
+    head_max: Duration,
+    stall_max: Duration,
+    drain_max: Duration,
+) -> World {
     let (release, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let waits = (Arc::clone(&release), Arc::clone(&asked));
     let wait = move || async move {
@@ -35,8 +45,10 @@ async fn start(connections_max: usize, head_max: Duration, drain_max: Duration) 
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/panic", get(|| async { panic!("planted") as &'static str }))
+        // More than the sockets of both sides take.
+        .route("/large", get(|| async { Body::from(vec![b'x'; 64 << 20]) }))
         .route("/wait", get(wait));
-    let config = Config { connections_max, head_max, drain_max };
+    let config = Config { connections_max, head_max, stall_max, drain_max };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -109,6 +121,18 @@ async fn a_reader_that_goes_away_frees_its_place() {
     while !call(&world, "/").await.ends_with("hello") {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_is_cut_off() {
+    let world = start_with_stall(1, LONG, Duration::from_millis(50), LONG).await;
+    let asked = connect(&world, "GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    asked.readable().await.unwrap();
+    while !call(&world, "/").await.ends_with("hello") {
+        tokio::task::yield_now().await;
+    }
+    let answer = rest(asked).await;
+    assert!(answer.len() < 64 << 20, "the rest was never sent");
 }
 
 #[tokio::test]

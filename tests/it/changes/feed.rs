@@ -75,7 +75,8 @@ impl Feed {
         let router = changes::routes(Changes::new(reader.clone(), health.clone(), Duration::from_secs(300)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = format!("http://{}", listener.local_addr().unwrap());
-        let config = server::Config { connections_max: 64, head_max: PATIENCE, drain_max: Duration::ZERO };
+        let config =
+            server::Config { connections_max: 64, head_max: PATIENCE, stall_max: PATIENCE, drain_max: Duration::ZERO };
         tokio::spawn(server::Server::new(config, listener, router).run(stop.clone()));
         Self { client, database, reader, health, journal, server, _stop: stop.drop_guard() }
     }

@@ -70,6 +70,7 @@ impl Face {
         let config = server::Config {
             connections_max: 100,
             head_max: Duration::from_secs(10),
+            stall_max: Duration::from_secs(60),
             drain_max: Duration::from_secs(1),
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
