@@ -1,0 +1,44 @@
+//! Processes that die under load, again and again.
+
+use super::world::{World, soak};
+use crate::support::{database, new_cluster};
+
+/// Kills of one test.
+const CYCLES: usize = 12;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn walclock_is_killed_again_and_again() {
+    let database = database().await;
+    let mut world = World::start(&database, &database).await;
+    for _ in 0..CYCLES * soak() {
+        // The moment is the test: before it is ready, while it catches up, or in the middle of the stream.
+        tokio::time::sleep(world.span(50..600)).await;
+        world.kill().await;
+        world.restart();
+    }
+    world.server.as_ref().unwrap().until_ready().await;
+    world.progress(20).await;
+    let histories = world.finish().await;
+    assert!(histories.iter().all(|history| history.lives.len() == 1), "nothing was lost, so nobody is sent back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgresql_crashes_again_and_again() {
+    let settings = [("fsync", "on"), ("wal_sender_timeout", "3s")];
+    let mut cluster = tokio::task::spawn_blocking(move || new_cluster(&settings)).await.unwrap();
+    let database = cluster.url("postgres");
+    let mut world = World::start(&database, &database).await;
+    for _ in 0..CYCLES / 3 * soak() {
+        world.progress(10).await;
+        tokio::time::sleep(world.span(0..400)).await;
+        let crash = tokio::task::spawn_blocking(move || {
+            cluster.crash();
+            cluster.restart().unwrap();
+            cluster
+        });
+        cluster = crash.await.unwrap();
+    }
+    world.progress(20).await;
+    let histories = world.finish().await;
+    assert!(histories.iter().all(|history| history.lives.len() == 1), "nothing was lost, so nobody is sent back");
+}
