@@ -47,7 +47,7 @@ pub fn check(ledger: &[Transaction], tables: &Rows, readers: &[History]) -> Vec<
         }
         same_bytes(reader, &mut broken);
         if let Some(life) = reader.lives.last() {
-            fold(life, &within(tables, &reader.scopes), &mut broken);
+            fold(life, tables, &reader.scopes, &mut broken);
         }
         found.extend(broken.into_iter().map(|(rule, what)| (rule, format!("reader {}: {what}", reader.name))));
     }
@@ -209,25 +209,26 @@ fn same_bytes(reader: &History, broken: &mut Vec<Violation>) {
 }
 
 /// Base and changes make the tables.
-fn fold(life: &Life, table: &Rows, broken: &mut Vec<Violation>) {
-    let base = life.base.iter().flat_map(|base| &base.rows);
-    let mut rows: BTreeMap<Key, (i64, &str)> =
-        base.map(|(key, row)| (key.clone(), (row.n, row.body.as_str()))).collect();
+fn fold(life: &Life, tables: &Rows, scopes: &Scopes, broken: &mut Vec<Violation>) {
+    let base = life.base.as_ref().map(|base| within(&base.rows, scopes)).unwrap_or_default();
+    let table = within(tables, scopes);
+    let states = |rows: &Rows| -> BTreeMap<Key, (i64, String)> {
+        rows.iter().map(|(key, row)| (key.clone(), (row.n, row.body.clone()))).collect()
+    };
+    let (mut rows, table) = (states(&base), states(&table));
     for change in life.changes() {
         let (operation, key, n) = &change.seen;
         match (operation, &change.body) {
-            (1 | 2, Some(body)) => drop(rows.insert(key.clone(), (*n, body))),
+            (1 | 2, Some(body)) => drop(rows.insert(key.clone(), (*n, body.clone()))),
             (1 | 2, None) => broken.push((Rule::FoldIsTable, format!("{} has no body", change.sequence))),
             (4, _) => rows.retain(|(table, _), _| *table != key.0),
             _ => drop(rows.remove(key)),
         }
     }
-    let table: BTreeMap<Key, (i64, &str)> =
-        table.iter().map(|(key, row)| (key.clone(), (row.n, row.body.as_str()))).collect();
     for key in rows.keys().chain(table.keys()).collect::<BTreeSet<_>>() {
         let (told, held) = (rows.get(key), table.get(key));
         if told != held {
-            let state = |row: Option<&(i64, &str)>| row.map(|(n, body)| (*n, body.len()));
+            let state = |row: Option<&(i64, String)>| row.map(|(n, body)| (*n, body.len()));
             let what = format!("{key:?} adds up to {:?} and is {:?}", state(told), state(held));
             broken.push((Rule::FoldIsTable, what));
         }

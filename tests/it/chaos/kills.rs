@@ -1,6 +1,6 @@
 //! Processes that die under load, again and again.
 
-use super::world::{World, soak};
+use super::world::{World, assert_no_gap, soak};
 use crate::support::{database, new_cluster};
 
 /// Kills of one test.
@@ -16,10 +16,9 @@ async fn walclock_is_killed_again_and_again() {
         world.kill().await;
         world.restart();
     }
-    world.server.as_ref().unwrap().until_ready().await;
+    world.server().until_ready().await;
     world.progress(20).await;
-    let histories = world.finish().await;
-    assert!(histories.iter().all(|history| history.lives.len() == 1), "nothing was lost, so nobody is sent back");
+    assert_no_gap(&world.finish().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,6 +38,5 @@ async fn postgresql_crashes_again_and_again() {
         cluster = crash.await.unwrap();
     }
     world.progress(20).await;
-    let histories = world.finish().await;
-    assert!(histories.iter().all(|history| history.lives.len() == 1), "nothing was lost, so nobody is sent back");
+    assert_no_gap(&world.finish().await);
 }

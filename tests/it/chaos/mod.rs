@@ -4,11 +4,15 @@
 //! n times longer.
 
 mod checks;
+mod frozen;
 mod kills;
 mod ledger;
 mod links;
+mod mixed;
 mod planted;
 mod proxy;
 mod readers;
+mod rude;
+mod seam;
 mod world;
 mod writers;

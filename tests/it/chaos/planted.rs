@@ -71,7 +71,7 @@ fn reader(names: &[&str]) -> History {
 
 /// One that was sent back to a beginning behind the first two transactions: its first life misses the second.
 fn resynced() -> History {
-    let rows = [(key(1), row(3, &["b"])), (key(2), row(2, &["a", "b"]))].into();
+    let rows = [(key(1), row(3, &["b"])), (key(2), row(2, &["a", "b"])), (key(50), row(7, &["c"]))].into();
     let base = Base { snapshot: "102:103:".parse().unwrap(), rows };
     let first = Life { base: None, pages: pages(&["a", "b"], 0).into_iter().take(1).collect() };
     let last = Life { base: Some(base), pages: pages(&["a", "b"], 3) };

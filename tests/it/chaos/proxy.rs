@@ -45,7 +45,6 @@ pub struct Proxy {
     weather: watch::Sender<Weather>,
     /// How many ends there were, and the last one.
     end: watch::Sender<(u64, End)>,
-    open: Arc<AtomicUsize>,
     accepted: Arc<AtomicUsize>,
     _stop: DropGuard,
 }
@@ -62,20 +61,17 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (weather, end) = (watch::Sender::new(Weather::default()), watch::Sender::new((0, End::Cut)));
-        let (open, accepted, stop) =
-            (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default(), CancellationToken::new());
-        let proxy = Self { port, weather, end, open, accepted, _stop: stop.clone().drop_guard() };
+        let (accepted, stop) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
+        let proxy = Self { port, weather, end, accepted, _stop: stop.clone().drop_guard() };
         let (weather, end) = (proxy.weather.clone(), proxy.end.clone());
-        let (open, accepted) = (Arc::clone(&proxy.open), Arc::clone(&proxy.accepted));
+        let accepted = Arc::clone(&proxy.accepted);
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (weather, end, open) = (weather.subscribe(), end.subscribe(), Arc::clone(&open));
+                let (weather, end) = (weather.subscribe(), end.subscribe());
                 accepted.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
-                    open.fetch_add(1, Ordering::Relaxed);
                     // An end that is refused or broken is told by closing the other.
                     let _ = serve(client, to, weather, end).await;
-                    open.fetch_sub(1, Ordering::Relaxed);
                 }));
             }
         }));
@@ -95,11 +91,6 @@ impl Proxy {
 
     pub fn end(&self, end: End) {
         self.end.send_modify(|last| *last = (last.0 + 1, end));
-    }
-
-    /// Connections that there are now.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
     }
 
     /// Connections that there ever were.
@@ -151,18 +142,19 @@ async fn pump(
     mut weather: watch::Receiver<Weather>,
     way: Way,
 ) -> io::Result<()> {
+    let passes = |weather: &Weather| match way {
+        Way::Up => !weather.up_stalls,
+        Way::Down => !weather.down_stalls,
+    };
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
         let mut rest = &buffer[..read];
         if rest.is_empty() {
+            weather.wait_for(passes).await.map_err(io::Error::other)?;
             return to.shutdown().await;
         }
         while !rest.is_empty() {
-            let passes = |weather: &Weather| match way {
-                Way::Up => !weather.up_stalls,
-                Way::Down => !weather.down_stalls,
-            };
             let now = *weather.wait_for(passes).await.map_err(io::Error::other)?;
             if !now.delay.is_zero() {
                 tokio::time::sleep(now.delay).await;

@@ -1,16 +1,14 @@
 //! A server under load: writers, readers, a walclock process, and the checkers in the end.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use walclock::domain::sequence::Lsn;
 use walclock::feed::journal;
 
 use super::checks::{Violation, acknowledged, check};
 use super::ledger::{History, Life};
-use super::readers::{Place, Reader};
+use super::readers::{Place, Reader, read_base};
 use super::writers::{Load, make_tables};
 use crate::support::server::{Server, folder, migrate};
 use crate::support::{connect, eventually, scratch};
@@ -65,31 +63,61 @@ pub struct World {
     pub folder: PathBuf,
     pub server: Option<Server>,
     pub place: Place,
-    pub load: Load,
-    pub readers: Vec<Reader>,
+    load: Option<Load>,
+    readers: Vec<Reader>,
     pub rng: fastrand::Rng,
     _seed: Seed,
 }
 
 impl World {
-    /// On an empty database, which walclock reaches through `via`. The load begins at once.
+    /// On an empty database, which walclock reaches through `via`. The load begins when walclock is ready, and readers
+    /// of all kinds follow it from the first change on.
     pub async fn start(database: &str, via: &str) -> Self {
+        let mut world = Self::empty(database, via).await;
+        world.restart();
+        world.server().until_ready().await;
+        world.load = Some(Load::start(database, &mut world.rng, WRITERS, PAUSE_MAX));
+        for scopes in READERS {
+            let history = History::new(&scopes.join("+"), scopes);
+            world.readers.push(Reader::start(&world.place, database, &mut world.rng, history));
+        }
+        world
+    }
+
+    /// The same, with a load of many writers that was there before walclock, and no readers yet.
+    pub async fn start_under_load(database: &str, writers: usize) -> Self {
+        let mut world = Self::empty(database, database).await;
+        let load = Load::start(database, &mut world.rng, writers, PAUSE_MAX);
+        eventually(PATIENCE, "the load runs", async || (load.committed() > 20).then_some(())).await;
+        world.load = Some(load);
+        world.restart();
+        world.server().until_ready().await;
+        world
+    }
+
+    async fn empty(database: &str, via: &str) -> Self {
         let seed = Seed::new();
-        let mut rng = seed.rng();
+        let rng = seed.rng();
         migrate(database);
-        let sql = connect(database).await;
-        make_tables(&sql).await;
-        let folder = folder();
-        let server = serve(via, &folder);
-        server.until_ready().await;
-        let place: Place = Arc::new(Mutex::new(server.url()));
-        let load = Load::start(database, &mut rng, WRITERS, PAUSE_MAX);
-        let readers = READERS
-            .iter()
-            .map(|scopes| Reader::start(&place, database, &mut rng, History::new(&scopes.join("+"), scopes)))
-            .collect();
-        let (database, via, server) = (database.to_owned(), via.to_owned(), Some(server));
-        Self { database, via, folder, server, place, load, readers, rng, _seed: seed }
+        make_tables(&connect(database).await).await;
+        let (database, via) = (database.to_owned(), via.to_owned());
+        let (place, readers) = (Place::default(), Vec::new());
+        Self { database, via, folder: folder(), server: None, place, load: None, readers, rng, _seed: seed }
+    }
+
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("it was started")
+    }
+
+    /// A reader that takes the tables over now and follows from there. Says whether transactions were open meanwhile.
+    pub async fn join(&mut self) -> bool {
+        let base = read_base(&self.database).await.unwrap();
+        let open = !base.snapshot.in_progress().is_empty();
+        let scopes = READERS[self.rng.usize(0..READERS.len())];
+        let mut history = History::new(&format!("{} from {:?}", scopes.join("+"), base.snapshot), scopes);
+        history.lives[0].base = Some(base);
+        self.readers.push(Reader::start(&self.place, &self.database, &mut self.rng, history));
+        open
     }
 
     pub fn slot(&self) -> &str {
@@ -130,25 +158,29 @@ impl World {
         eventually(PATIENCE, "all readers are told more", progress).await;
     }
 
-    /// The load ends, the readers catch up, and all is compared.
-    pub async fn finish(self) -> Vec<History> {
-        let (ledger, tables) = self.load.finish().await;
+    /// Waits until each reader has been sent back to a beginning so many times.
+    pub async fn anew(&self, times: usize) {
+        let sent_back = async || self.readers.iter().all(|reader| reader.gaps() >= times).then_some(());
+        eventually(PATIENCE, "all readers begin anew", sent_back).await;
+    }
+
+    /// The load ends, the readers catch up, and all is compared. The server stays.
+    pub async fn finish(&mut self) -> Vec<History> {
+        let (ledger, tables) = self.load.take().expect("it is finished once").finish().await;
         let committed = ledger.iter().filter(|transaction| transaction.committed()).count();
         assert!(committed > 20, "only {committed} transactions were committed: nothing was tested");
         let sql = connect(&self.database).await;
-        let end = lsn(&sql, "select pg_current_wal_insert_lsn()::text").await;
+        let end = sql.query_one("select pg_current_wal_insert_lsn()::text", &[]).await.unwrap();
+        let end: Lsn = end.get::<_, &str>(0).parse().unwrap();
         // The cursor is the newest sequence of the whole feed: behind this one lies all that was committed before.
         sql.batch_execute("insert into plain values (-1, 0, '', 'end')").await.unwrap();
-        for reader in &self.readers {
-            let there = async || (reader.at().lsn >= end).then_some(());
+        let mut histories = Vec::new();
+        for reader in std::mem::take(&mut self.readers) {
             eventually(PATIENCE, "a reader catches up", async || {
                 assert!(!reader.is_finished(), "a reader met an answer that it cannot take");
-                there().await
+                (reader.at().lsn >= end).then_some(())
             })
             .await;
-        }
-        let mut histories = Vec::new();
-        for reader in self.readers {
             histories.push(reader.finish().await);
         }
         assert_fine(&check(&ledger, &tables, &histories));
@@ -159,7 +191,7 @@ impl World {
 
 /// The feed read a second time is the same, byte for byte.
 async fn again(place: &Place, database: &str, histories: &[History], end: Lsn) {
-    for history in histories.iter().filter(|history| history.lives.len() == 1) {
+    for history in histories.iter().filter(|history| history.lives.len() == 1 && history.lives[0].base.is_none()) {
         let fresh = History { lives: vec![Life::default()], ..history.clone() };
         let reader = Reader::start(place, database, &mut fastrand::Rng::new(), fresh);
         eventually(PATIENCE, "it is read again", async || (reader.at().lsn >= end).then_some(())).await;
@@ -187,10 +219,6 @@ pub async fn slot(sql: &tokio_postgres::Client, name: &str) -> Option<(Lsn, Opti
     Some((row.get::<_, Option<&str>>(0)?.parse().unwrap(), row.get(1)))
 }
 
-async fn lsn(sql: &tokio_postgres::Client, query: &str) -> Lsn {
-    sql.query_one(query, &[]).await.unwrap().get::<_, &str>(0).parse().unwrap()
-}
-
 /// Up to where the journal of a process that is gone takes up the stream. It is looked at in a copy: to open it is to
 /// repair it.
 fn durable(folder: &Path) -> Lsn {
@@ -201,4 +229,11 @@ fn durable(folder: &Path) -> Lsn {
     }
     let (_writer, journal) = journal::open(journal::Config::new(copy.path())).unwrap();
     journal.durable()
+}
+
+/// Fails where a reader was sent back to a beginning: nothing was lost, so nobody may be.
+pub fn assert_no_gap(histories: &[History]) {
+    for history in histories {
+        assert_eq!(history.lives.len(), 1, "reader {} was sent back although nothing was lost", history.name);
+    }
 }

@@ -1,0 +1,116 @@
+//! Readers without manners: slow ones, half ones, and those that leave in the middle. The others notice nothing.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::world::{PATIENCE, World, assert_no_gap, soak};
+use crate::support::server::Server;
+use crate::support::{connect, database, eventually, http};
+
+/// Of each kind, at the same time.
+const RUDE: usize = 20;
+/// Connections that come and go.
+const PASSING: usize = 1500;
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rude_readers_harm_nobody_and_leave_nothing_behind() {
+    let database = database().await;
+    let mut world = World::start(&database, &database).await;
+    // Far more than the kernel takes in for a reader that does not read.
+    let fat = "create table fat (id int primary key, body text, _change_selector text);
+               alter table fat replica identity full;
+               select walclock.publish('fat');
+               insert into fat select n, repeat(md5(n::text), 4000), 'fat' from generate_series(1, 100) n";
+    connect(&database).await.batch_execute(fat).await.unwrap();
+    world.progress(10).await;
+    let before = descriptors(world.server());
+
+    let gone = CancellationToken::new();
+    let port: u16 = world.server().url().rsplit_once(':').unwrap().1.parse().unwrap();
+    for _ in 0..RUDE {
+        tokio::spawn(gone.clone().run_until_cancelled_owned(slow(port)));
+        tokio::spawn(gone.clone().run_until_cancelled_owned(half(port)));
+        tokio::spawn(gone.clone().run_until_cancelled_owned(leaving(port)));
+    }
+    let held = async || (descriptors(world.server()) >= before + 2 * RUDE).then_some(());
+    eventually(PATIENCE, "the rude ones are there", held).await;
+    for at in 0..PASSING * soak() {
+        passing(port, at).await;
+    }
+    world.progress(20).await;
+    gone.cancel();
+
+    assert_no_gap(&world.finish().await);
+    let few = async || (descriptors(world.server()) <= before).then_some(());
+    eventually(PATIENCE, "their connections are given back", few).await;
+    let none = async || (waiters(world.server()).await? == 0.0).then_some(());
+    eventually(PATIENCE, "nobody waits any more", none).await;
+}
+
+/// Open files and sockets of the process.
+fn descriptors(server: &Server) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero())).unwrap().count()
+}
+
+async fn waiters(server: &Server) -> Option<f64> {
+    let (_, metrics) = text(&format!("{}/metrics", server.management_url())).await?;
+    metrics.lines().find_map(|line| line.strip_prefix("walclock_waiters ")?.parse().ok())
+}
+
+/// Status and body of a GET.
+pub async fn text(url: &str) -> Option<(u16, String)> {
+    let (server, path) = url.split_at(url.match_indices('/').nth(2)?.0);
+    let answer = http::try_request("GET", server, path, &[], "").await?;
+    Some((answer.status, String::from_utf8(answer.body.to_vec()).ok()?))
+}
+
+async fn ask(port: u16, request: &str) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+    stream.write_all(request.as_bytes()).await.ok()?;
+    Some(stream)
+}
+
+const FAT: &str = "GET /changes?scope=fat&limit=1000 HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// Reads a large page at a kilobyte a second.
+async fn slow(port: u16) {
+    let Some(mut stream) = ask(port, FAT).await else { return };
+    let mut buffer = [0; 1024];
+    while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+        tokio::time::sleep(SECOND).await;
+    }
+}
+
+/// Sends half the head of a request.
+async fn half(port: u16) {
+    let stream = ask(port, &FAT[..30]).await;
+    std::future::pending::<()>().await;
+    drop(stream);
+}
+
+/// Resets the connection in the middle of the body, and comes back.
+async fn leaving(port: u16) {
+    loop {
+        let Some(mut stream) = ask(port, FAT).await else { return };
+        let mut buffer = [0; 8192];
+        let _ = stream.read(&mut buffer).await;
+        sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        tokio::time::sleep(SECOND / 10).await;
+    }
+}
+
+/// Connects and leaves: without a word, in the middle of a head, while it waits for a change, in order or with a RST.
+async fn passing(port: u16, at: usize) {
+    const WAIT: &str = "GET /changes?scope=nobody&block=300 HTTP/1.1\r\nhost: a\r\n\r\n";
+    let stream = ask(port, ["", "GET /cha", WAIT, WAIT][at % 4]).await;
+    if let Some(stream) = stream.filter(|_| at.is_multiple_of(3)) {
+        sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+    }
+}
