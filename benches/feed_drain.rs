@@ -139,6 +139,7 @@ impl Feed {
                 publications: vec!["walclock".to_owned()],
             },
             assemble: assemble::Config { selector_columns: vec!["_change_selector".to_owned()] },
+            intervals: ingest::Intervals::default(),
         };
         let ingest = Ingest::new(config, writer, journal.clone());
         let status = ingest.status();

@@ -58,6 +58,7 @@ impl Feed {
                 publications: settings.publications.clone(),
             },
             assemble: assemble::Config { selector_columns: settings.selector_columns.clone() },
+            intervals: ingest::Intervals::default(),
         };
         config.validate()?;
         let ingest = Ingest::new(config, writer, journal.clone());
@@ -77,10 +78,10 @@ impl Feed {
     /// Starts the stream, what tells of it, and the purge.
     pub(super) fn start(self, parts: &mut Parts, check: Check) {
         let Self { ingest, journal, max_age } = self;
-        let status = ingest.status();
+        let (status, warning) = (ingest.status(), ingest.warning());
         parts.start("feed", |stop| async move { Ok(ingest.run(stop).await?) });
         parts.start("feed's state", |stop| async move {
-            stop.run_until_cancelled(report(status, check)).await;
+            stop.run_until_cancelled(report(status, warning, check)).await;
             Ok(())
         });
         let (least, most) = PURGE_INTERVALS;
@@ -89,17 +90,34 @@ impl Feed {
     }
 }
 
-async fn report(mut status: watch::Receiver<Status>, check: Check) {
+async fn report(mut status: watch::Receiver<Status>, mut warning: watch::Receiver<Option<String>>, check: Check) {
     loop {
         let seen = status.borrow_and_update().clone();
-        check.set(match (seen.not_ready(), seen) {
-            (Some(why), _) => Condition::NotReady(why),
-            (None, Status::Waiting { why }) => Condition::Degraded(why),
-            (None, _) => Condition::Ready,
-        });
-        if status.changed().await.is_err() {
+        let warned = warning.borrow_and_update().clone();
+        check.set(condition(&seen, warned));
+        let changed = tokio::select! {
+            changed = status.changed() => changed,
+            changed = warning.changed() => changed,
+        };
+        if changed.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// What the feed says of itself: what is wrong with the stream, and what will be wrong with the slot.
+fn condition(status: &Status, warning: Option<String>) -> Condition {
+    let not_ready = status.not_ready();
+    let is_ready = not_ready.is_none();
+    let wrong = match status {
+        Status::Waiting { why } => Some(why.clone()),
+        Status::Starting { .. } | Status::CatchingUp | Status::Streaming | Status::Stopped { .. } => not_ready,
+    };
+    let reasons: Vec<String> = wrong.into_iter().chain(warning).collect();
+    match (is_ready, reasons.join("; ")) {
+        (true, reasons) if reasons.is_empty() => Condition::Ready,
+        (true, reasons) => Condition::Degraded(reasons),
+        (false, reasons) => Condition::NotReady(reasons),
     }
 }
 

@@ -69,3 +69,6 @@ pub const REQUEST_DROPPED_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const REQUEST_BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Timers of one page of a list.
 pub const LIST_LIMIT_MAX: u32 = 1000;
+/// How long the session that claims a replication slot may say nothing before the server ends it, and the claim with it:
+/// far longer than the pauses between its questions, and as long as the walsender waits by default.
+pub const CLAIM_IDLE_MAX: Duration = Duration::from_secs(60);

@@ -41,6 +41,13 @@ const BUCKETS_SECONDS: &[f64] = &[
 pub static METRICS: &[Metric] = &[
     metric("walclock_feed_lag_bytes", Kind::Gauge, Unit::Bytes, "WAL between PostgreSQL and the journal"),
     metric("walclock_feed_lag_seconds", Kind::Gauge, Unit::Seconds, "Age of the oldest WAL that has not arrived"),
+    metric("walclock_feed_slot_retained_bytes", Kind::Gauge, Unit::Bytes, "WAL that PostgreSQL keeps for the slot"),
+    metric(
+        "walclock_feed_slot_budget_ratio",
+        Kind::Gauge,
+        Unit::Count,
+        "How much that is of what max_slot_wal_keep_size allows, from 0 to 1; 0 where it allows all",
+    ),
     metric("walclock_feed_changes_total", Kind::Counter, Unit::Count, "Changes taken into the journal"),
     metric("walclock_feed_transactions_total", Kind::Counter, Unit::Count, "Transactions taken into the journal"),
     metric("walclock_feed_reconnects_total", Kind::Counter, Unit::Count, "Connections to the slot that broke"),

@@ -1,9 +1,15 @@
 //! Integration: the replication client and the way into the journal, on a real PostgreSQL.
 
+mod beginning;
+mod budget;
+mod claim;
 mod feed;
+mod gaps;
 mod ingest;
 mod login;
+mod proxy;
 mod stream;
+mod ways;
 
 use std::time::Duration;
 

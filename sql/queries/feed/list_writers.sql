@@ -1,7 +1,7 @@
 -- The transactions that have written and are not over: the creation of a slot waits for them.
-select coalesce(pid::text, 'prepared')
-from (select pid, backend_xid as xid from pg_stat_activity
+select coalesce(pid::text, 'prepared transaction ' || gid)
+from (select pid, null::text as gid, backend_xid as xid from pg_stat_activity
       where backend_xid is not null and pid <> pg_backend_pid()
       union all
-      select null, transaction from pg_prepared_xacts) as writers
+      select null, gid, transaction from pg_prepared_xacts) as writers
 order by age(xid) desc limit 10

@@ -16,21 +16,20 @@ use crate::domain::sequence::Lsn;
 use crate::feed::assemble::{Assembler, Progress};
 use crate::feed::journal::{self, Writer};
 use crate::feed::sink::{Accept, Head, Row, Sink};
-use crate::feed::source::{self, Event, Server, Stream};
+use crate::feed::source::{self, Event, Server, Stream, Walsender};
 
 /// How often to look after what does not hurry.
 const TICK: Duration = Duration::from_secs(1);
-/// How often an idle position is written down: each costs an fsync, and none loses a change.
-const NOTE_EVERY: Duration = Duration::from_secs(5);
-
 /// Takes one connection's messages.
 pub(super) struct Follower<'a> {
     pub writer: &'a mut Writer,
     pub assembler: Assembler,
     pub received: Arc<Received>,
     pub status: &'a watch::Sender<Status>,
-    /// So long may the server be silent before we look whether it is still there.
+    /// So long may the server be silent before it is asked for an answer; after as long again we look what is wrong.
     pub silence_max: Duration,
+    /// How often an idle position is written down.
+    pub note_every: Duration,
     /// Until here the feed counts as catching up; none where it does not.
     pub catch_up_to: Option<Lsn>,
     pub state: State,
@@ -44,13 +43,15 @@ pub(super) struct State {
     quiet: Lsn,
     noted_at: Instant,
     heard_at: Instant,
+    /// When the walsender was asked for an answer, since it was last heard.
+    asked_at: Option<Instant>,
     tally: Tally,
 }
 
 impl Default for State {
     fn default() -> Self {
         let now = Instant::now();
-        Self { open: false, quiet: Lsn(0), noted_at: now, heard_at: now, tally: Tally::default() }
+        Self { open: false, quiet: Lsn(0), noted_at: now, heard_at: now, asked_at: None, tally: Tally::default() }
     }
 }
 
@@ -86,7 +87,7 @@ impl Follower<'_> {
     /// Takes what one read brought: decodes, renders and appends it, then makes it visible.
     fn take(&mut self, stream: &mut Stream) -> Result<(), Failure> {
         let Self { writer, assembler, received, state, .. } = self;
-        state.heard_at = Instant::now();
+        (state.heard_at, state.asked_at) = (Instant::now(), None);
         let mut reply_wanted = false;
         let mut sink = Counting { writer, tally: &mut state.tally };
         while let Some(event) = stream.next_event()? {
@@ -132,21 +133,37 @@ impl Follower<'_> {
     }
 
     async fn tick(&mut self, stream: &Stream, server: &Server) -> Result<(), Failure> {
-        if self.state.noted_at.elapsed() >= NOTE_EVERY {
+        if self.state.noted_at.elapsed() >= self.note_every {
             self.note();
             self.writer.flush()?;
         }
         let silent = self.state.heard_at.elapsed();
-        if silent > self.silence_max {
-            // A walsender that reads its way through unpublished changes says nothing for a long time, and neither does
-            // one of an idle server: our reports are all that it wants.
-            if !server.has_walsender(stream.pid()).await? {
-                return Err(source::Error::Silent { waited: silent }.into());
+        match self.state.asked_at {
+            None if silent >= self.silence_max => {
+                // Our reports are all that the walsender of an idle server wants: it says nothing unless asked.
+                self.received.ask_back();
+                self.state.asked_at = Some(Instant::now());
             }
-            debug!(pid = stream.pid(), "PostgreSQL sent nothing for {silent:?}, but its walsender lives");
-            self.state.heard_at = Instant::now();
+            Some(asked_at) if asked_at.elapsed() >= self.silence_max => {
+                self.look_after(stream.pid(), server, silent).await?;
+            }
+            None | Some(_) => {}
         }
         Ok(())
+    }
+
+    /// The walsender was asked and has not answered. One that reads its way through unpublished changes may not for long;
+    /// one that waits does at once, or its answer does not get to us although our reports still get to it.
+    async fn look_after(&mut self, pid: i32, server: &Server, waited: Duration) -> Result<(), Failure> {
+        match server.walsender(pid).await? {
+            Walsender::Gone => Err(source::Error::Silent { waited }.into()),
+            Walsender::Waiting => Err(source::Error::Swallowed { waited }.into()),
+            Walsender::Working => {
+                debug!(pid, "PostgreSQL sent nothing for {waited:?}, but its walsender is at work");
+                (self.state.heard_at, self.state.asked_at) = (Instant::now(), None);
+                Ok(())
+            }
+        }
     }
 
     fn show_progress(&mut self) {

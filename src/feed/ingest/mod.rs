@@ -4,8 +4,10 @@
 //! again. What the journal cannot take stops it; what PostgreSQL cannot give makes it wait.
 
 mod backoff;
+mod budget;
 mod follow;
 mod gap;
+mod meter;
 mod open;
 mod pulse;
 mod report;
@@ -28,6 +30,8 @@ use crate::feed::sink::Sink;
 use crate::feed::source;
 use backoff::Backoff;
 use follow::Follower;
+use meter::Meter;
+use pulse::Pulse;
 use report::Received;
 
 /// How long the last transactions may take to become durable, and PostgreSQL to end the stream, when we stop.
@@ -42,6 +46,32 @@ pub struct Config {
     pub source: source::Config,
     /// How rows find their scopes.
     pub assemble: assemble::Config,
+    /// When to do what no change calls for.
+    pub intervals: Intervals,
+}
+
+/// When to do what no change calls for. The defaults suit every server; tests have less time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intervals {
+    /// How often to ask the server where its WAL ends and how the slot stands.
+    pub pulse: Duration,
+    /// Longest span without a heartbeat where the WAL grows and nothing of it is for us.
+    pub heartbeat: Duration,
+    /// How often an idle position is written down: each costs an fsync, and none loses a change.
+    pub note: Duration,
+    /// How often to say, while the slot is being made, which transactions that waits for.
+    pub explain: Duration,
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Self {
+            pulse: Duration::from_secs(2),
+            heartbeat: Duration::from_secs(10),
+            note: Duration::from_secs(5),
+            explain: Duration::from_secs(1),
+        }
+    }
 }
 
 impl Config {
@@ -60,6 +90,9 @@ pub struct Ingest {
     /// The last stream ended because a publication was gone: its slot can never see it again.
     unpublished: bool,
     streamed: bool,
+    meter: Meter,
+    /// The session of the last connection: the server may not have noticed its end.
+    session: Option<source::Session>,
 }
 
 /// Why a connection came to its end.
@@ -86,12 +119,18 @@ impl Ingest {
     /// The part; it does nothing before [`Ingest::run`].
     pub fn new(config: Config, writer: Writer, journal: Journal) -> Self {
         let (status, _) = watch::channel(Status::Starting { why: "connecting to PostgreSQL".to_owned() });
-        Self { config, writer, journal, status, unpublished: false, streamed: false }
+        let meter = Meter::new(&config.source.slot);
+        Self { config, writer, journal, status, unpublished: false, streamed: false, meter, session: None }
     }
 
     /// How it stands, from now on.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
+    }
+
+    /// What somebody should know of the WAL that the slot keeps, in one line; none while there is plenty of room.
+    pub fn warning(&self) -> watch::Receiver<Option<String>> {
+        self.meter.warning()
     }
 
     /// Streams until `shutdown`; then what has arrived is made durable and acknowledged.
@@ -136,10 +175,20 @@ impl Ingest {
 
     /// One connection, from its checks to its end; ends well only by `shutdown`.
     async fn connection(&mut self, shutdown: &CancellationToken) -> Result<(), Failure> {
+        let opening = open::Opening {
+            config: &self.config,
+            writer: &mut self.writer,
+            journal: &self.journal,
+            meter: &mut self.meter,
+            session: &mut self.session,
+            status: &self.status,
+            unpublished: self.unpublished,
+            streamed: self.streamed,
+        };
         let opened = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
-            opened = open::open(&self.config.source, &mut self.writer, &self.journal, self.unpublished) => opened?,
+            opened = opening.open() => opened?,
         };
         self.unpublished = false;
         self.streamed = true;
@@ -156,14 +205,22 @@ impl Ingest {
             assembler,
             received: Arc::clone(&received),
             status: &self.status,
-            silence_max: facts.walsender_timeout * 2,
+            silence_max: facts.walsender_timeout,
+            note_every: self.config.intervals.note,
             catch_up_to,
             state: follow::State::default(),
+        };
+        let pulse = Pulse {
+            server: &server,
+            standby: facts.standby,
+            received: &received,
+            meter: &mut self.meter,
+            intervals: self.config.intervals,
         };
         let end = tokio::select! {
             end = follower.run(&mut stream, &server, shutdown) => end,
             end = &mut reporter => Err(end.map_or(Ok(()), |end| end).err().unwrap_or(source::Error::Ended).into()),
-            error = pulse::run(&server, facts.standby, &received) => Err(error.into()),
+            error = pulse.run() => Err(error.into()),
         };
         if let Err(Failure::Source(error)) = &end {
             self.unpublished = is_unpublished(error);
@@ -188,10 +245,7 @@ impl Ingest {
     fn wait_after(&self, error: &(dyn std::error::Error + 'static)) {
         let why = chain(error);
         warn!(error = why, "no change feed for now");
-        self.status.send_replace(match self.streamed {
-            true => Status::Waiting { why },
-            false => Status::Starting { why },
-        });
+        self.status.send_replace(Status::without_stream(self.streamed, why));
     }
 }
 

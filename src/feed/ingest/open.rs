@@ -1,20 +1,25 @@
 //! Opening the stream: the checks before it, the slot, and what a gap means for the journal.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use tracing::{error, info};
+use tokio::sync::watch;
+use tracing::{debug, error, info, warn};
 
-use super::Failure;
 use super::gap::{self, Found, Gap, Known, Verdict};
+use super::meter::Meter;
+use super::{Config, Failure, Status};
 use crate::domain::history::History;
+use crate::domain::limits;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::domain::snapshot::Snapshot;
 use crate::feed::journal::{self, Identity, Journal, Writer};
-use crate::feed::source::{self, Connection, Facts, Reports, Server, Stream};
+use crate::feed::source::{self, Connection, Facts, Reports, Server, Session, Stream};
 use crate::pg::Settings;
 
-/// How long the creation of the slot may wait for the transactions under way before we say which, and try again.
-const CREATE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long the creation of the slot may take. It waits for the transactions under way and, since others begin meanwhile,
+/// more than once: given up early, it would have to begin anew each time and might never come to its end.
+const CREATE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How long the beginning may take to become durable. Where it does not, the next flush says why.
 const SYNC_MAX: Duration = Duration::from_secs(30);
@@ -32,107 +37,164 @@ pub(super) struct Opened {
     pub catch_up_to: Option<Lsn>,
 }
 
-/// Tries the hosts in turn. `unpublished` says that the slot met changes without its publication.
-pub(super) async fn open(
-    config: &source::Config,
-    writer: &mut Writer,
-    journal: &Journal,
-    unpublished: bool,
-) -> Result<Opened, Failure> {
-    let mut failure = source::Error::Ended;
-    let settings = config.settings.clone().with_application_name(&format!("walclock {}", config.slot));
-    for settings in settings.each_host() {
-        match Server::connect(&settings).await {
-            Ok(server) => return open_at(server, &settings, config, writer, journal, unpublished).await,
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure.into())
+/// What it takes to open the stream.
+pub(super) struct Opening<'a> {
+    pub config: &'a Config,
+    pub writer: &'a mut Writer,
+    pub journal: &'a Journal,
+    pub meter: &'a mut Meter,
+    /// The session of the connection before, and then of this one.
+    pub session: &'a mut Option<Session>,
+    pub status: &'a watch::Sender<Status>,
+    /// The slot met changes without its publication.
+    pub unpublished: bool,
+    /// There was a stream before.
+    pub streamed: bool,
 }
 
-async fn open_at(
-    server: Server,
-    settings: &Settings,
-    config: &source::Config,
-    writer: &mut Writer,
-    journal: &Journal,
-    unpublished: bool,
-) -> Result<Opened, Failure> {
-    let facts = server.facts().await?;
-    server.check_publications(&config.publications).await?;
-    let mut connection = Connection::open(settings).await?;
-    let system = connection.identify().await?;
-    let slot = find_slot(&server, settings, config, unpublished).await?;
-    let history = History::new(system.timeline, connection.timeline_history(system.timeline).await?);
-    let wal_end = (!facts.standby).then_some(system.wal_end);
-    let found = Found { system: system.id, history: history.clone(), wal_end, slot };
-    let known = journal.identity().map(|identity| Known {
-        system: identity.system_id,
-        history: journal.history(),
-        durable: journal.durable(),
-    });
-    let verdict = gap::judge(known.as_ref(), &found);
-    let from = match verdict {
-        Verdict::Continue => journal.durable(),
-        Verdict::Begin | Verdict::Anew(_) => {
-            let from = usable_slot(&server, &facts, config, found.slot).await?;
-            // Taken behind the beginning: it shows whatever committed before it, which the feed will never tell.
-            let floor = server.snapshot().await?;
-            begin(writer, journal, verdict, just_before(from, &history), floor)?;
-            writer.advance(from);
-            writer.flush()?;
-            // The identity must not say before the segments do that the stream is known up to here.
-            let _ = tokio::time::timeout(SYNC_MAX, journal.watch_durable().wait_for(|end| *end >= from)).await;
-            from
+impl Opening<'_> {
+    /// Tries the hosts in turn.
+    pub async fn open(mut self) -> Result<Opened, Failure> {
+        let mut failure = source::Error::Ended;
+        let name = source::application_name(&self.config.source.slot);
+        let settings = self.config.source.settings.clone().with_application_name(&name);
+        for settings in settings.each_host() {
+            match Server::connect(&settings).await {
+                Ok(server) => return self.open_at(server, &settings).await,
+                Err(error) => failure = error,
+            }
         }
-    };
-    writer.set_history(&history, just_before(from, &history))?;
-    journal.set_identity(Identity { system_id: system.id, timeline: system.timeline, slot: config.slot.clone() })?;
-    let (stream, reports) = source::start(connection, &config.slot, &config.publications, from).await?;
-    // Between the look and the start somebody may have moved the slot; PostgreSQL would not say so. Nor is it certain
-    // before this that one name led both connections to one server.
-    match server.slot(&config.slot, database(settings)).await? {
-        Some(slot) if slot.confirmed <= from && slot.active_pid == Some(stream.pid()) => {}
-        Some(_) | None => return Err(source::Error::SlotMoved { slot: config.slot.clone() }.into()),
+        Err(failure.into())
     }
-    let anew = !facts.standby && matches!(verdict, Verdict::Begin | Verdict::Anew(_));
-    let catch_up_to = if anew { Some(server.wal_position().await?) } else { None };
-    info!(slot = config.slot, server = %settings, %from, timeline = system.timeline, "streaming");
-    Ok(Opened { server, facts, stream, reports, history, from, catch_up_to })
-}
 
-async fn find_slot(
-    server: &Server,
-    settings: &Settings,
-    config: &source::Config,
-    unpublished: bool,
-) -> Result<gap::Slot, source::Error> {
-    let slot = server.slot(&config.slot, database(settings)).await?;
-    let Some(slot) = slot else { return Ok(gap::Slot::Missing) };
-    if let Some(pid) = slot.active_pid {
-        return Err(source::Error::SlotInUse { slot: config.slot.clone(), pid });
-    }
-    Ok(match (slot.lost, unpublished) {
-        (true, _) => gap::Slot::Dead(Gap::SlotLost),
-        (false, true) => gap::Slot::Dead(Gap::Unpublished),
-        (false, false) => gap::Slot::At(slot.confirmed),
-    })
-}
-
-/// Makes the slot where there is none that is of use, and says where its stream begins.
-async fn usable_slot(
-    server: &Server,
-    facts: &Facts,
-    config: &source::Config,
-    slot: gap::Slot,
-) -> Result<Lsn, source::Error> {
-    match slot {
-        gap::Slot::At(from) => Ok(from),
-        gap::Slot::Missing => server.create_slot(&config.slot, facts, CREATE_PATIENCE).await,
-        gap::Slot::Dead(_) => {
-            server.drop_slot(&config.slot).await?;
-            server.create_slot(&config.slot, facts, CREATE_PATIENCE).await
+    async fn open_at(&mut self, server: Server, settings: &Settings) -> Result<Opened, Failure> {
+        let source::Config { slot: name, publications, .. } = &self.config.source;
+        let facts = server.facts().await?;
+        // First of all, since it is worth knowing all the more where what follows fails.
+        self.meter.look(&server).await?;
+        self.claim(&server).await?;
+        server.check_publications(publications).await?;
+        let mut connection = Connection::open(settings).await?;
+        let system = connection.identify().await?;
+        let slot = self.find_slot(&server, settings).await?;
+        let history = History::new(system.timeline, connection.timeline_history(system.timeline).await?);
+        let wal_end = (!facts.standby).then_some(system.wal_end);
+        let found = Found { system: system.id, history: history.clone(), wal_end, slot };
+        let known = self.journal.identity().map(|identity| Known {
+            system: identity.system_id,
+            history: self.journal.history(),
+            durable: self.journal.durable(),
+        });
+        let verdict = gap::judge(known.as_ref(), &found);
+        let from = match verdict {
+            Verdict::Continue => self.journal.durable(),
+            Verdict::Begin | Verdict::Anew(_) => {
+                let from = self.usable_slot(&server, &facts, settings, found.slot).await?;
+                // Taken behind the beginning: it shows whatever committed before it, which the feed will never tell.
+                let floor = server.snapshot().await?;
+                begin(self.writer, self.journal, verdict, just_before(from, &history), floor)?;
+                self.writer.advance(from);
+                self.writer.flush()?;
+                // The identity must not say before the segments do that the stream is known up to here.
+                let _ = tokio::time::timeout(SYNC_MAX, self.journal.watch_durable().wait_for(|end| *end >= from)).await;
+                from
+            }
+        };
+        self.writer.set_history(&history, just_before(from, &history))?;
+        let identity = Identity { system_id: system.id, timeline: system.timeline, slot: name.clone() };
+        self.journal.set_identity(identity)?;
+        let (stream, reports) = source::start(connection, name, publications, from).await?;
+        // Between the look and the start somebody may have moved the slot; PostgreSQL would not say so. Nor is it certain
+        // before this that one name led both connections to one server.
+        match server.slot(name, database(settings)).await? {
+            Some(slot) if slot.confirmed <= from && slot.active_pid == Some(stream.pid()) => {}
+            Some(_) | None => return Err(source::Error::SlotMoved { slot: name.clone() }.into()),
         }
+        let anew = !facts.standby && matches!(verdict, Verdict::Begin | Verdict::Anew(_));
+        let catch_up_to = if anew { Some(server.wal(name).await?.end) } else { None };
+        info!(slot = name, server = %settings, %from, timeline = system.timeline, "streaming");
+        Ok(Opened { server, facts, stream, reports, history, from, catch_up_to })
+    }
+
+    /// Keeps every other walclock from the slot while this connection lasts.
+    async fn claim(&mut self, server: &Server) -> Result<(), source::Error> {
+        if let Some(before) = self.session.take() {
+            // Where its end was not noticed it still holds the claim. Without a session it is nobody's.
+            server.end_session(before).await?;
+        }
+        server.claim(&self.config.source.slot, limits::CLAIM_IDLE_MAX).await?;
+        *self.session = Some(server.session().await?);
+        Ok(())
+    }
+
+    async fn find_slot(&self, server: &Server, settings: &Settings) -> Result<gap::Slot, source::Error> {
+        let (name, database) = (&self.config.source.slot, database(settings));
+        let mut slot = server.slot(name, database).await?;
+        if let Some(pid) = slot.as_ref().and_then(|slot| slot.active_pid) {
+            server.end_stale(name, database, pid).await?;
+            // It may have acknowledged something more.
+            slot = server.slot(name, database).await?;
+        }
+        let Some(slot) = slot else { return Ok(gap::Slot::Missing) };
+        if let Some(pid) = slot.active_pid {
+            return Err(source::Error::SlotInUse { slot: name.clone(), pid });
+        }
+        Ok(match (slot.lost, self.unpublished) {
+            (true, _) => gap::Slot::Dead(Gap::SlotLost),
+            (false, true) => gap::Slot::Dead(Gap::Unpublished),
+            (false, false) => gap::Slot::At(slot.confirmed),
+        })
+    }
+
+    /// Makes the slot where there is none that is of use, and says where its stream begins.
+    async fn usable_slot(
+        &self,
+        server: &Server,
+        facts: &Facts,
+        settings: &Settings,
+        slot: gap::Slot,
+    ) -> Result<Lsn, source::Error> {
+        let name = &self.config.source.slot;
+        match slot {
+            gap::Slot::At(from) => return Ok(from),
+            gap::Slot::Missing => {}
+            gap::Slot::Dead(_) => server.drop_slot(name).await?,
+        }
+        tokio::select! {
+            created = server.create_slot(name, facts, CREATE_MAX) => created,
+            never = self.explain_wait(settings) => match never {},
+        }
+    }
+
+    /// Says whom the creation of the slot waits for, for as long as it does. On a connection of its own: the other one is
+    /// busy with the creation.
+    async fn explain_wait(&self, settings: &Settings) -> Infallible {
+        let mut server = None;
+        let mut told = String::new();
+        loop {
+            tokio::time::sleep(self.config.intervals.explain).await;
+            match self.writers(&mut server, settings).await {
+                Ok(pids) if pids.is_empty() || pids == told => {}
+                Ok(pids) => {
+                    let error = source::Error::SlotWaits { slot: self.config.source.slot.clone(), pids: pids.clone() };
+                    warn!("{error}");
+                    self.status.send_replace(Status::without_stream(self.streamed, error.to_string()));
+                    told = pids;
+                }
+                Err(error) => {
+                    debug!(error = &error as &dyn std::error::Error, "cannot ask whom the new slot waits for");
+                    server = None;
+                }
+            }
+        }
+    }
+
+    async fn writers(&self, server: &mut Option<Server>, settings: &Settings) -> Result<String, source::Error> {
+        let server = match server {
+            Some(server) => server,
+            None => server.insert(Server::connect(settings).await?),
+        };
+        server.writers().await
     }
 }
 

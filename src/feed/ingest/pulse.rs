@@ -7,38 +7,25 @@ use metrics::gauge;
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
+use super::Intervals;
+use super::meter::Meter;
 use super::report::Received;
 use crate::domain::sequence::Lsn;
 use crate::feed::source::{Error, Server};
 
-/// How often to ask the server where its WAL ends.
-const EVERY: Duration = Duration::from_secs(2);
-/// Longest span without a heartbeat where the WAL grows and nothing of it is for us.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 /// WAL that has to grow before a heartbeat is worth its own few bytes.
 const HEARTBEAT_BYTES: u64 = 64 * 1024;
 /// Most remembered positions: over two hours of lag are told as two hours.
 const MARKS_MAX: usize = 4096;
 
-/// Asks and tells until the connection fails.
-pub(super) async fn run(server: &Server, standby: bool, received: &Received) -> Error {
-    if standby {
-        // A standby has no WAL end of its own and cannot write a heartbeat; its primary's own traffic has to do.
-        return std::future::pending().await;
-    }
-    let mut timer = tokio::time::interval(EVERY);
-    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut lag = Lag::default();
-    let mut beat = Beat { at: Instant::now(), wal: received.end(), received: received.end() };
-    loop {
-        timer.tick().await;
-        match pulse(server, received, &mut lag, &mut beat).await {
-            Ok(()) => {}
-            // A slow answer is no reason to cut a stream that flows.
-            Err(error @ Error::Unanswered { .. }) => warn!(error = &error as &dyn std::error::Error, "no pulse"),
-            Err(error) => return error,
-        }
-    }
+/// What it asks, and whom it tells.
+pub(super) struct Pulse<'a> {
+    pub server: &'a Server,
+    /// A standby cannot write a heartbeat; its primary's own traffic has to do.
+    pub standby: bool,
+    pub received: &'a Received,
+    pub meter: &'a mut Meter,
+    pub intervals: Intervals,
 }
 
 /// The last heartbeat.
@@ -48,20 +35,41 @@ struct Beat {
     received: Lsn,
 }
 
-async fn pulse(server: &Server, received: &Received, lag: &mut Lag, beat: &mut Beat) -> Result<(), Error> {
-    let wal = server.wal_position().await?;
-    let now = Instant::now();
-    let (bytes, span) = lag.measure(wal, received.end(), now);
-    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and lag is far below 2^53 bytes")]
-    gauge!("walclock_feed_lag_bytes").set(bytes as f64);
-    gauge!("walclock_feed_lag_seconds").set(span.as_secs_f64());
-    let grown = wal.0.saturating_sub(beat.wal.0) >= HEARTBEAT_BYTES;
-    if grown && now.duration_since(beat.at) >= HEARTBEAT_EVERY {
-        let idle = received.end() == beat.received;
-        let wal = if idle { server.heartbeat().await? } else { wal };
-        *beat = Beat { at: now, wal, received: received.end() };
+impl Pulse<'_> {
+    /// Asks and tells until the connection fails.
+    pub async fn run(mut self) -> Error {
+        let mut timer = tokio::time::interval(self.intervals.pulse);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lag = Lag::default();
+        let mut beat = Beat { at: Instant::now(), wal: self.received.end(), received: self.received.end() };
+        loop {
+            timer.tick().await;
+            match self.once(&mut lag, &mut beat).await {
+                Ok(()) => {}
+                // A slow answer, or a no, is no reason to cut a stream that flows.
+                Err(error @ (Error::Unanswered { .. } | Error::Refused { .. })) if !self.server.is_closed() => {
+                    warn!(error = &error as &dyn std::error::Error, "no pulse");
+                }
+                Err(error) => return error,
+            }
+        }
     }
-    Ok(())
+
+    async fn once(&mut self, lag: &mut Lag, beat: &mut Beat) -> Result<(), Error> {
+        let (wal, received) = (self.meter.look(self.server).await?, self.received.end());
+        let now = Instant::now();
+        let (bytes, span) = lag.measure(wal, received, now);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and lag is far below 2^53 bytes")]
+        gauge!("walclock_feed_lag_bytes").set(bytes as f64);
+        gauge!("walclock_feed_lag_seconds").set(span.as_secs_f64());
+        let grown = wal.0.saturating_sub(beat.wal.0) >= HEARTBEAT_BYTES;
+        if grown && !self.standby && now.duration_since(beat.at) >= self.intervals.heartbeat {
+            let idle = received == beat.received;
+            let wal = if idle { self.server.heartbeat().await? } else { wal };
+            *beat = Beat { at: now, wal, received };
+        }
+        Ok(())
+    }
 }
 
 /// Since when the end of the WAL has been ahead of what was received.

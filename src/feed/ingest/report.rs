@@ -2,7 +2,7 @@
 //! transaction alike. The one place that acknowledges.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -21,6 +21,8 @@ const EVERY_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Received {
     end: AtomicU64,
     wanted: Notify,
+    /// The next report asks for an answer.
+    answer_wanted: AtomicBool,
 }
 
 impl Received {
@@ -37,6 +39,12 @@ impl Received {
     /// The walsender wants a report at once.
     pub fn ask(&self) {
         self.wanted.notify_one();
+    }
+
+    /// We want an answer from the walsender.
+    pub fn ask_back(&self) {
+        self.answer_wanted.store(true, Ordering::Relaxed);
+        self.ask();
     }
 }
 
@@ -56,9 +64,10 @@ pub(super) async fn run(
             _ = timer.tick() => {}
             () = received.wanted.notified() => {}
         }
-        reports.send(position(&journal, &received)).await?;
+        let reply = received.answer_wanted.swap(false, Ordering::Relaxed);
+        reports.send(position(&journal, &received), reply).await?;
     }
-    reports.send(position(&journal, &received)).await?;
+    reports.send(position(&journal, &received), false).await?;
     reports.end().await
 }
 

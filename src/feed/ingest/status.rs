@@ -25,6 +25,14 @@ pub enum Status {
 }
 
 impl Status {
+    /// There is no stream now; `streamed` says whether there ever was one.
+    pub(super) fn without_stream(streamed: bool, why: String) -> Self {
+        match streamed {
+            true => Self::Waiting { why },
+            false => Self::Starting { why },
+        }
+    }
+
     /// Why it cannot serve correct answers now; none where it can. A connection lost is no such reason: what was
     /// received before is still right.
     pub fn not_ready(&self) -> Option<String> {

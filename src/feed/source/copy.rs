@@ -56,8 +56,8 @@ pub struct Position {
     pub acknowledged: Lsn,
 }
 
-/// Writes a StandbyStatusUpdate, framed as CopyData.
-pub fn put_status(out: &mut BytesMut, position: Position, now: Timestamp) {
+/// Writes a StandbyStatusUpdate, framed as CopyData. With `reply` the walsender is asked for a sign of life.
+pub fn put_status(out: &mut BytesMut, position: Position, now: Timestamp, reply: bool) {
     out.put_u8(b'd');
     out.put_i32(4 + 34);
     out.put_u8(b'r');
@@ -65,7 +65,7 @@ pub fn put_status(out: &mut BytesMut, position: Position, now: Timestamp) {
     out.put_u64(position.acknowledged.0);
     out.put_u64(position.acknowledged.0);
     out.put_i64(now.micros().saturating_sub(EPOCH_MICROS));
-    out.put_u8(0);
+    out.put_u8(u8::from(reply));
 }
 
 #[cfg(test)]
@@ -90,15 +90,17 @@ mod tests {
 
     #[test]
     fn a_status_never_says_received_below_acknowledged() {
-        let mut out = BytesMut::new();
         let position = Position { received: Lsn(1), acknowledged: Lsn(2) };
-        put_status(&mut out, position, Timestamp::from_micros(EPOCH_MICROS + 5));
-        let mut expected = vec![b'd', 0, 0, 0, 38, b'r'];
-        for word in [2_u64, 2, 2, 5] {
-            expected.extend(word.to_be_bytes());
+        for reply in [false, true] {
+            let mut out = BytesMut::new();
+            put_status(&mut out, position, Timestamp::from_micros(EPOCH_MICROS + 5), reply);
+            let mut expected = vec![b'd', 0, 0, 0, 38, b'r'];
+            for word in [2_u64, 2, 2, 5] {
+                expected.extend(word.to_be_bytes());
+            }
+            expected.push(u8::from(reply));
+            assert_eq!(out, expected);
         }
-        expected.push(0);
-        assert_eq!(out, expected);
     }
 
     proptest! {

@@ -121,15 +121,23 @@ pub enum Error {
         /// Its database.
         database: String,
     },
-    /// Somebody else streams from the slot.
+    /// Somebody who is no walclock of this role streams from the slot.
     #[error(
-        "replication slot {slot} is in use by process {pid}: stop the other walclock on it, or end a stale one with select pg_terminate_backend({pid})"
+        "replication slot {slot} is in use by process {pid}, which is not ours: name another slot, or end it with select pg_terminate_backend({pid})"
     )]
     SlotInUse {
         /// The slot.
         slot: String,
         /// The walsender that has it.
         pid: i32,
+    },
+    /// Another walclock lives on the slot.
+    #[error(
+        "another walclock has claimed replication slot {slot}: give each its own (--slot), or stop the other; one that has died is given up within a minute"
+    )]
+    SlotClaimed {
+        /// The slot.
+        slot: String,
     },
     /// The creation of the slot waits for transactions that do not end.
     #[error("creating replication slot {slot} waits for transactions that are under way: end them (pids {pids})")]
@@ -153,6 +161,12 @@ pub enum Error {
         /// What it said.
         notice: String,
     },
+    /// Nothing arrives, although the walsender was asked for an answer and is free to give one.
+    #[error("PostgreSQL's walsender waits, and nothing has come from it for {waited:?}: something between swallows it")]
+    Swallowed {
+        /// For how long.
+        waited: Duration,
+    },
     /// The server fell silent and its walsender is gone.
     #[error("PostgreSQL sent nothing for {waited:?} and its walsender is gone")]
     Silent {
@@ -175,6 +189,8 @@ impl Error {
             | Self::Protocol { .. }
             | Self::NoPublication { .. }
             | Self::SlotInUse { .. }
+            | Self::SlotClaimed { .. }
+            | Self::Swallowed { .. }
             | Self::SlotWaits { .. }
             | Self::SlotMoved { .. }
             | Self::Skipped { .. }
@@ -254,6 +270,9 @@ impl Refusal {
             }
             "28000" => "check the user in the database URL",
             "3D000" => "check the database in the database URL",
+            "42501" if self.message.starts_with("permission denied for database") => {
+                "the role may not connect: run `grant connect on database … to …` as its owner, or use another role"
+            }
             "42501" => {
                 "the role needs the right to replicate: run `alter role … replication` as a superuser, or use another role"
             }
@@ -263,7 +282,10 @@ impl Refusal {
             "53300" => "raise max_wal_senders or max_connections, or end connections that nobody uses",
             "08P01" | "0A000" => "connect to PostgreSQL itself: a pooler between does not pass replication on",
             "42704" => "a publication or the slot is gone",
-            "57P01" | "57P02" | "57P03" => "PostgreSQL restarts",
+            "57P01" => {
+                "PostgreSQL restarts, or somebody or a checkpoint ended the walsender: the slot is looked at again"
+            }
+            "57P02" | "57P03" => "PostgreSQL restarts",
             _ => return None,
         })
     }

@@ -4,6 +4,7 @@
 //! with the answers is decided in `ingest`.
 
 mod binding;
+mod claim;
 mod connection;
 mod copy;
 mod error;
@@ -13,10 +14,11 @@ mod server;
 mod socket;
 mod stream;
 
+pub use claim::{Session, application_name};
 pub use connection::{Connection, System};
 pub use copy::{Event, Position};
 pub use error::{Error, Refusal};
-pub use server::{Facts, Server, Slot};
+pub use server::{Facts, Kept, Server, Slot, Wal, Walsender};
 pub use stream::{Reports, Stream, start};
 
 use std::time::{Duration, Instant};

@@ -20,7 +20,8 @@ const DROP_SLOT: &str = include_str!("../../../sql/queries/feed/drop_slot.sql");
 const LIST_WRITERS: &str = include_str!("../../../sql/queries/feed/list_writers.sql");
 const READ_SNAPSHOT: &str = include_str!("../../../sql/queries/feed/read_snapshot.sql");
 const FIND_WALSENDER: &str = include_str!("../../../sql/queries/feed/find_walsender.sql");
-const READ_WAL_POSITION: &str = include_str!("../../../sql/queries/feed/read_wal_position.sql");
+const READ_WAL: &str = include_str!("../../../sql/queries/feed/read_wal.sql");
+const SET_CONNECTION_CHECK: &str = include_str!("../../../sql/queries/feed/set_connection_check.sql");
 const SET_STATEMENT_TIMEOUT: &str = include_str!("../../../sql/queries/feed/set_statement_timeout.sql");
 const EMIT_HEARTBEAT: &str = include_str!("../../../sql/queries/feed/emit_heartbeat.sql");
 
@@ -62,8 +63,36 @@ pub struct Slot {
     pub lost: bool,
     /// Up to here it has been told that it may forget.
     pub confirmed: Lsn,
-    /// How many more bytes of WAL may be written before it is lost; none where there is no bound.
-    pub safe_wal_bytes: Option<i64>,
+}
+
+/// How far a server's WAL has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wal {
+    /// Where it ends; on a standby, how far it is replayed.
+    pub end: Lsn,
+    /// What the slot keeps of it; none where there is no slot.
+    pub kept: Option<Kept>,
+}
+
+/// How much WAL a slot keeps from being removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// So many bytes.
+    pub bytes: u64,
+    /// So many more may be written before the slot is lost: 0 where the next checkpoint may take it, none where PostgreSQL
+    /// sets no bound.
+    pub left: Option<u64>,
+}
+
+/// What a walsender is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walsender {
+    /// It is not there.
+    Gone,
+    /// It waits for WAL, or for us to take what it has: it would answer.
+    Waiting,
+    /// It reads its way through the WAL, perhaps for long, and may be too busy to answer.
+    Working,
 }
 
 impl Server {
@@ -83,6 +112,11 @@ impl Server {
             }
         });
         Ok(Self { client })
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
     }
 
     /// The driver says "error connecting" alone; the cause decides what to do.
@@ -161,7 +195,7 @@ impl Server {
             None => Lsn(0),
             Some(Err(_)) => return Err(Error::Protocol { what: "a slot's position" }),
         };
-        Ok(Some(Slot { active_pid, lost, confirmed, safe_wal_bytes: get(DOING, row, 5)? }))
+        Ok(Some(Slot { active_pid, lost, confirmed }))
     }
 
     /// Makes the slot and says where its stream begins. It has to wait for the transactions under way: at most
@@ -173,6 +207,10 @@ impl Server {
             false => CREATE_SLOT,
         };
         self.bound_statements(patience).await?;
+        // Or the server would go on with it after we have left. Where it cannot look, it does go on.
+        if let Err(error) = self.one("having the connection looked at", SET_CONNECTION_CHECK, &[]).await {
+            debug!(error = &error as &dyn std::error::Error, "the server does not look whether we are there");
+        }
         let answer_max = patience.saturating_add(ANSWER_MAX);
         let created = self.within(DOING, answer_max, self.client.query_one(sql, &[&name])).await;
         self.bound_statements(Duration::ZERO).await?;
@@ -182,9 +220,7 @@ impl Server {
                 lsn.parse().map_err(|_| Error::Protocol { what: "a slot's position" })
             }
             Err(error) if error.code() == Some(CANCELED) => {
-                let writers = self.all("asking who is in the way", LIST_WRITERS, &[]).await?;
-                let pids = writers.iter().map(|row| get(DOING, row, 0)).collect::<Result<Vec<String>, _>>()?;
-                Err(Error::SlotWaits { slot: name.to_owned(), pids: pids.join(", ") })
+                Err(Error::SlotWaits { slot: name.to_owned(), pids: self.writers().await? })
             }
             Err(error) => Err(error),
         }
@@ -200,10 +236,20 @@ impl Server {
         self.all("dropping the replication slot", DROP_SLOT, &[&name]).await.map(drop)
     }
 
-    /// Whether this walsender still lives.
-    pub async fn has_walsender(&self, pid: i32) -> Result<bool, Error> {
+    /// The processes whose transactions have written and are not over, as text.
+    pub async fn writers(&self) -> Result<String, Error> {
+        const DOING: &str = "asking who is in the way";
+        let rows = self.all(DOING, LIST_WRITERS, &[]).await?;
+        let pids = rows.iter().map(|row| get(DOING, row, 0)).collect::<Result<Vec<String>, _>>()?;
+        Ok(pids.join(", "))
+    }
+
+    /// What this walsender is doing.
+    pub async fn walsender(&self, pid: i32) -> Result<Walsender, Error> {
         const DOING: &str = "looking for the walsender";
-        get(DOING, &self.one(DOING, FIND_WALSENDER, &[&pid]).await?, 0)
+        let rows = self.all(DOING, FIND_WALSENDER, &[&pid]).await?;
+        let Some(row) = rows.first() else { return Ok(Walsender::Gone) };
+        Ok(if get(DOING, row, 0)? { Walsender::Waiting } else { Walsender::Working })
     }
 
     /// Which transactions are over at this moment.
@@ -213,26 +259,39 @@ impl Server {
         text.parse().map_err(|_| Error::Protocol { what: "a snapshot" })
     }
 
-    /// Where the WAL of this primary ends.
-    pub async fn wal_position(&self) -> Result<Lsn, Error> {
-        self.lsn("asking for the end of the WAL", READ_WAL_POSITION).await
+    /// How far the WAL has come, and what the slot keeps of it.
+    pub async fn wal(&self, slot: &str) -> Result<Wal, Error> {
+        const DOING: &str = "asking how far the WAL has come";
+        let row = self.one(DOING, READ_WAL, &[&slot]).await?;
+        let (end, bytes, left): (String, Option<i64>, Option<i64>) =
+            (get(DOING, &row, 0)?, get(DOING, &row, 1)?, get(DOING, &row, 2)?);
+        let end = end.parse().map_err(|_| Error::Protocol { what: "a position in the WAL" })?;
+        let positive = |bytes: i64| bytes.max(0).cast_unsigned();
+        Ok(Wal { end, kept: bytes.map(|bytes| Kept { bytes: positive(bytes), left: left.map(positive) }) })
     }
 
     /// Writes a message that the slot sends on, and says where it stands in the WAL.
     pub async fn heartbeat(&self) -> Result<Lsn, Error> {
-        self.lsn("writing a heartbeat", EMIT_HEARTBEAT).await
-    }
-
-    async fn lsn(&self, doing: &'static str, sql: &str) -> Result<Lsn, Error> {
-        let text: String = get(doing, &self.one(doing, sql, &[]).await?, 0)?;
+        const DOING: &str = "writing a heartbeat";
+        let text: String = get(DOING, &self.one(DOING, EMIT_HEARTBEAT, &[]).await?, 0)?;
         text.parse().map_err(|_| Error::Protocol { what: "a position in the WAL" })
     }
 
-    async fn one(&self, doing: &'static str, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Row, Error> {
+    pub(super) async fn one(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, Error> {
         self.within(doing, ANSWER_MAX, self.client.query_one(sql, values)).await
     }
 
-    async fn all(&self, doing: &'static str, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+    pub(super) async fn all(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
         self.within(doing, ANSWER_MAX, self.client.query(sql, values)).await
     }
 
@@ -249,6 +308,10 @@ impl Server {
     }
 }
 
-fn get<'a, T: tokio_postgres::types::FromSql<'a>>(doing: &'static str, row: &'a Row, at: usize) -> Result<T, Error> {
+pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
+    doing: &'static str,
+    row: &'a Row,
+    at: usize,
+) -> Result<T, Error> {
     row.try_get(at).map_err(|e| Error::query(doing, e))
 }

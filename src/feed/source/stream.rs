@@ -176,9 +176,9 @@ fn notice(notice: Refusal) -> Result<(), Error> {
 }
 
 impl Reports {
-    /// Reports what was received and what may be forgotten.
-    pub async fn send(&mut self, position: Position) -> Result<(), Error> {
-        copy::put_status(&mut self.buffer, position, clock::wall());
+    /// Reports what was received and what may be forgotten. With `reply` the walsender is asked for a sign of life.
+    pub async fn send(&mut self, position: Position, reply: bool) -> Result<(), Error> {
+        copy::put_status(&mut self.buffer, position, clock::wall(), reply);
         self.write().await
     }
 

@@ -63,6 +63,7 @@ impl Feed {
             assemble: assemble::Config {
                 selector_columns: selector_columns.iter().map(|name| (*name).to_owned()).collect(),
             },
+            intervals: ingest::Intervals::default(),
         };
         let stop = CancellationToken::new();
         let ingest = Ingest::new(config, writer, journal.clone());

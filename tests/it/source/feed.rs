@@ -11,14 +11,14 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use walclock::domain::scope::Scope;
 use walclock::domain::sequence::{Lsn, Sequence};
-use walclock::feed::ingest::{Config, Ingest, Status};
+use walclock::feed::ingest::{Config, Ingest, Intervals, Status};
 use walclock::feed::journal::{self, Journal};
 use walclock::feed::query::{self, Page, Query};
 use walclock::feed::reader::Reader;
 use walclock::feed::{assemble, source};
 use walclock::localpg::Cluster;
 
-use super::{DEADLINE, config};
+use super::{DEADLINE, config, publish_notes};
 use crate::support;
 
 /// A feed that can be stopped and started over the same folder.
@@ -30,8 +30,9 @@ pub struct Feed {
 /// The feed while it runs.
 pub struct Running {
     pub journal: Journal,
-    pub reader: Reader,
+    reader: Reader,
     pub status: watch::Receiver<Status>,
+    pub warning: watch::Receiver<Option<String>>,
     pub shutdown: CancellationToken,
     pub task: JoinHandle<Result<(), source::Error>>,
 }
@@ -41,15 +42,17 @@ impl Feed {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = support::scratch().join(format!("ingest{}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let assemble = assemble::Config { selector_columns: vec!["_change_selector".to_owned()] };
-        Self { config: Config { source: config(url), assemble }, journal: journal::Config::new(folder) }
+        let config = Config { source: config(url), assemble, intervals: Intervals::default() };
+        Self { config, journal: journal::Config::new(folder) }
     }
 
     pub fn start(&self) -> Running {
         let (writer, journal) = journal::open(self.journal.clone()).unwrap();
         let ingest = Ingest::new(self.config.clone(), writer, journal.clone());
-        let (status, shutdown) = (ingest.status(), CancellationToken::new());
+        let (status, warning) = (ingest.status(), ingest.warning());
+        let shutdown = CancellationToken::new();
         let task = tokio::spawn(ingest.run(shutdown.clone()));
-        Running { reader: Reader::new(journal.clone()), journal, status, shutdown, task }
+        Running { reader: Reader::new(journal.clone()), journal, status, warning, shutdown, task }
     }
 
     /// Starts it and waits until it is live.
@@ -113,6 +116,17 @@ pub async fn wal_end(client: &Client) -> Lsn {
 
 pub fn range(ids: std::ops::Range<i64>) -> Vec<i64> {
     ids.collect()
+}
+
+/// A live feed with the notes 0 to 9 in it, and the position behind them.
+pub async fn filled(url: &str) -> (Client, Feed, Running, Sequence) {
+    let client = publish_notes(url).await;
+    let feed = Feed::new(url);
+    let running = feed.live().await;
+    insert(&client, 0..10).await;
+    running.ids(10).await;
+    let before = running.changes(Sequence::ZERO).await.unwrap().last;
+    (client, feed, running, before)
 }
 
 pub async fn while_down(mut cluster: Cluster, act: impl FnOnce() + Send + 'static) -> Cluster {

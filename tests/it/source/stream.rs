@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use walclock::domain::sequence::Lsn;
-use walclock::feed::source::{self, Connection, Error, Event, Position, Server, Stream};
+use walclock::feed::source::{self, Connection, Error, Event, Position, Server, Stream, Walsender};
 
 use super::{DEADLINE, config, connect, publish_notes};
 use crate::support;
@@ -60,7 +60,7 @@ async fn a_slot_is_made_streamed_from_and_dropped() {
 
     // What is acknowledged is what the slot forgets, and only that.
     let position = Position { received: Lsn(u64::MAX >> 1), acknowledged: Lsn(from.0 + 1) };
-    reports.send(position).await.unwrap();
+    reports.send(position, false).await.unwrap();
     let database = config.settings.config().get_dbname().unwrap();
     support::eventually(DEADLINE, "the slot moves", async || {
         let slot = server.slot(&config.slot, database).await.unwrap().unwrap();
@@ -69,11 +69,11 @@ async fn a_slot_is_made_streamed_from_and_dropped() {
     .await;
 
     let pid = stream.pid();
-    assert!(server.has_walsender(pid).await.unwrap());
+    assert_ne!(server.walsender(pid).await.unwrap(), Walsender::Gone);
     reports.end().await.unwrap();
     stream.drain().await;
     support::eventually(DEADLINE, "the walsender goes", async || {
-        (!server.has_walsender(pid).await.unwrap()).then_some(())
+        (server.walsender(pid).await.unwrap() == Walsender::Gone).then_some(())
     })
     .await;
     source::drop_slot(&config.settings, &config.slot).await.unwrap();

@@ -1,0 +1,64 @@
+//! The slot's budget on a real server: told before it is used up.
+
+use std::time::Duration;
+
+use walclock::feed::ingest::Status;
+
+use super::DEADLINE;
+use super::feed::{filled, insert};
+use crate::support;
+
+/// A transaction that does not end keeps the slot where it is, however well the feed follows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_comes_near_its_bound_is_told_of_in_time() {
+    let small = [("max_wal_size", "1GB"), ("max_slot_wal_keep_size", "64MB")];
+    let cluster = tokio::task::spawn_blocking(move || support::new_cluster(&small)).await.unwrap();
+    let url = cluster.url("postgres");
+    let (client, mut feed, running, _) = filled(&url).await;
+    running.stop().await;
+    feed.config.intervals.pulse = Duration::from_millis(50);
+    let mut running = feed.live().await;
+    assert_eq!(*running.warning.borrow(), None);
+    let writer = support::connect(&url).await;
+    writer.batch_execute("begin; insert into other values (1)").await.unwrap();
+
+    let mut told = Vec::new();
+    for least in [50, 80] {
+        let line = support::eventually(DEADLINE * 2, "the next threshold is told", async || {
+            client.batch_execute("insert into other select generate_series(1, 10000)").await.unwrap();
+            let line = running.warning.borrow_and_update().clone();
+            line.filter(|line| percent(line) >= least)
+        })
+        .await;
+        assert!(line.contains("at the present rate it is lost in"), "{line}");
+        told.push(percent(&line));
+    }
+    assert!(told[0] < 80, "told only when it was nearly too late: {told:?}");
+    assert_eq!(*running.status.borrow(), Status::Streaming, "a warning is no reason to send readers away");
+
+    // Without a stream it is told all the same.
+    client.batch_execute("drop publication feed").await.unwrap();
+    insert(&client, 10..11).await;
+    running.wait_for("waiting", |status| matches!(status, Status::Waiting { .. })).await;
+    support::eventually(DEADLINE, "the bound is passed and told of", async || {
+        client.batch_execute("insert into other select generate_series(1, 10000)").await.unwrap();
+        running.warning.borrow().as_deref().filter(|line| percent(line) == 100).map(|_| ())
+    })
+    .await;
+
+    // Room again.
+    writer.batch_execute("rollback").await.unwrap();
+    client.batch_execute("create publication feed for table notes").await.unwrap();
+    running.wait_for("live again", |status| *status == Status::Streaming).await;
+    support::eventually(DEADLINE, "all is well", async || {
+        client.batch_execute("checkpoint").await.unwrap();
+        running.warning.borrow().is_none().then_some(())
+    })
+    .await;
+    running.stop().await;
+}
+
+fn percent(line: &str) -> u8 {
+    let (before, _) = line.split_once(" %").unwrap();
+    before.rsplit(' ').next().unwrap().parse().unwrap()
+}

@@ -1,0 +1,94 @@
+//! Who has the slot: one walclock at a time, and none that is dead.
+
+use std::time::Duration;
+
+use walclock::feed::ingest::Status;
+use walclock::feed::source::{self, Connection, Error, Server};
+
+use super::feed::{Feed, filled, insert, range};
+use super::{DEADLINE, PUBLICATION};
+use crate::support;
+
+/// The walsender that streams from a slot.
+async fn walsender(client: &tokio_postgres::Client, slot: &str) -> Option<i32> {
+    let sql = "select active_pid from pg_replication_slots where slot_name = $1";
+    client.query_one(sql, &[&slot]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_a_live_walclock_has_is_waited_for_and_never_taken() {
+    let url = support::database().await;
+    let (client, first, running, _) = filled(&url).await;
+    let pid = walsender(&client, first.slot()).await;
+    let second = Feed::new(&url);
+    let mut waiting = second.start();
+    let names_it = |status: &Status| matches!(status, Status::Starting { why } if why.contains("another walclock"));
+    waiting.wait_for("told that the slot is another's", names_it).await;
+    insert(&client, 10..20).await;
+    assert_eq!(running.ids(20).await, range(0..20));
+    assert_eq!(walsender(&client, first.slot()).await, pid, "the first one was cut off");
+    running.stop().await;
+    waiting.wait_for("live", |status| *status == Status::Streaming).await;
+    waiting.stop().await;
+}
+
+/// As after a crash whose end the server has not noticed: the walsender streams on into the void. Left alone it would for
+/// longer than this test lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walsender_that_an_earlier_run_left_behind_is_ended() {
+    let url = support::database().await;
+    let (client, feed, running, _) = filled(&url).await;
+    let durable = running.journal.durable();
+    running.stop().await;
+    let settings = feed.config.source.settings.clone();
+    let named = settings.with_application_name(&source::application_name(feed.slot()));
+    let connection = Connection::open(&named).await.unwrap();
+    let stale = source::start(connection, feed.slot(), &[PUBLICATION.to_owned()], durable).await.unwrap();
+    assert_eq!(walsender(&client, feed.slot()).await, Some(stale.0.pid()));
+    insert(&client, 10..20).await;
+    let running = feed.live().await;
+    assert_eq!(running.ids(20).await, range(0..20));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walsender_that_is_not_ours_is_named_and_waited_for() {
+    let url = support::database().await;
+    let (client, feed, running, _) = filled(&url).await;
+    let durable = running.journal.durable();
+    running.stop().await;
+    let connection = Connection::open(&feed.config.source.settings).await.unwrap();
+    let (stream, reports) = source::start(connection, feed.slot(), &[PUBLICATION.to_owned()], durable).await.unwrap();
+    let pid = stream.pid();
+    let mut waiting = feed.start();
+    let names_it = |status: &Status| matches!(status, Status::Starting { why } if why.contains(&pid.to_string()));
+    waiting.wait_for("told who has the slot", names_it).await;
+    assert_eq!(walsender(&client, feed.slot()).await, Some(pid), "somebody else's walsender was ended");
+    reports.end().await.unwrap();
+    stream.drain().await;
+    waiting.wait_for("live", |status| *status == Status::Streaming).await;
+    waiting.stop().await;
+}
+
+/// A process is frozen or out of reach: its session ends by itself, and with it the claim.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_ends_with_its_session_and_a_silent_session_ends() {
+    let url = support::database().await;
+    let settings = super::config(&url).settings;
+    let (first, second) = (Server::connect(&settings).await.unwrap(), Server::connect(&settings).await.unwrap());
+    first.claim("some_slot", DEADLINE).await.unwrap();
+    let session = first.session().await.unwrap();
+    assert!(matches!(second.claim("some_slot", DEADLINE).await, Err(Error::SlotClaimed { .. })));
+    second.claim("some_other_slot", DEADLINE).await.unwrap();
+    second.end_session(session).await.unwrap();
+    second.claim("some_slot", DEADLINE).await.unwrap();
+    assert!(first.session().await.is_err());
+
+    // It says nothing for longer than it may.
+    second.claim("silent_slot", Duration::from_millis(200)).await.unwrap();
+    let third = Server::connect(&settings).await.unwrap();
+    support::eventually(DEADLINE, "the silent session's claim is free", async || {
+        third.claim("silent_slot", DEADLINE).await.ok()
+    })
+    .await;
+}

@@ -1,0 +1,116 @@
+//! Where the stream does not go on where the journal ends: readers are told, never a silent hole.
+
+use walclock::domain::sequence::Sequence;
+use walclock::feed::ingest::Status;
+use walclock::feed::{query, source};
+
+use super::DEADLINE;
+use super::feed::{copy_folder, filled, insert, while_down};
+use crate::support;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_made_anew_behind_our_back_is_a_gap_and_readers_are_told() {
+    let url = support::database().await;
+    let (client, feed, running, before) = filled(&url).await;
+    running.stop().await;
+
+    source::drop_slot(&feed.config.source.settings, feed.slot()).await.unwrap();
+    insert(&client, 10..13).await;
+    let sql = "select pg_create_logical_replication_slot($1::text, 'pgoutput')::text";
+    client.query_one(sql, &[&feed.slot()]).await.unwrap();
+
+    let running = feed.live().await;
+    insert(&client, 13..15).await;
+    assert_eq!(running.ids(2).await, [13, 14]);
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_gone_is_made_again_and_is_a_gap() {
+    let url = support::database().await;
+    let (client, feed, running, before) = filled(&url).await;
+    running.stop().await;
+    source::drop_slot(&feed.config.source.settings, feed.slot()).await.unwrap();
+    insert(&client, 10..13).await;
+    let running = feed.live().await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 13..14).await;
+    assert_eq!(running.ids(1).await, [13]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_was_gone_for_a_while_is_a_gap() {
+    let url = support::database().await;
+    let (client, _, mut running, before) = filled(&url).await;
+    client.batch_execute("drop publication feed").await.unwrap();
+    insert(&client, 10..13).await;
+    running.wait_for("waiting", |status| matches!(status, Status::Waiting { .. })).await;
+    // Meanwhile the journal serves what it has.
+    assert_eq!(running.changes(Sequence::ZERO).await.unwrap().changes.len(), 10);
+    client.batch_execute("create publication feed for table notes").await.unwrap();
+    running.wait_for("live again", |status| *status == Status::Streaming).await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 13..14).await;
+    assert_eq!(running.ids(1).await, [13]);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_slot_is_a_gap_and_not_a_loop() {
+    let small = [("max_wal_size", "32MB"), ("min_wal_size", "32MB"), ("max_slot_wal_keep_size", "16MB")];
+    let cluster = tokio::task::spawn_blocking(move || support::new_cluster(&small)).await.unwrap();
+    let url = cluster.url("postgres");
+    let (client, feed, running, before) = filled(&url).await;
+    running.stop().await;
+    support::eventually(DEADLINE, "the slot is lost", async || {
+        client.batch_execute("insert into other select generate_series(1, 200000)").await.unwrap();
+        client.batch_execute("checkpoint").await.unwrap();
+        let sql = "select wal_status from pg_replication_slots where slot_name = $1";
+        let status: String = client.query_one(sql, &[&feed.slot()]).await.unwrap().get(0);
+        (status == "lost").then_some(())
+    })
+    .await;
+    let running = feed.live().await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 10..11).await;
+    assert_eq!(running.ids(1).await, [10]);
+    running.stop().await;
+}
+
+/// Its files are put back without a recovery: same cluster, same timeline, and positions that were used before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_put_back_is_a_gap_and_readers_are_told() {
+    let mut cluster = tokio::task::spawn_blocking(|| support::new_cluster(&[])).await.unwrap();
+    let url = cluster.url("postgres");
+    let (data, copy) = (cluster.data(), support::scratch().join("put_back"));
+    let (_, feed, running, _) = filled(&url).await;
+    running.stop().await;
+    cluster = while_down(cluster, move || copy_folder(&data, &copy)).await;
+
+    let client = support::connect(&url).await;
+    let running = feed.live().await;
+    client.batch_execute("insert into other select generate_series(1, 10000)").await.unwrap();
+    insert(&client, 10..20).await;
+    running.ids(20).await;
+    let before = running.changes(Sequence::ZERO).await.unwrap().last;
+    running.stop().await;
+    let (data, copy) = (cluster.data(), support::scratch().join("put_back"));
+    let _cluster = while_down(cluster, move || {
+        std::fs::remove_dir_all(&data).unwrap();
+        copy_folder(&copy, &data);
+    })
+    .await;
+
+    let client = support::connect(&url).await;
+    let running = feed.live().await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 20..23).await;
+    // What its slot still had to tell comes again, what was forgotten does not.
+    let ids = support::eventually(DEADLINE, "the new notes are in the feed", async || {
+        Some(running.ids(3).await).filter(|ids| ids.last() == Some(&22))
+    });
+    assert!(ids.await.iter().all(|id| !(10..20).contains(id)));
+    running.stop().await;
+}

@@ -1,0 +1,105 @@
+//! A way to PostgreSQL that can go wrong: it swallows, freezes or loses what is under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// What becomes of the connections that are open at that moment; later ones begin sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// What walsenders send gets lost; all else goes through.
+    SwallowStream,
+    /// Nothing moves, in either direction, until the fault is over.
+    Freeze,
+    /// The client is cut off, and the server never hears of it.
+    HalfOpen,
+}
+
+pub struct Proxy {
+    port: u16,
+    fault: Arc<watch::Sender<Fault>>,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+impl Proxy {
+    pub async fn start(server_port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let fault = Arc::new(watch::channel(Fault::None).0);
+        let accepting = tokio::spawn(accept(listener, server_port, Arc::clone(&fault)));
+        Self { port, fault, _accepting: AbortOnDropHandle::new(accepting) }
+    }
+
+    /// The same database by this way.
+    pub fn url(&self, url: &str, server_port: u16) -> String {
+        url.replace(&format!(":{server_port}/"), &format!(":{}/", self.port))
+    }
+
+    pub fn set(&self, fault: Fault) {
+        self.fault.send_replace(fault);
+    }
+}
+
+async fn accept(listener: TcpListener, server_port: u16, fault: Arc<watch::Sender<Fault>>) {
+    loop {
+        let (client, _) = listener.accept().await.unwrap();
+        let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)).await else { continue };
+        let (from_client, to_client) = client.into_split();
+        let (from_server, to_server) = server.into_split();
+        let replicates = Arc::new(AtomicBool::new(false));
+        tokio::spawn(forward(from_client, to_server, fault.subscribe(), Arc::clone(&replicates), false));
+        tokio::spawn(forward(from_server, to_client, fault.subscribe(), replicates, true));
+    }
+}
+
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut fault: watch::Receiver<Fault>,
+    replicates: Arc<AtomicBool>,
+    from_server: bool,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut lossy = false;
+    loop {
+        let frozen = *fault.borrow() == Fault::Freeze;
+        let read = tokio::select! {
+            biased;
+            changed = fault.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = *fault.borrow_and_update();
+                match now {
+                    Fault::None => {}
+                    Fault::SwallowStream => lossy |= from_server && replicates.load(Ordering::Relaxed),
+                    Fault::Freeze => {}
+                    Fault::HalfOpen if from_server => {
+                        drop(to);
+                        // Held for ever, unread.
+                        return std::future::pending().await;
+                    }
+                    Fault::HalfOpen => {
+                        drop(from);
+                        return std::future::pending().await;
+                    }
+                }
+                continue;
+            }
+            read = from.read(&mut buffer), if !frozen => read,
+        };
+        let Ok(count @ 1..) = read else { return };
+        if buffer[..count].windows(20).any(|part| part == b"replication\0database") {
+            replicates.store(true, Ordering::Relaxed);
+        }
+        if !lossy && to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
