@@ -222,6 +222,7 @@ impl Error {
                     code: error.code().code().to_owned(),
                     message: error.message().to_owned(),
                     detail: error.detail().map(str::to_owned),
+                    file: error.file().map(str::to_owned),
                 },
             },
             None => Self::Query { doing, source },
@@ -238,6 +239,8 @@ pub struct Refusal {
     pub message: String,
     /// More of them.
     pub detail: Option<String>,
+    /// The file of PostgreSQL's source that it comes from. Unlike its words it is the same in every language.
+    pub file: Option<String>,
 }
 
 impl Refusal {
@@ -250,6 +253,7 @@ impl Refusal {
                 b'C' => refusal.code = value,
                 b'M' => refusal.message = value,
                 b'D' => refusal.detail = Some(value),
+                b'F' => refusal.file = Some(value),
                 _ => {}
             }
         }

@@ -163,12 +163,15 @@ impl Stream {
     }
 }
 
-/// PostgreSQL 18 goes on without a publication that is gone, and says so in a warning alone.
+/// PostgreSQL 18 goes on without a publication that is gone, and says so in a warning alone. Others come under the same
+/// code, such as that of a standby that is waited for: which it is tells the plugin that it comes from.
 fn notice(notice: Refusal) -> Result<(), Error> {
-    if notice.code == "55000" || notice.message.contains("skipped loading publication") {
+    const NOT_READY: &str = "55000";
+    if notice.code == NOT_READY && notice.file.as_deref() == Some("pgoutput.c") {
         return Err(Error::Skipped { notice: notice.message });
     }
-    match notice.code.starts_with("01") {
+    let is_warning = notice.code == NOT_READY || notice.code.starts_with("01");
+    match is_warning {
         true => warn!(code = notice.code, "PostgreSQL warns on the stream: {}", notice.message),
         false => info!(code = notice.code, "PostgreSQL says on the stream: {}", notice.message),
     }
@@ -218,8 +221,8 @@ mod tests {
         frame(b'd', &[b"w".as_slice(), &lsn.to_be_bytes(), &[0; 16], payload].concat())
     }
 
-    fn notice(code: &str, message: &str) -> Vec<u8> {
-        frame(b'N', format!("SWARNING\0C{code}\0M{message}\0\0").as_bytes())
+    fn notice(code: &str, message: &str, file: &str) -> Vec<u8> {
+        frame(b'N', format!("SWARNING\0C{code}\0M{message}\0F{file}\0\0").as_bytes())
     }
 
     /// Everything that the stream gives for these bytes, until it ends.
@@ -250,10 +253,12 @@ mod tests {
         assert!(matches!(error, Error::Ended));
     }
 
+    /// Whatever language the server speaks.
     #[tokio::test]
     async fn a_skipped_publication_ends_the_stream_and_another_notice_does_not() {
-        let skipped = notice("55000", "skipped loading publication \"walclock\"");
-        let (events, error) = all(&[notice("01000", "hm"), data(1, b"a"), skipped].concat()).await;
+        let skipped = notice("55000", "Publikation \"walclock\" wurde übersprungen", "pgoutput.c");
+        let waiting = notice("55000", "replication slot \"standby\" does not have active_pid", "slot.c");
+        let (events, error) = all(&[notice("01000", "hm", "x.c"), waiting, data(1, b"a"), skipped].concat()).await;
         assert_eq!(events.len(), 1);
         assert!(matches!(error, Error::Skipped { .. }), "{error}");
     }
