@@ -212,7 +212,9 @@ async fn a_table_is_named_as_postgresql_quotes_it() {
              where relkind = 'r' and nspname in ('public', 'S p')",
         )
         .await;
-    let mut expected: Vec<_> = expected.iter().map(String::as_str).collect();
+    // A version that would leave a word bare which a newer one quotes: the feed names the table alike on both.
+    let quoted = |name| if name == "public.json" { "public.\"json\"" } else { name };
+    let mut expected: Vec<_> = expected.iter().map(|name| quoted(name.as_str())).collect();
     found.sort_unstable();
     expected.sort_unstable();
     assert_eq!(found, expected);
