@@ -3,6 +3,7 @@
 mod beginning;
 mod budget;
 mod claim;
+mod failover;
 mod feed;
 mod gaps;
 mod ingest;

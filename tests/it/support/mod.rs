@@ -33,6 +33,24 @@ pub fn programs() -> Option<PathBuf> {
     walclock::config::pg_programs()
 }
 
+/// The major version of PostgreSQL that the tests run on.
+pub async fn server_major() -> u32 {
+    static MAJOR: tokio::sync::OnceCell<u32> = tokio::sync::OnceCell::const_new();
+    let ask = async || {
+        let cluster = tokio::task::spawn_blocking(cluster).await.unwrap();
+        let sql = "select current_setting('server_version_num')::int4 / 10000";
+        let major: i32 = connect(&cluster.url("postgres")).await.query_one(sql, &[]).await.unwrap().get(0);
+        u32::try_from(major).unwrap()
+    };
+    *MAJOR.get_or_init(ask).await
+}
+
+/// Says that a test does nothing here, and why: `make test-matrix` shows it, and runs it where it counts.
+#[expect(clippy::print_stdout, reason = "it is what the test runner shows of a test")]
+pub fn say_skipped(test: &str, why: &str) {
+    println!("skipped: {test}: {why}");
+}
+
 /// A folder for this process alone; those of processes that are gone are removed.
 pub fn scratch() -> PathBuf {
     static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
