@@ -4,10 +4,10 @@ CARGO ?= cargo
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help run postgresql test check it sim bench soak fuzz docs ci
+.PHONY: help run postgresql test test-matrix check it sim bench soak fuzz docs ci
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 run: postgresql ## Build, and run everything in one process with a private PostgreSQL
 	$(CARGO) build --release --locked
@@ -24,6 +24,9 @@ check: ## Format, lint, the layout's rules, unit tests
 
 test: postgresql ## All tests, on a private PostgreSQL
 	$(CARGO) test --locked && rm -rf "$${TMPDIR:-/tmp}/walclock-it"
+
+test-matrix: ## The integration tests on PostgreSQL 14 to 18, which npm brings; MAJORS="14 18", TESTS=source::
+	@.ci/test-matrix
 
 it: postgresql ## The integration tests alone
 	$(CARGO) test --locked --test it
