@@ -22,6 +22,9 @@ pub const EVENTS_RETRY_MILLIS: std::ops::Range<u32> = 500..2_500;
 /// How long a connection may take nothing of what is sent to it: a reader that has stopped reading must not hold it, and
 /// the page that it is sent, for ever.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
+/// So much of the disk is left free by the journal, in bytes: a purge that makes room writes a meta file first, and the
+/// index of a full segment has some MiB.
+pub const JOURNAL_ROOM_BYTES_MIN: u64 = 8 << 20;
 /// Longest timer id, in characters: the contract's bound.
 pub const TIMER_ID_CHARS_MAX: usize = 255;
 /// Longest namespace, in bytes: it is part of every key.

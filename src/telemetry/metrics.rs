@@ -67,6 +67,7 @@ pub static METRICS: &[Metric] = &[
     metric("walclock_journal_bytes", Kind::Gauge, Unit::Bytes, "Size of the journal"),
     metric("walclock_journal_changes_total", Kind::Counter, Unit::Count, "Changes written to the journal"),
     metric("walclock_journal_commits_total", Kind::Counter, Unit::Count, "Transactions written to the journal"),
+    metric("walclock_journal_failures_total", Kind::Counter, Unit::Count, "Failed writes and fsyncs of the journal"),
     metric("walclock_journal_sync_seconds", Kind::Histogram, Unit::Seconds, "Time of one fsync of the journal"),
     metric("walclock_waiters", Kind::Gauge, Unit::Count, "Readers that wait for a change"),
     metric("walclock_timer_requests_total", Kind::Counter, Unit::Count, "Operations on timers, by what came of them"),

@@ -7,6 +7,7 @@ mod cli;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod delivery;
+mod disk;
 mod dispatch;
 mod end_to_end;
 mod faults;

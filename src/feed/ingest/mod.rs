@@ -1,7 +1,8 @@
 //! The runner of the way in: source, decoder, journal, acknowledgement.
 //!
 //! One connection after another: check whether the stream goes on where the journal ends, stream, and when it breaks try
-//! again. What the journal cannot take stops it; what PostgreSQL cannot give makes it wait.
+//! again. Where the journal cannot take more, since the disk is full or fails, the connection is given up, the journal
+//! goes back to what is durable, and PostgreSQL sends the rest again once there is room.
 
 mod backoff;
 mod budget;
@@ -19,6 +20,7 @@ pub use status::Status;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -158,6 +160,7 @@ impl Ingest {
                 Failure::Source(error) if !self.streamed && !error.may_heal() => return Err(error),
                 Failure::Source(error) => self.wait_after(&error),
                 Failure::Stream(violation) => self.wait_after(&violation),
+                Failure::Journal(failure) if failure.may_heal() => self.block(&failure),
                 Failure::Journal(failure) => {
                     error!(error = &failure as &dyn std::error::Error, "the journal takes nothing more");
                     self.status.send_replace(Status::Stopped { why: chain(&failure) });
@@ -175,6 +178,10 @@ impl Ingest {
 
     /// One connection, from its checks to its end; ends well only by `shutdown`.
     async fn connection(&mut self, shutdown: &CancellationToken) -> Result<(), Failure> {
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        blocking(|| self.writer.mend())?;
         let opening = open::Opening {
             config: &self.config,
             writer: &mut self.writer,
@@ -242,10 +249,28 @@ impl Ingest {
         let _ = tokio::time::timeout(STOP_MAX, durable.wait_for(|end| *end > last)).await;
     }
 
+    /// The disk may have room again, or work again, by the next attempt.
+    fn block(&self, failure: &journal::Error) {
+        let why = match failure.is_disk_full() {
+            true => format!("disk full: {}", chain(failure)),
+            false => chain(failure),
+        };
+        warn!(error = why, "the journal cannot take changes for now");
+        self.status.send_replace(Status::Blocked { why });
+    }
+
     fn wait_after(&self, error: &(dyn std::error::Error + 'static)) {
         let why = chain(error);
         warn!(error = why, "no change feed for now");
         self.status.send_replace(Status::without_stream(self.streamed, why));
+    }
+}
+
+/// Runs what takes long without keeping other tasks from running, where the runtime has a thread for them.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

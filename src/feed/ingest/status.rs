@@ -17,6 +17,11 @@ pub enum Status {
         /// What went wrong.
         why: String,
     },
+    /// The journal cannot take more for now: the disk is full, or fails. It serves what it has.
+    Blocked {
+        /// What went wrong.
+        why: String,
+    },
     /// It takes nothing more until the process starts anew. The journal serves what it has.
     Stopped {
         /// Why.
@@ -40,7 +45,7 @@ impl Status {
             Self::Starting { why } => Some(format!("starting: {why}")),
             Self::CatchingUp => Some("catching up".to_owned()),
             Self::Streaming | Self::Waiting { .. } => None,
-            Self::Stopped { why } => Some(why.clone()),
+            Self::Blocked { why } | Self::Stopped { why } => Some(why.clone()),
         }
     }
 }

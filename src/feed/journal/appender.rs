@@ -10,10 +10,15 @@ use super::address::Address;
 use super::error::Failure;
 use super::index::{EVERYONE, Summary};
 use super::segment::{HEADER_BYTES, Segment};
+use super::syncer::Reach;
+use crate::domain::limits::JOURNAL_ROOM_BYTES_MIN;
 use crate::domain::sequence::{Lsn, Sequence};
 
 /// Most scopes that are remembered of an open transaction; beyond it everybody is woken by its commit.
 const TOUCHED_MAX: usize = 10_000;
+
+/// So much is written without a look at how much room there is: small against what is left free.
+const LOOK_EVERY_BYTES: u32 = 1 << 20;
 
 /// The segment that grows.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub(super) struct Appender {
     end: u32,
     open: Option<Open>,
     touched: Touched,
+    /// How much has been written since the disk was last found to have room, in bytes.
+    unlooked: u32,
 }
 
 /// The start of the transaction that has been written in part.
@@ -58,11 +65,18 @@ pub(super) struct Whole {
     pub changes: u64,
 }
 
+impl Whole {
+    /// Where the last of them ends, in a batch that stands at `start`.
+    fn end(&self, start: Address) -> Address {
+        Address { offset: start.offset.saturating_add(u32::try_from(self.bytes).unwrap_or(u32::MAX)), ..start }
+    }
+}
+
 impl Appender {
     /// Goes on at the end of `active`, where everything is whole.
     pub fn new(active: Arc<Segment>) -> Self {
         let end = active.summary().end;
-        Self { active, end, open: None, touched: Touched::default() }
+        Self { active, end, open: None, touched: Touched::default(), unlooked: LOOK_EVERY_BYTES }
     }
 
     /// The number of the segment that grows.
@@ -88,31 +102,42 @@ impl Appender {
             self.roll(shared)?;
         }
         let start = Address { segment: self.active.id, offset: self.end };
-        let written = shared.medium.write_at(&self.active.file, &batch.bytes, u64::from(start.offset));
-        written.map_err(|source| shared.stop("writing a segment", source))?;
+        let written = self.look_for_room(shared, length);
+        let write = || shared.medium.write_at(&self.active.file, &batch.bytes, u64::from(start.offset));
+        written.and_then(|()| write()).map_err(|source| shared.stop("writing a segment", source))?;
         shared.tail.write().push(start, batch.bytes.clone(), batch.last);
         let (whole, rest) = batch.bytes.split_at(batch.whole.map_or(0, |whole| whole.bytes));
         self.end = start.offset.saturating_add(length);
         self.active.add(whole, |key| self.touched.add(key));
         if let Some(whole) = batch.whole {
             self.open = None;
-            self.publish(shared, &whole, start.offset);
+            self.publish(shared, &whole, whole.end(start));
         }
         if !rest.is_empty() {
             let before = || Open { segment: start.segment, before: self.active.summary() };
             self.open.get_or_insert_with(before);
             self.active.add(rest, |key| self.touched.add(key));
         }
-        shared.syncer.written(&self.active, batch.whole);
+        let reach = batch.whole.map(|whole| (Reach { end: whole.end(start), end_lsn: whole.end_lsn }, whole.changes));
+        shared.syncer.written(&self.active, reach);
         Ok(())
     }
 
-    fn publish(&mut self, shared: &Shared, whole: &Whole, start: u32) {
-        let offset = start.saturating_add(u32::try_from(whole.bytes).unwrap_or(u32::MAX));
-        shared.state.write().publish(Address { segment: self.active.id, offset }, whole.last);
+    fn publish(&mut self, shared: &Shared, whole: &Whole, end: Address) {
+        shared.state.write().publish(end, whole.last);
         std::mem::take(&mut self.touched).wake(shared);
         metrics::counter!("walclock_journal_changes_total").increment(whole.changes);
         metrics::counter!("walclock_journal_commits_total").increment(whole.commits);
+    }
+
+    fn look_for_room(&mut self, shared: &Shared, length: u32) -> std::io::Result<()> {
+        self.unlooked = self.unlooked.saturating_add(length);
+        if self.unlooked < LOOK_EVERY_BYTES {
+            return Ok(());
+        }
+        shared.check_room(JOURNAL_ROOM_BYTES_MIN)?;
+        self.unlooked = 0;
+        Ok(())
     }
 
     /// Begins the next segment, also in the middle of a transaction.

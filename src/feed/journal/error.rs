@@ -36,13 +36,14 @@ pub enum Error {
         /// Its size as a frame.
         bytes: usize,
     },
-    /// The journal takes nothing more until it is opened anew.
+    /// The journal takes nothing more until it is mended.
     #[error(transparent)]
     Stopped(#[from] Failure),
 }
 
 /// A write or a sync failed. What is on the disk is not known any more, so it is never tried again: the journal goes on
-/// serving what was visible, acknowledges nothing more, and is repaired by opening it anew.
+/// serving what was visible, and acknowledges nothing more before [`super::Writer::mend`] has gone back to what is
+/// certain.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the journal stopped while {doing}: {source}")]
 pub struct Failure {
@@ -61,6 +62,14 @@ impl Failure {
 }
 
 impl Error {
+    /// Whether the same may go well later.
+    pub fn may_heal(&self) -> bool {
+        match self {
+            Self::Io { .. } | Self::Stopped(_) => true,
+            Self::Setting(_) | Self::Locked(_) | Self::Unusable { .. } | Self::Oversized { .. } => false,
+        }
+    }
+
     /// Whether the cause is that the disk or the quota is full.
     pub fn is_disk_full(&self) -> bool {
         match self {

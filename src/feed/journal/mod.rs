@@ -16,6 +16,7 @@ mod filter;
 mod frame;
 mod index;
 mod medium;
+mod mend;
 mod merge;
 mod meta;
 mod read;
@@ -147,7 +148,7 @@ impl Journal {
         self.0.durable.subscribe()
     }
 
-    /// Why nothing more is taken, if that is so.
+    /// Why nothing more is taken, if that is so; see [`Writer::mend`].
     pub fn failure(&self) -> Option<Failure> {
         self.0.failure()
     }
@@ -253,12 +254,13 @@ impl Shared {
         self.failure.borrow().clone()
     }
 
-    /// Notes a failure that cannot be repaired while running. The first one stays.
+    /// Notes a failure, after which nothing more is taken until it is mended. The first one stays until then.
     fn stop(&self, doing: &'static str, source: io::Error) -> Failure {
         let failure = Failure { doing, source: Arc::new(source) };
         self.failure.send_if_modified(|known| {
             let first = known.is_none();
             if first {
+                metrics::counter!("walclock_journal_failures_total").increment(1);
                 error!(folder = %self.config.folder.display(), "{failure}; nothing more is taken");
                 *known = Some(failure.clone());
             }

@@ -170,6 +170,10 @@ impl Shared {
 
     /// Makes the journal readable again after damage was found: a sidecar is rebuilt, a segment is dropped.
     fn repair(&self, segment: &Arc<Segment>, fault: Fault) -> std::io::Result<()> {
+        // Another look finds what has come in its place.
+        if !self.state.read().segments().any(|known| Arc::ptr_eq(known, segment)) {
+            return Ok(());
+        }
         let fault = match fault {
             Fault::Sidecar => {
                 warn!(segment.id = segment.id, "a sidecar is damaged: it is rebuilt");
@@ -185,6 +189,7 @@ impl Shared {
         };
         match fault {
             Fault::Io(source) => Err(source),
+            Fault::Segment | Fault::Sidecar if self.is_unsettled(segment) => Err(fault.into()),
             Fault::Segment | Fault::Sidecar => match self.drop_damaged(segment.id) {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(fault.into()),

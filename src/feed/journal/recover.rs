@@ -19,7 +19,7 @@ use super::medium::Medium;
 use super::meta::Meta;
 use super::segment::{self, HEADER_BYTES, Segment};
 use super::state::State;
-use super::syncer::Syncer;
+use super::syncer::{Reach, Syncer};
 use super::tail::Tail;
 use super::{Config, Journal, Shared, Writer};
 use crate::domain::sequence::{Lsn, Sequence};
@@ -38,18 +38,14 @@ pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, J
     };
     let segments = load(&config.folder, &mut meta, &*medium)?;
     let active = segments.last().expect("there is always a segment that grows").clone();
-    let (mut last, mut end_lsn) = (meta.last, meta.end_lsn);
-    for summary in segments.iter().map(|segment| segment.summary()) {
-        last = if summary.changes > 0 { summary.last } else { last };
-        end_lsn = if summary.end_lsn > Lsn(0) { summary.end_lsn } else { end_lsn };
-    }
+    let (last, end_lsn) = positions(&meta, &segments);
     let full: Vec<_> = segments.iter().rev().skip(1).rev().cloned().collect();
     let visible_end = Address { segment: active.id, offset: active.summary().end };
     let state = State::new(segments, visible_end, last, meta.bounds.clone());
     let shared = Arc::new(Shared {
         segment_bytes: config.segment_bytes.min(config.max_bytes / 4),
         tail: RwLock::new(Tail::new(config.memory_bytes, last)),
-        syncer: Syncer::new(config.sync_changes),
+        syncer: Syncer::new(config.sync_changes, Reach { end: visible_end, end_lsn }),
         config,
         medium,
         meta: Mutex::new(meta),
@@ -63,12 +59,18 @@ pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, J
     // Those that have a sidecar already cost nothing.
     full.into_iter().for_each(|segment| shared.syncer.rolled(segment));
     shared.gauge_bytes();
-    let thread = std::thread::Builder::new().name("journal".to_owned()).spawn({
-        let shared = shared.clone();
-        move || shared.syncer.run(&shared)
-    });
-    let thread = thread.doing("starting the thread")?;
+    let thread = Syncer::start(&shared)?;
     Ok((Writer::new(shared.clone(), thread, last, end_lsn), Journal(shared)))
+}
+
+/// The newest change of a journal that has these segments, and how far the stream had been received.
+pub(super) fn positions(meta: &Meta, segments: &[Arc<Segment>]) -> (Sequence, Lsn) {
+    let (mut last, mut end_lsn) = (meta.last, meta.end_lsn);
+    for summary in segments.iter().map(|segment| segment.summary()) {
+        last = if summary.changes > 0 { summary.last } else { last };
+        end_lsn = if summary.end_lsn > Lsn(0) { summary.end_lsn } else { end_lsn };
+    }
+    (last, end_lsn)
 }
 
 impl Meta {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 use tracing::{info, warn};
 
+use super::address::Address;
 use super::error::Doing;
 use super::meta::{Bounds, Meta};
-use super::segment::Segment;
+use super::segment::{HEADER_BYTES, Segment};
+use super::syncer::Reach;
 use super::{Error, Journal, Shared};
 use crate::clock::Timestamp;
 use crate::domain::sequence::Sequence;
@@ -112,6 +114,8 @@ impl Shared {
         })?;
         self.state.write().begin_anew(appender.active(), after);
         self.tail.write().clear(after);
+        let end = Address { segment: appender.active(), offset: HEADER_BYTES };
+        self.syncer.set_reach(Reach { end, end_lsn: after.lsn });
         self.durable.send_replace(after.lsn);
         drop(appender);
         // Those who wait behind the gap are told that they are too old.

@@ -62,8 +62,13 @@ impl Segment {
 
     /// Opens one by reading all of it. What follows the last intact frame is not in its index.
     pub fn open_scanning(folder: &Path, id: u32) -> io::Result<Self> {
+        Self::open_scanning_to(folder, id, u32::MAX)
+    }
+
+    /// The same, as if its file ended at `end`.
+    pub fn open_scanning_to(folder: &Path, id: u32, end: u32) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(log_path(folder, id))?;
-        let index = scan(&file, id)?;
+        let index = scan(&file, id, end)?;
         Ok(Self::new(folder, id, file, Index::Memory(index), true))
     }
 
@@ -90,6 +95,11 @@ impl Segment {
         assert!(bytes.is_empty(), "only whole frames are written");
     }
 
+    /// Whether its index and its file both end at `offset`.
+    pub fn ends_at(&self, offset: u32) -> io::Result<bool> {
+        Ok(self.summary().end == offset && self.file.metadata()?.len() == u64::from(offset))
+    }
+
     /// Takes back what was added since `before` was its summary.
     pub fn cut(&self, before: Summary) -> io::Result<()> {
         self.file.set_len(u64::from(before.end))?;
@@ -108,7 +118,7 @@ impl Segment {
         }
         self.file.set_len(u64::from(whole_end))?;
         medium.sync(&self.file)?;
-        *self.index.write() = Index::Memory(scan(&self.file, self.id)?);
+        *self.index.write() = Index::Memory(scan(&self.file, self.id, u32::MAX)?);
         Ok(())
     }
 
@@ -127,7 +137,7 @@ impl Segment {
     /// Builds the index anew from the frames, where the sidecar turned out to be damaged.
     pub fn rebuild(&self) -> Result<(), Fault> {
         let end = self.summary().end;
-        let index = scan(&self.file, self.id)?;
+        let index = scan(&self.file, self.id, u32::MAX)?;
         if index.summary().end != end {
             return Err(Fault::Segment);
         }
@@ -211,14 +221,14 @@ fn header(id: u32) -> [u8; 16] {
     header
 }
 
-/// Indexes a file up to the first byte that is not part of an intact frame.
-fn scan(file: &File, id: u32) -> io::Result<MemoryIndex> {
+/// Indexes a file up to the first byte that is not part of an intact frame, or stands at `stop` or behind it.
+fn scan(file: &File, id: u32, stop: u32) -> io::Result<MemoryIndex> {
     let mut index = MemoryIndex::new(HEADER_BYTES);
     let mut start = [0; 16];
     if file.read_at(&mut start, 0)? < start.len() || start != header(id) {
         return Ok(index);
     }
-    let size = file.metadata()?.len();
+    let size = file.metadata()?.len().min(u64::from(stop));
     let mut held = Vec::new();
     loop {
         // `held` is what follows the last frame that was indexed.

@@ -108,6 +108,11 @@ impl State {
         &self.bounds
     }
 
+    /// Where what is visible ends.
+    pub fn visible_end(&self) -> Address {
+        self.visible_end
+    }
+
     /// Changes how far back the journal reaches.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;

@@ -3,14 +3,15 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 
 use super::Shared;
-use super::appender::Whole;
-use super::error::Failure;
+use super::address::Address;
+use super::error::{Doing, Error, Failure};
 use super::segment::Segment;
 use crate::domain::sequence::Lsn;
 
@@ -23,6 +24,17 @@ pub(super) struct Syncer {
     changed: Condvar,
     /// Held while a segment is sealed.
     sealing: Mutex<()>,
+    /// Up to where everything survives a power cut.
+    reach: Mutex<Reach>,
+}
+
+/// A point at which the journal is whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    /// Where the last whole transaction ends.
+    pub end: Address,
+    /// How far the stream had been received there.
+    pub end_lsn: Lsn,
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +42,7 @@ struct Pending {
     /// Written to since they were last synced, oldest first.
     dirty: Vec<Arc<Segment>>,
     full: Vec<Arc<Segment>>,
-    end_lsn: Option<Lsn>,
+    reach: Option<Reach>,
     changes: u64,
     /// When the oldest of what is not synced yet was written.
     since: Option<Instant>,
@@ -40,20 +52,35 @@ struct Pending {
 
 impl Syncer {
     /// One that has nothing to do, and syncs at once when `group` changes have come together.
-    pub fn new(group: u64) -> Self {
+    pub fn new(group: u64, reach: Reach) -> Self {
         let (pending, changed, sealing) = (Mutex::default(), Condvar::new(), Mutex::new(()));
-        Self { group, pending, changed, sealing }
+        Self { group, pending, changed, sealing, reach: Mutex::new(reach) }
     }
 
-    /// Says that something was written to `segment`.
-    pub fn written(&self, segment: &Arc<Segment>, whole: Option<Whole>) {
+    /// Up to where everything survives a power cut.
+    pub fn reach(&self) -> Reach {
+        *self.reach.lock()
+    }
+
+    /// Says that everything up to `reach` survives a power cut, and that nothing is to be done for it.
+    pub fn set_reach(&self, reach: Reach) {
+        *self.reach.lock() = reach;
+    }
+
+    /// Forgets all that was to be done, when the thread has ended.
+    pub fn clear(&self) {
+        *self.pending.lock() = Pending::default();
+    }
+
+    /// Says that something was written to `segment`: so many changes up to `reach`, where anything is whole with it.
+    pub fn written(&self, segment: &Arc<Segment>, whole: Option<(Reach, u64)>) {
         let mut pending = self.pending.lock();
         if pending.dirty.last().is_none_or(|last| last.id != segment.id) {
             pending.dirty.push(segment.clone());
         }
-        if let Some(whole) = whole {
-            pending.end_lsn = Some(whole.end_lsn);
-            pending.changes += whole.changes;
+        if let Some((reach, changes)) = whole {
+            pending.reach = Some(reach);
+            pending.changes += changes;
         }
         // The thread sleeps through the rest of a group.
         if pending.since.is_none() || pending.changes >= self.group {
@@ -86,6 +113,13 @@ impl Syncer {
         }
     }
 
+    /// Starts the thread.
+    pub fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>, Error> {
+        let thread = std::thread::Builder::new().name("journal".to_owned());
+        let shared = shared.clone();
+        thread.spawn(move || shared.syncer.run(&shared)).doing("starting the thread")
+    }
+
     /// Lets the thread end once it has nothing left to do.
     pub fn stop(&self) {
         self.pending.lock().stop = true;
@@ -93,7 +127,7 @@ impl Syncer {
     }
 
     /// The thread: works until it is stopped, or a sync fails.
-    pub fn run(&self, shared: &Shared) {
+    fn run(&self, shared: &Shared) {
         while let Some(work) = self.take(shared) {
             let synced = sync(shared, &work);
             if synced.is_ok() {
@@ -155,10 +189,11 @@ fn sync(shared: &Shared, work: &Pending) -> Result<(), Failure> {
     if !work.dirty.is_empty() {
         metrics::histogram!("walclock_journal_sync_seconds").record(start.elapsed().as_secs_f64());
     }
-    if let Some(end_lsn) = work.end_lsn {
+    if let Some(reach) = work.reach {
+        *shared.syncer.reach.lock() = reach;
         shared.durable.send_if_modified(|durable| {
-            let ahead = end_lsn > *durable;
-            *durable = end_lsn.max(*durable);
+            let ahead = reach.end_lsn > *durable;
+            *durable = reach.end_lsn.max(*durable);
             ahead
         });
     }

@@ -2,5 +2,6 @@
 
 mod bounds;
 mod faults;
+mod mend;
 mod model;
 mod support;

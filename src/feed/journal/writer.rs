@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::BytesMut;
+use tracing::info;
 
 use super::appender::{Batch, Whole};
 use super::error::Error;
 use super::meta::Bounds;
+use super::syncer::Syncer;
 use super::{Shared, frame};
 use crate::domain::history::History;
 use crate::domain::sequence::{Lsn, Sequence};
@@ -16,7 +18,7 @@ use crate::feed::sink::{Accept, Head, Row, Sink};
 
 /// The one writer of a journal. It buffers: call [`Writer::flush`] whenever no more input is at hand.
 ///
-/// After a failure nothing more is taken; the journal must be opened anew.
+/// After a failure nothing more is taken before [`Writer::mend`] has gone well.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
@@ -24,6 +26,8 @@ pub struct Writer {
     /// The newest transaction that is whole, as the sequence of its last change.
     last: Sequence,
     end_lsn: Lsn,
+    /// The newest change that any reader may have seen: beyond `last` where the end was cut off.
+    told: Sequence,
     buffer: BytesMut,
     /// What of the buffer is whole.
     whole: Option<Whole>,
@@ -43,7 +47,7 @@ struct Open {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, thread: JoinHandle<()>, last: Sequence, end_lsn: Lsn) -> Self {
         let buffer = BytesMut::with_capacity(shared.config.buffer_bytes);
-        Self { shared, thread: Some(thread), last, end_lsn, buffer, whole: None, open: None }
+        Self { shared, thread: Some(thread), last, end_lsn, told: last, buffer, whole: None, open: None }
     }
 
     /// Writes what is buffered, in one write, and makes visible what is whole. It is not durable yet when this returns:
@@ -76,6 +80,37 @@ impl Writer {
             Some(Open { row: None, .. }) | None => self.last,
         };
         Ok(self.shared.appender.lock().append(&self.shared, Batch { bytes, last, whole })?)
+    }
+
+    /// Makes the journal take more again after a failure, where there was one: goes back to what is durable, and begins a
+    /// new segment there. What was taken behind it must come again; [`Writer::last`] says where that begins. It blocks
+    /// for as long as a segment takes to read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the disk still does not take what it must, or has too little room. Nothing is lost by that;
+    /// call it again later.
+    pub fn mend(&mut self) -> Result<(), Error> {
+        if self.shared.failure().is_none() {
+            return Ok(());
+        }
+        self.buffer.clear();
+        (self.whole, self.open) = (None, None);
+        // What can be synced, is: the less has to come again.
+        self.end_thread();
+        self.told = self.told.max(self.shared.state.read().last());
+        (self.last, self.end_lsn) = self.shared.mend()?;
+        self.thread = Some(Syncer::start(&self.shared)?);
+        self.shared.failure.send_replace(None);
+        info!(last = %self.last, end = %self.end_lsn, "the journal takes changes again");
+        Ok(())
+    }
+
+    fn end_thread(&mut self) {
+        self.shared.syncer.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 
     /// Notes that the stream has been received up to `lsn` and that no transaction is open, so that `lsn` may be
@@ -116,7 +151,7 @@ impl Writer {
     ///
     /// As [`Writer::begin_anew`].
     pub fn begin_elsewhere(&mut self, after: Sequence) -> Result<(), Error> {
-        let left = self.last;
+        let left = self.last.max(self.told);
         self.begin_with(after, |bounds| {
             bounds.left = bounds.left.max(left);
             // Its transaction ids may be greater than those to come.
@@ -217,8 +252,9 @@ impl Sink for Writer {
             return;
         }
         self.buffer.truncate(self.whole.map_or(0, |whole| whole.bytes));
-        // With something whole in the buffer, the open transaction has only ever been there.
-        if self.whole.is_none() {
+        // With something whole in the buffer, the open transaction has only ever been there. After a failure it goes
+        // with all the rest that is not durable.
+        if self.whole.is_none() && self.shared.failure().is_none() {
             // A failure has been noted; the next flush returns it.
             let _ = self.shared.appender.lock().take_back(&self.shared);
         }
@@ -228,9 +264,6 @@ impl Sink for Writer {
 impl Drop for Writer {
     /// Waits until what was flushed is durable.
     fn drop(&mut self) {
-        self.shared.syncer.stop();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.end_thread();
     }
 }

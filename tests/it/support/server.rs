@@ -45,12 +45,47 @@ impl Server {
 
     /// Starts with further flags on a database as it is, without waiting.
     pub fn spawn_unmigrated(database_url: &str, folder: &Path, flags: &[&str]) -> Self {
+        Self::spawn_by(Command::new(env!("CARGO_BIN_EXE_walclock")), database_url, folder, flags)
+    }
+
+    /// Migrates and starts, with `folder` on a disk of its own of so many bytes, of which `filler` are taken by a file of
+    /// that name; see [`Server::file`]. None where the machine does not permit that.
+    pub fn spawn_on_disk(database_url: &str, folder: &Path, bytes: u64, filler: u64) -> Option<Self> {
+        std::fs::create_dir_all(folder).unwrap();
+        let script =
+            r#"mount -t tmpfs -o size="$1" tmpfs "$0" && head -c "$2" /dev/zero >"$0/filler" && shift 2 && exec "$@""#;
+        let on_disk = |program: &str| {
+            let mut command = Command::new("unshare");
+            command.args(["-Urm", "sh", "-c", script]).arg(folder);
+            command.args([&bytes.to_string(), &filler.to_string(), program]);
+            command
+        };
+        if !on_disk("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+            return None;
+        }
+        migrate(database_url);
+        Some(Self::spawn_by(on_disk(env!("CARGO_BIN_EXE_walclock")), database_url, folder, &[]))
+    }
+
+    /// A file as the server sees it, also on a disk of its own.
+    pub fn file(&self, path: &Path) -> PathBuf {
+        Path::new("/proc").join(self.child.id().to_string()).join("root").join(path.strip_prefix("/").unwrap())
+    }
+
+    /// The most memory that it has ever had resident, in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    fn spawn_by(mut command: Command, database_url: &str, folder: &Path, flags: &[&str]) -> Self {
         let port = walclock::localpg::free_port().unwrap();
         let log = folder.with_extension("log");
         std::fs::create_dir_all(folder).unwrap();
         let slot = folder.file_name().unwrap().to_str().unwrap();
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_walclock"))
+        let child = command
             .args(["serve", "--database-url", database_url, "--slot", slot, "--port", &port.to_string()])
             .args(["--callback-allow", "127.0.0.0/8", "--lease-ttl", "2s", "--auto-create-namespaces", "--data-dir"])
             .arg(folder)

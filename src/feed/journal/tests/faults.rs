@@ -193,31 +193,6 @@ fn a_torn_segment_that_was_never_sealed_is_the_end() {
 }
 
 #[test]
-fn a_failed_write_stops_the_writer_and_nobody_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut writer, journal, disk) = open_failing(small(folder.path()));
-    write(&mut writer, 10, &["a"]);
-    writer.flush().unwrap();
-    durable(&journal, 11);
-    disk.writes.store(true, Ordering::SeqCst);
-    write(&mut writer, 20, &["a"]);
-    assert!(matches!(writer.flush(), Err(Error::Stopped(failure)) if failure.is_disk_full()));
-    // There is room again, but what is on the disk is not known: it is never tried again.
-    disk.writes.store(false, Ordering::SeqCst);
-    write(&mut writer, 30, &["a"]);
-    assert!(matches!(writer.flush(), Err(Error::Stopped(_))));
-    assert!(journal.failure().is_some() && journal.watch_failure().borrow().is_some());
-    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0"]);
-    assert_eq!(journal.durable(), Lsn(11));
-    drop((writer, journal));
-    let (mut writer, journal) = open(&small(folder.path())).unwrap();
-    assert_eq!((journal.failure().is_none(), writer.last()), (true, sequence(10, 0)));
-    write(&mut writer, 20, &["a"]);
-    writer.flush().unwrap();
-    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0", "20.0"]);
-}
-
-#[test]
 fn a_purge_makes_room_on_a_full_disk() {
     let folder = tempfile::tempdir().unwrap();
     let last = four_segments(folder.path());
@@ -233,26 +208,6 @@ fn a_purge_makes_room_on_a_full_disk() {
     let (_writer, journal) = open(&small(folder.path())).unwrap();
     assert_eq!(journal.range().last, sequence(last, 0));
     assert!(matches!(journal.read(&scopes(&["a"]), sequence(10, 0), 1, None), Err(query::Error::TooOld)));
-}
-
-#[test]
-fn a_failed_sync_acknowledges_nothing_more() {
-    let folder = tempfile::tempdir().unwrap();
-    let (mut writer, journal, disk) = open_failing(small(folder.path()));
-    write(&mut writer, 10, &["a"]);
-    writer.flush().unwrap();
-    durable(&journal, 11);
-    disk.syncs.store(true, Ordering::SeqCst);
-    write(&mut writer, 20, &["a"]);
-    writer.flush().unwrap();
-    while journal.failure().is_none() {
-        std::thread::yield_now();
-    }
-    disk.syncs.store(false, Ordering::SeqCst);
-    write(&mut writer, 30, &["a"]);
-    assert!(matches!(writer.flush(), Err(Error::Stopped(_))));
-    assert_eq!(journal.durable(), Lsn(11));
-    assert_eq!(read(&journal, "a", Sequence::ZERO), ["10.0", "20.0"], "what is visible stays so");
 }
 
 /// A killed process leaves bytes that no sync has seen; they are there to read, and not yet to be acknowledged.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -92,6 +92,8 @@ pub struct Failing {
     pub writes: AtomicBool,
     /// While this file is there, the disk is full.
     pub full_with: Mutex<Option<PathBuf>>,
+    /// How much of its room is taken by others.
+    pub taken: AtomicU64,
     /// Syncs of files fail; those of folders do not.
     pub syncs: AtomicBool,
 }
@@ -113,6 +115,10 @@ impl Medium for Failing {
         }
         // No test cuts the power, so that they need not wait for the disk.
         Ok(())
+    }
+
+    fn room(&self, _folder: &Path) -> u64 {
+        u64::MAX - self.taken.load(Ordering::SeqCst)
     }
 }
 

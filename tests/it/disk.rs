@@ -1,0 +1,99 @@
+//! A disk that is full, and memory that is short, under the whole server.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::support::server::{Server, folder};
+use super::support::{connect, database, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const TABLE: &str = "create table notes (id int primary key, body text, _change_selector text);
+                     alter publication walclock add table notes";
+
+/// A reader of one scope, who follows on from page to page.
+struct Reader {
+    scope: &'static str,
+    since: String,
+    ids: Vec<i64>,
+}
+
+impl Reader {
+    fn new(scope: &'static str) -> Self {
+        Self { scope, since: String::new(), ids: Vec::new() }
+    }
+
+    /// Reads what is there now.
+    async fn catch_up(&mut self, server: &Server) {
+        loop {
+            let path = format!("/changes?scope={}&limit=1000&since={}", self.scope, self.since);
+            let (status, page) = server.get(&path).await;
+            assert_eq!(status, 200, "{page}");
+            page["lastSequence"].as_str().unwrap().clone_into(&mut self.since);
+            let changes = page["changes"].as_array().unwrap();
+            self.ids.extend(changes.iter().map(id));
+            if changes.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+fn id(change: &Value) -> i64 {
+    change["newRow"]["id"]["value"].as_str().unwrap().parse().unwrap()
+}
+
+/// Rows of 4 KB, a hundred in each transaction.
+async fn insert(sql: &tokio_postgres::Client, ids: std::ops::Range<i32>) {
+    for first in ids.clone().step_by(100) {
+        let insert = "insert into notes select n, repeat('x', 4000), 's' from generate_series($1::int, $2::int - 1) n";
+        sql.execute(insert, &[&first, &(first + 100).min(ids.end)]).await.unwrap();
+    }
+}
+
+async fn confirmed(sql: &tokio_postgres::Client, slot: &str) -> String {
+    let query = "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1";
+    sql.query_one(query, &[&slot]).await.unwrap().get(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stderr, reason = "who runs the tests should see that one was skipped")]
+async fn a_full_disk_stops_nothing_but_the_way_in_and_heals_without_a_restart() {
+    let (url, folder) = (database().await, folder());
+    let Some(server) = Server::spawn_on_disk(&url, &folder, 64 << 20, 48 << 20) else {
+        eprintln!("SKIPPED: this machine does not permit a disk for a test");
+        return;
+    };
+    server.until_ready().await;
+    let slot = folder.file_name().unwrap().to_str().unwrap();
+    let sql = connect(&url).await;
+    sql.batch_execute(TABLE).await.unwrap();
+    let mut reader = Reader::new("s");
+    insert(&sql, 0..4000).await;
+    let full = async || {
+        reader.catch_up(&server).await;
+        server.ready().await.filter(|(status, reason)| *status == 503 && reason.starts_with(b"feed: disk full"))
+    };
+    eventually(PATIENCE, "it says that the disk is full", full).await;
+    assert!(server.get("/health").await.0 == 200, "a restart would not help");
+
+    // Nothing more is acknowledged, and nothing more is held in memory either.
+    let (stuck, memory, read) = (confirmed(&sql, slot).await, server.memory_peak(), reader.ids.len());
+    assert!(read > 0 && read < 4000, "{read} of 4000");
+    insert(&sql, 4000..8000).await;
+    reader.catch_up(&server).await;
+    assert_eq!((confirmed(&sql, slot).await, reader.ids.len()), (stuck.clone(), read));
+    let grown = server.memory_peak() - memory;
+    assert!(grown < 12 << 20, "{grown} bytes more, for 16 MB that cannot be stored");
+
+    std::fs::remove_file(server.file(&folder.join("filler"))).unwrap();
+    let all = async || {
+        reader.catch_up(&server).await;
+        (reader.ids.len() >= 8000).then_some(())
+    };
+    eventually(PATIENCE, "it takes changes again", all).await;
+    assert_eq!(reader.ids, (0..8000).collect::<Vec<_>>(), "each once, and in order");
+    server.until_ready().await;
+    let acknowledged = async || (confirmed(&sql, slot).await != stuck).then_some(());
+    eventually(PATIENCE, "the slot moves on", acknowledged).await;
+}
