@@ -29,8 +29,8 @@ pub struct Feed {
     pub reader: Reader,
     pub health: Health,
     journal: Journal,
-    server: String,
-    _stop: DropGuard,
+    pub server: String,
+    stop: DropGuard,
 }
 
 impl Feed {
@@ -73,13 +73,8 @@ impl Feed {
         tokio::time::timeout(PATIENCE, streaming).await.expect("the stream begins").unwrap();
 
         let (reader, health) = (Reader::new(journal.clone()), Health::new());
-        let router = changes::routes(Changes::new(reader.clone(), health.clone(), Duration::from_secs(300)));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = format!("http://{}", listener.local_addr().unwrap());
-        let config =
-            server::Config { connections_max: 64, head_max: PATIENCE, stall_max: PATIENCE, drain_max: Duration::ZERO };
-        tokio::spawn(server::Server::new(config, listener, router).run(stop.clone()));
-        Self { client, database, reader, health, journal, server, _stop: stop.drop_guard() }
+        let server = serve(reader.clone(), health.clone(), Duration::from_secs(300), stop.clone()).await;
+        Self { client, database, reader, health, journal, server, stop: stop.drop_guard() }
     }
 
     /// Runs one transaction that changes published rows, and waits until it is visible.
@@ -116,10 +111,25 @@ impl Feed {
         call
     }
 
+    /// Another face of the same feed, where nobody waits longer than so; returns its URL.
+    pub async fn face(&self, block_max: Duration) -> String {
+        serve(self.reader.clone(), self.health.clone(), block_max, self.stop.token().clone()).await
+    }
+
     /// Purges as if everything had grown too old.
     pub fn purge_all(&self) {
         self.journal.purge(Timestamp::MAX).unwrap();
     }
+}
+
+async fn serve(reader: Reader, health: Health, block_max: Duration, stop: CancellationToken) -> String {
+    let router = changes::routes(Changes::new(reader, health, block_max));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let config =
+        server::Config { connections_max: 64, head_max: PATIENCE, stall_max: PATIENCE, drain_max: Duration::ZERO };
+    tokio::spawn(server::Server::new(config, listener, router).run(stop));
+    url
 }
 
 async fn get(server: &str, query: &str) -> (u16, Value) {

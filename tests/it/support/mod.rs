@@ -1,5 +1,6 @@
 //! What the integration tests share: one private PostgreSQL for all of them, and a database each.
 
+pub mod events;
 pub mod http;
 pub mod receiver;
 pub mod server;
