@@ -14,6 +14,7 @@ mod faults;
 mod journal;
 mod manage;
 mod pgoutput;
+mod several;
 mod source;
 mod store;
 mod support;

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_postgres::Client;
+use walclock::domain::sequence::Sequence;
 
 use super::support::events::{Block, Events};
 use super::support::server::{Server, folder};
@@ -63,13 +63,11 @@ impl World {
 
     /// Ends a server as a crash would, and starts it again.
     async fn crash(&mut self, server: usize) {
+        self.servers.remove(server).kill();
         let new = Server::spawn_unmigrated(&self.database, &self.folders[server], &FLAGS);
-        std::mem::replace(&mut self.servers[server], new).kill();
-        // Its journal was locked until then.
-        let new = Server::spawn_unmigrated(&self.database, &self.folders[server], &FLAGS);
-        std::mem::replace(&mut self.servers[server], new).kill();
-        self.servers[server].until_ready().await;
-        self.urls.lock()[server] = self.servers[server].url();
+        new.until_ready().await;
+        self.urls.lock()[server] = new.url();
+        self.servers.insert(server, new);
     }
 
     /// Takes the slot of a server away, with the WAL that it kept.
@@ -82,7 +80,7 @@ impl World {
             self.sql.execute(drop, &[&self.slot(server)]).await.ok()
         };
         eventually(PATIENCE, "the slot is gone", lose).await;
-        assert_ne!(self.walsender(server).await, old, "it has made another one");
+        assert_ne!(self.walsender(server).await, old, "the server has made another one");
     }
 }
 
@@ -105,7 +103,7 @@ async fn everything(url: &str, scopes: &str, since: &str) -> (Vec<String>, Strin
     (page.changes.iter().map(|change| change.get().to_owned()).collect(), page.first_sequence)
 }
 
-fn sequence(change: &str) -> walclock::domain::sequence::Sequence {
+fn sequence(change: &str) -> Sequence {
     serde_json::from_str::<serde_json::Value>(change).unwrap()["sequence"].as_str().unwrap().parse().unwrap()
 }
 
@@ -121,10 +119,10 @@ struct Wanderer {
 }
 
 impl Wanderer {
-    fn new(urls: &Arc<Mutex<Vec<String>>>, scopes: &'static str, seed: u64) -> Self {
+    fn new(urls: &Arc<Mutex<Vec<String>>>, scopes: &'static str, since: &str, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         let urls = Arc::clone(urls);
-        Self { urls, scopes, random, since: "0.0.0".to_owned(), seen: Vec::new(), too_old: BTreeMap::new() }
+        Self { urls, scopes, random, since: since.to_owned(), seen: Vec::new(), too_old: BTreeMap::new() }
     }
 
     /// Reads until the change that is named `end`.
@@ -151,8 +149,8 @@ impl Wanderer {
             return self.refused(server, answer.status, &answer.body);
         }
         let page: Page<'_> = serde_json::from_slice(&answer.body).unwrap();
-        let (since, last) = (self.since.parse().unwrap(), page.last_sequence.parse().unwrap());
-        assert!::<walclock::domain::sequence::Sequence>(last >= since, "{} was taken back to {last}", self.since);
+        let (since, last): (Sequence, Sequence) = (self.since.parse().unwrap(), page.last_sequence.parse().unwrap());
+        assert!(last >= since, "{} was taken back to {last}", self.since);
         self.seen.extend(page.changes.iter().map(|change| change.get().to_owned()));
         self.since = page.last_sequence;
     }
@@ -186,4 +184,175 @@ impl Wanderer {
             _ => panic!("{status}: {body}"),
         }
     }
+}
+
+/// Transactions of every kind, from one of several who write at the same time.
+async fn write(client: &Client, writer: usize, phase: usize) {
+    let mut random = fastrand::Rng::with_seed((writer * 10 + phase) as u64);
+    for round in 0..30 {
+        let scope = ["'a'", "'b'", "'c'", "null"][random.usize(0..4)];
+        let insert = format!("insert into items (name, _change_selector) select '{writer}-{phase}-{round}', {scope}");
+        let own = format!("name like '{writer}-%' and id % 5 = {}", random.u8(0..5));
+        let sql = match random.u8(0..12) {
+            0 => format!("{insert} from generate_series(1, 40)"),
+            1 | 2 => format!("update items set _change_selector = {scope} where {own}"),
+            3 => format!("delete from items where {own} and id % 2 = 0"),
+            4 => format!("begin; {insert}; savepoint s; {insert}; rollback to s; {insert}; commit"),
+            5 => format!("begin; {insert} from generate_series(1, 20); rollback"),
+            6 => "begin; select pg_current_xact_id(); commit".to_owned(),
+            7 => "truncate other".to_owned(),
+            _ => insert,
+        };
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let huge =
+        format!("insert into items (name, _change_selector) select '{writer}-huge', 'b' from generate_series(1, 1000)");
+    if writer == phase {
+        client.batch_execute(&huge).await.unwrap();
+    }
+}
+
+/// All writers, once.
+async fn load(writers: &[Client], phase: usize) {
+    futures_util::future::join_all(writers.iter().enumerate().map(|(writer, client)| write(client, writer, phase)))
+        .await;
+}
+
+/// The rows that are left when the changes are applied one after another.
+fn fold(changes: &[String]) -> BTreeMap<String, String> {
+    let mut rows = BTreeMap::new();
+    for change in changes {
+        let change: serde_json::Value = serde_json::from_str(change).unwrap();
+        let id = |row: &str| change[row]["id"]["value"].as_str().unwrap_or_default().to_owned();
+        match change["operation"].as_u64().unwrap() {
+            1 => assert_eq!(rows.insert(id("newRow"), text(&change)), None, "an insert of what is there: {change}"),
+            2 => assert!(rows.insert(id("newRow"), text(&change)).is_some(), "an update of nothing: {change}"),
+            3 => assert!(rows.remove(&id("oldRow")).is_some(), "a delete of nothing: {change}"),
+            _ => {}
+        }
+    }
+    rows
+}
+
+fn text(change: &serde_json::Value) -> String {
+    let row = &change["newRow"];
+    format!("{} {}", row["name"]["value"], row["_change_selector"]["value"])
+}
+
+const SCOPES: [&str; 5] = [
+    "scope=a&scope=end",
+    "scope=b&scope=end",
+    "scope=b&scope=c&scope=end",
+    "scope=nothing&scope=end",
+    "scope=a&scope=b&scope=c&scope=end",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_change_servers_at_random_see_everything_once_while_servers_die() {
+    let mut world = World::new(3).await;
+    world.sql.batch_execute("insert into items (name, _change_selector) values ('begin', 'end')").await.unwrap();
+    let mut begin = Vec::new();
+    for server in &world.servers {
+        let first = async || Some(everything(&server.url(), "scope=end", "0.0.0").await).filter(|all| all.0.len() == 1);
+        begin.push(eventually(PATIENCE, "the first change is there", first).await);
+    }
+    assert!(begin.iter().all(|first| *first == begin[0]));
+    let since = begin.remove(0).1;
+    let read = |(scopes, seed)| tokio::spawn(Wanderer::new(&world.urls, scopes, &since, seed).run());
+    let readers: Vec<_> = SCOPES.into_iter().chain([SCOPES[2], SCOPES[4]]).zip(1..).map(read).collect();
+    let mut writers = Vec::new();
+    for _ in 0..4 {
+        writers.push(connect(&world.database).await);
+    }
+    load(&writers, 0).await;
+    tokio::join!(load(&writers, 1), world.crash(2));
+    tokio::join!(load(&writers, 2), world.lose_slot(1));
+    load(&writers, 3).await;
+    world.sql.batch_execute("insert into items (name, _change_selector) values ('end', 'end')").await.unwrap();
+
+    let urls = world.urls.lock().clone();
+    let mut told = BTreeMap::new();
+    for reader in readers {
+        let reader = tokio::time::timeout(PATIENCE, reader).await.expect("a reader ends").unwrap();
+        let (all, _) = everything(&urls[0], reader.scopes, &since).await;
+        assert!(all.is_sorted_by_key(|change| sequence(change)), "in order");
+        assert_eq!(reader.seen.len(), all.len(), "{}", reader.scopes);
+        assert!(reader.seen == all, "{}: the same changes, byte by byte", reader.scopes);
+        assert!(reader.too_old.keys().all(|server| *server == 1), "only one had a gap: {:?}", reader.too_old);
+        assert!(everything(&urls[2], reader.scopes, &since).await.0 == all, "so it is after a crash");
+        // The one that had lost its slot has what came afterwards.
+        let (rest, first) = everything(&urls[1], reader.scopes, "0.0.0").await;
+        let first: Sequence = first.parse().unwrap();
+        let expected: Vec<_> = all.iter().filter(|change| sequence(change) >= first).cloned().collect();
+        assert!(rest == expected && !rest.is_empty(), "{}: the end of the same", reader.scopes);
+        told.insert(reader.scopes, all);
+    }
+    let (status, error) = world.servers[1].get(&format!("/changes?scope=a&since={since}")).await;
+    assert_eq!((status, error["code"].as_str()), (400, Some("SNAPSHOT_TOO_OLD")), "it says what it does not have");
+
+    let rows =
+        "select id::text, to_jsonb(name)::text || ' ' || coalesce(to_jsonb(_change_selector)::text, 'null') from items
+        where _change_selector is not null and name <> 'begin'";
+    let rows = world.sql.query(rows, &[]).await.unwrap();
+    let table: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let folded = fold(&told[SCOPES[4]]);
+    assert!(table.len() > 1_000 && folded == table, "the changes make the table");
+    assert!(told[SCOPES[3]].len() > 1, "a TRUNCATE is told to everyone");
+}
+
+/// A process that is held still; it goes on when this is dropped.
+struct Held(rustix::process::Pid);
+
+impl Held {
+    fn new(pid: i32) -> Self {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = rustix::process::kill_process(self.0, rustix::process::Signal::CONT);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_ahead_of_a_slower_server_waits_there_and_is_never_taken_back() {
+    let world = World::new(2).await;
+    let urls = world.urls.lock().clone();
+    let held = Held::new(world.walsender(1).await);
+    let insert = async |name: &str| {
+        let insert = "insert into items (name, _change_selector) values ($1, 'a')";
+        world.sql.execute(insert, &[&name]).await.unwrap();
+    };
+    insert("one").await;
+    let one = async || Some(everything(&urls[0], "scope=a", "0.0.0").await.0).filter(|all| all.len() == 1);
+    let ahead = sequence(&eventually(PATIENCE, "the quick one has it", one).await[0]).to_string();
+    let (status, page) = world.servers[1].get(&format!("/changes?scope=a&since={ahead}")).await;
+    assert_eq!((status, page["lastSequence"].as_str()), (200, Some(&*ahead)));
+    assert!(everything(&urls[1], "scope=a", "0.0.0").await.0.is_empty(), "the slow one is behind");
+
+    let path = format!("/changes?scope=a&since={ahead}&block=300");
+    let waiting = tokio::spawn({
+        let (url, path) = (urls[1].clone(), path.clone());
+        async move { http::get(&url, &path, &[]).await }
+    });
+    let Ok(mut events) = Events::open(&urls[1], "scope=a", &ahead).await else { panic!("a stream") };
+    let both = async || {
+        let metrics = String::from_utf8(http::get(&urls[1], "/metrics", &[]).await.body.to_vec()).unwrap();
+        metrics.lines().any(|line| line == "walclock_waiters 2").then_some(())
+    };
+    eventually(PATIENCE, "both wait", both).await;
+    drop(held);
+    let one = async || Some(everything(&urls[1], "scope=a", "0.0.0").await.0).filter(|all| all.len() == 1);
+    eventually(PATIENCE, "the slow one has caught up", one).await;
+    assert!(!waiting.is_finished(), "what the reader has is no news");
+    insert("two").await;
+    let answer = waiting.await.unwrap();
+    let page: Page<'_> = serde_json::from_slice(&answer.body).unwrap();
+    let change = events.change().await;
+    assert_eq!((page.changes.len(), &change["newRow"]["name"]["value"]), (1, &"two".into()));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(page.changes[0].get()).unwrap(), change);
+    assert_eq!(page.last_sequence, events.id);
 }
