@@ -1,7 +1,7 @@
 //! Processes that die under load, again and again.
 
-use super::world::{World, assert_no_gap, soak};
-use crate::support::{database, new_cluster};
+use super::world::{PATIENCE, World, assert_no_gap, slot, soak};
+use crate::support::{connect, database, eventually, new_cluster};
 
 /// Kills of one test.
 const CYCLES: usize = 12;
@@ -39,4 +39,25 @@ async fn postgresql_crashes_again_and_again() {
     }
     world.progress(20).await;
     assert_no_gap(&world.finish().await);
+}
+
+/// Without changes, too, the slot moves on, and only as far as the journal has noted it.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_while_idle_it_has_acknowledged_nothing_that_it_has_not_noted() {
+    let database = database().await;
+    let mut world = World::start(&database, &database).await;
+    world.progress(20).await;
+    assert_no_gap(&world.finish().await);
+    let sql = connect(&database).await;
+    for _ in 0..2 * soak() {
+        let before = slot(&sql, world.slot()).await.unwrap().0;
+        sql.batch_execute("create table unpublished as select generate_series(1, 100) n; drop table unpublished")
+            .await
+            .unwrap();
+        let moved = async || slot(&sql, world.slot()).await.filter(|(confirmed, _)| *confirmed > before);
+        eventually(PATIENCE, "an idle slot moves", moved).await;
+        world.kill().await;
+        world.restart();
+        world.server().until_ready().await;
+    }
 }

@@ -92,7 +92,18 @@ impl Chaos {
         sql.execute("select pg_drop_replication_slot($1)", &[&self.world.slot()]).await.unwrap();
         self.world.restart();
         self.gaps += 1;
-        let made = async || slot(&sql, self.world.slot()).await.map(drop);
-        eventually(PATIENCE, "the slot is made anew", made).await;
+        if self.world.rng.bool() {
+            // Killed again between the slot and the journal's new beginning: the slot is ahead, and nobody told it to be.
+            let made = async || slot(&sql, self.world.slot()).await.map(drop);
+            eventually(PATIENCE, "the slot is made anew", made).await;
+            self.world.kill_unchecked();
+            self.world.restart();
+        }
+        let streams = async || {
+            let (_, pid) = slot(&sql, self.world.slot()).await?;
+            let walsender = "select from pg_stat_replication where pid = $1 and state = 'streaming'";
+            sql.query_opt(walsender, &[&pid?]).await.ok()?.map(drop)
+        };
+        eventually(PATIENCE, "it streams anew", streams).await;
     }
 }

@@ -1,6 +1,6 @@
 //! Faults under load: writers note in a ledger what they do, readers what they are told, and checkers compare the two.
 //!
-//! `SEED=n` repeats a load and the moments of its faults, as far as the machine allows; `WALCLOCK_SOAK=n` makes each test
+//! `SEED=n` repeats a load and the moments of its faults, as far as the machine allows; `SOAK=n` makes each test
 //! n times longer.
 
 mod checks;

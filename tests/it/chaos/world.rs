@@ -43,9 +43,9 @@ impl Drop for Seed {
     }
 }
 
-/// How many times longer than usual to go on: `WALCLOCK_SOAK=n`.
+/// How many times longer than usual to go on: `SOAK=n`.
 pub fn soak() -> usize {
-    number("WALCLOCK_SOAK").map_or(1, |factor| usize::try_from(factor).unwrap())
+    number("SOAK").map_or(1, |factor| usize::try_from(factor).unwrap())
 }
 
 #[expect(clippy::disallowed_methods, reason = "given on the command line of a test")]
@@ -133,7 +133,7 @@ impl World {
 
     /// Ends walclock as a crash would, and compares what it acknowledged with what it left in its journal.
     pub async fn kill(&mut self) {
-        self.server.take().unwrap().kill();
+        self.kill_unchecked();
         let sql = connect(&self.database).await;
         let released = async || {
             let (confirmed, pid) = slot(&sql, self.slot()).await?;
@@ -141,6 +141,11 @@ impl World {
         };
         let confirmed = eventually(PATIENCE, "the walsender notices", released).await;
         assert_eq!(acknowledged(confirmed, durable(&self.folder)), [], "after a kill");
+    }
+
+    /// The same without a look at the slot.
+    pub fn kill_unchecked(&mut self) {
+        self.server.take().expect("it runs").kill();
     }
 
     /// A random span within these milliseconds.
