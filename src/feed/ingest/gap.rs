@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::domain::history::History;
 use crate::domain::sequence::Lsn;
+use crate::feed::source::Loss;
 
 /// What the journal knows of the stream that it was written from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +67,8 @@ pub enum Gap {
     },
     /// The slot is gone.
     SlotMissing,
-    /// The slot is there, its WAL is not.
-    SlotLost,
+    /// The slot is there, and of no more use.
+    SlotLost(Loss),
     /// The slot was made anew or advanced by somebody else.
     SlotAhead {
         /// Where it begins.
@@ -109,9 +110,11 @@ impl Gap {
     pub(super) fn is_elsewhere(self) -> bool {
         match self {
             Self::OtherCluster | Self::Restored => true,
-            Self::Parted { .. } | Self::SlotMissing | Self::SlotLost | Self::SlotAhead { .. } | Self::Unpublished => {
-                false
-            }
+            Self::Parted { .. }
+            | Self::SlotMissing
+            | Self::SlotLost(_)
+            | Self::SlotAhead { .. }
+            | Self::Unpublished => false,
         }
     }
 }
@@ -123,9 +126,7 @@ impl fmt::Display for Gap {
             Self::Restored => write!(f, "the server was restored to an earlier state"),
             Self::Parted { at } => write!(f, "the server's history parts from the journal's at {at}"),
             Self::SlotMissing => write!(f, "the replication slot is gone"),
-            Self::SlotLost => {
-                write!(f, "the replication slot lost its WAL: raise max_slot_wal_keep_size, or stop for a shorter time")
-            }
+            Self::SlotLost(loss) => write!(f, "the replication slot {loss}"),
             Self::SlotAhead { at } => {
                 write!(f, "the replication slot stands at {at}, beyond the journal: it was made anew or advanced")
             }
@@ -152,13 +153,14 @@ mod tests {
         let third = |at| history(3, &[(1, 50), (2, at)]);
         let known = Known { system: 1, history: second(), durable: Lsn(100) };
         let at = |lsn| Slot::At(Lsn(lsn));
+        let lost = Gap::SlotLost(Loss::Idle);
         let parted = |at| Verdict::Anew(Gap::Parted { at: Lsn(at) });
         for (found, expected) in [
             (found(second(), at(100)), Verdict::Continue),
             (found(second(), at(10)), Verdict::Continue),
             (found(second(), at(101)), Verdict::Anew(Gap::SlotAhead { at: Lsn(101) })),
             (found(second(), Slot::Missing), Verdict::Anew(Gap::SlotMissing)),
-            (found(second(), Slot::Dead(Gap::SlotLost)), Verdict::Anew(Gap::SlotLost)),
+            (found(second(), Slot::Dead(lost)), Verdict::Anew(lost)),
             (found(history(1, &[]), at(10)), Verdict::Anew(Gap::Restored)),
             (Found { wal_end: Some(Lsn(99)), ..found(second(), at(90)) }, Verdict::Anew(Gap::Restored)),
             (Found { wal_end: Some(Lsn(100)), ..found(second(), at(90)) }, Verdict::Continue),

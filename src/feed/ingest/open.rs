@@ -140,9 +140,9 @@ impl Opening<'_> {
             return Err(source::Error::SlotInUse { slot: name.clone(), pid });
         }
         Ok(match (slot.lost, self.unpublished) {
-            (true, _) => gap::Slot::Dead(Gap::SlotLost),
-            (false, true) => gap::Slot::Dead(Gap::Unpublished),
-            (false, false) => gap::Slot::At(slot.confirmed),
+            (Some(loss), _) => gap::Slot::Dead(Gap::SlotLost(loss)),
+            (None, true) => gap::Slot::Dead(Gap::Unpublished),
+            (None, false) => gap::Slot::At(slot.confirmed),
         })
     }
 

@@ -9,6 +9,7 @@ mod connection;
 mod copy;
 mod error;
 mod login;
+mod loss;
 mod pace;
 mod server;
 mod socket;
@@ -18,6 +19,7 @@ pub use claim::{Session, application_name};
 pub use connection::{Connection, System};
 pub use copy::{Event, Position};
 pub use error::{Error, Refusal};
+pub use loss::Loss;
 pub use server::{Facts, Kept, Server, Slot, Wal, Walsender};
 pub use stream::{Reports, Stream, start};
 

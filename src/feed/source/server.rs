@@ -7,6 +7,7 @@ use tokio_postgres::{Client, Row};
 use tracing::debug;
 
 use super::error::Error;
+use super::loss::Loss;
 use crate::domain::sequence::Lsn;
 use crate::domain::snapshot::Snapshot;
 use crate::pg::Settings;
@@ -59,8 +60,8 @@ pub struct Facts {
 pub struct Slot {
     /// The walsender that streams from it.
     pub active_pid: Option<i32>,
-    /// Its WAL is gone: it can never stream again.
-    pub lost: bool,
+    /// It can never stream again, for this reason.
+    pub lost: Option<Loss>,
     /// Up to here it has been told that it may forget.
     pub confirmed: Lsn,
 }
@@ -188,7 +189,8 @@ impl Server {
         let active_pid: Option<i32> = get(DOING, row, 2)?;
         let wal_status: Option<String> = get(DOING, row, 3)?;
         let confirmed: Option<String> = get(DOING, row, 4)?;
-        let lost = wal_status.as_deref() == Some("lost");
+        let reason: Option<String> = get(DOING, row, 5)?;
+        let lost = (wal_status.as_deref() == Some("lost")).then(|| Loss::parse(reason.as_deref()));
         let confirmed = match confirmed.map(|text| text.parse()) {
             Some(Ok(lsn)) => lsn,
             // A slot without a position is still being made, by whom it says in active_pid.

@@ -72,6 +72,34 @@ async fn a_lost_slot_is_a_gap_and_not_a_loop() {
         (status == "lost").then_some(())
     })
     .await;
+    let server = source::Server::connect(&feed.config.source.settings).await.unwrap();
+    let loss = server.slot(feed.slot(), "postgres").await.unwrap().unwrap().lost;
+    assert_eq!(loss, Some(source::Loss::WalRemoved));
+    let running = feed.live().await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 10..11).await;
+    assert_eq!(running.ids(1).await, [10]);
+    running.stop().await;
+}
+
+/// PostgreSQL 18 can give up a slot that nobody reads, whatever it keeps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_was_idle_for_too_long_is_a_gap() {
+    if support::server_major().await < 18 {
+        let why = "idle_replication_slot_timeout is there from PostgreSQL 18 on";
+        return support::say_skipped("a_slot_that_was_idle_for_too_long_is_a_gap", why);
+    }
+    let idle = [("idle_replication_slot_timeout", "1s")];
+    let cluster = tokio::task::spawn_blocking(move || support::new_cluster(&idle)).await.unwrap();
+    let (client, feed, running, before) = filled(&cluster.url("postgres")).await;
+    running.stop().await;
+    let server = source::Server::connect(&feed.config.source.settings).await.unwrap();
+    let loss = support::eventually(DEADLINE, "the slot is lost", async || {
+        client.batch_execute("checkpoint").await.unwrap();
+        server.slot(feed.slot(), "postgres").await.unwrap().unwrap().lost
+    })
+    .await;
+    assert!(loss.to_string().contains("raise idle_replication_slot_timeout"), "{loss}");
     let running = feed.live().await;
     assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
     insert(&client, 10..11).await;

@@ -42,7 +42,7 @@ async fn a_slot_is_made_streamed_from_and_dropped() {
     let (server, connection, facts) = connect(&config.settings).await;
     let from = server.create_slot(&config.slot, &facts, PATIENCE).await.unwrap();
     let slot = server.slot(&config.slot, config.settings.config().get_dbname().unwrap()).await.unwrap().unwrap();
-    assert_eq!((slot.confirmed, slot.active_pid, slot.lost), (from, None, false));
+    assert_eq!((slot.confirmed, slot.active_pid, slot.lost), (from, None, None));
 
     let (mut stream, mut reports) = source::start(connection, &config.slot, &config.publications, from).await.unwrap();
     client.batch_execute("insert into notes values (1, 'a', 's'), (2, 'b', 's')").await.unwrap();
