@@ -9,6 +9,7 @@ mod gaps;
 mod ingest;
 mod login;
 mod proxy;
+mod publication;
 mod stream;
 mod ways;
 
