@@ -1,23 +1,45 @@
 //! Benches: each prints a ratio against something measured in the same run. `cargo bench -- NAME` runs one of them.
 #![expect(clippy::print_stdout, reason = "figures for people")]
 
+mod catch_up;
+mod counting;
+mod crowd;
 mod delivery;
+mod fan_out;
 mod feed_drain;
 mod feed_latency;
 mod plain_client;
 mod receiver;
 mod support;
+mod tail_scopes;
 mod timers_fired;
+mod verdict;
+mod writers;
+
+use verdict::Verdict;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let runs = |name: &str| wanted.is_empty() || wanted.iter().any(|argument| argument == name);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut verdicts: Vec<Verdict> = Vec::new();
     if runs("feed_drain") {
-        runtime.block_on(feed_drain::run());
+        verdicts.extend(runtime.block_on(feed_drain::run()));
     }
     if runs("feed_latency") {
-        runtime.block_on(feed_latency::run());
+        verdicts.extend(runtime.block_on(feed_latency::run()));
+    }
+    if runs("fan_out") {
+        verdicts.extend(runtime.block_on(fan_out::run()));
+    }
+    if runs("catch_up") {
+        verdicts.extend(runtime.block_on(catch_up::run()));
+    }
+    if runs("tail_scopes") {
+        verdicts.extend(runtime.block_on(tail_scopes::run()));
+    }
+    if runs("writers") {
+        verdicts.extend(runtime.block_on(writers::run()));
     }
     if runs("timers_fired") {
         runtime.block_on(timers_fired::run());
@@ -25,4 +47,5 @@ fn main() {
     if runs("delivery") {
         runtime.block_on(delivery::run());
     }
+    verdict::print_table(&verdicts);
 }

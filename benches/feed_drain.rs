@@ -1,12 +1,12 @@
 //! How fast a backlog of the slot becomes durable in the journal and readable, beside `pg_recvlogical` with pgoutput
-//! into /dev/null on a slot of the same age.
+//! into /dev/null on a slot of the same age; and the CPU time it takes, beside a client that only counts the messages.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use walclock::domain::scope::Scope;
-use walclock::domain::sequence::Sequence;
+use walclock::domain::sequence::{Lsn, Sequence};
 use walclock::feed::ingest::{self, Ingest, Status};
 use walclock::feed::journal::{self, Journal};
 use walclock::feed::query::Query;
@@ -14,60 +14,154 @@ use walclock::feed::reader::Reader;
 use walclock::feed::{assemble, source};
 use walclock::pg::Settings;
 
-use crate::support::{Database, cpu_seconds};
+use crate::counting;
+use crate::support::{Database, cpu_seconds, size, walsender_seconds};
+use crate::verdict::{Target, Verdict};
 
-const ROWS: u32 = 1_000_000;
-const ROWS_PER_TRANSACTION: u32 = 10;
 const ROUNDS: usize = 3;
+/// Rows of a transaction, and how much faster than the reference the drain is to be.
+const CASES: [(usize, f64); 3] = [(1, 2.0), (10, 2.0), (1_000, 1.2)];
 
-pub async fn run() {
-    let database = Database::start(&[("max_wal_size", "8GB")]);
-    let client = database.connect().await;
-    let settings = Settings::parse(&database.url()).expect("a URL");
-    walclock::store::migrate::run(&settings).await.expect("the schema");
-    let table = "create table rows (id int primary key, _change_selector text, body text);
-        alter table rows replica identity full;
-        select walclock.publish('rows')";
-    client.batch_execute(table).await.expect("a table");
-    for round in 0..ROUNDS {
-        let made = recvlogical(&database, round).args(["--create-slot", "--plugin=pgoutput"]).status();
-        assert!(made.expect("pg_recvlogical runs").success(), "pg_recvlogical makes its slot");
-        let mut feed = Feed::start(&database, &settings, round);
-        feed.status.wait_for(|status| *status == Status::Streaming).await.expect("it makes its slot");
-        feed.stop().await;
+/// What is drained: the database with a backlog, and a slot of each contender for each round.
+struct World {
+    database: Database,
+    settings: Settings,
+    client: Client,
+    rows: usize,
+    /// Where the backlog ends.
+    end: String,
+}
+
+/// One drain.
+struct Drain {
+    took: Duration,
+    cpu: f64,
+    walsender_cpu: f64,
+}
+
+pub async fn run() -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for (rows_per_transaction, target) in CASES {
+        verdicts.extend(drains(rows_per_transaction, target).await);
     }
-    load(&client).await;
-    let end: String =
-        client.query_one("select pg_current_wal_flush_lsn()::text", &[]).await.expect("a position").get(0);
+    verdicts
+}
 
-    println!("drain of {ROWS} rows of 200 bytes in transactions of {ROWS_PER_TRANSACTION}, rows/s");
-    let mut ratios = Vec::new();
+async fn drains(rows_per_transaction: usize, target: f64) -> [Verdict; 2] {
+    let world = World::new(rows_per_transaction).await;
+    let rows = world.rows;
+    println!("drain of {rows} rows of 200 bytes in transactions of {rows_per_transaction}, rows/s");
+    let (mut ratios, mut cpu_ratios, mut walsender_busy) = (Vec::new(), Vec::new(), 0.0);
     for round in 0..ROUNDS {
-        let (theirs, theirs_cpu) = drain_peer(&database, round, &end);
-        let (ours, ours_cpu) = drain(&database, &settings, round).await;
-        let (theirs, ours) = (f64::from(ROWS) / theirs.as_secs_f64(), f64::from(ROWS) / ours.as_secs_f64());
+        let theirs = world.drain_peer(round).await;
+        let ours = world.drain(round).await;
+        let counted = counting::count(world.database.cluster.port(), &format!("counted{round}"), lsn(&world.end));
+        assert!(counted.messages > rows, "each row is a message");
+        let rate = |drain: &Drain| rows as f64 / drain.took.as_secs_f64();
         println!(
-            "  round {}: pg_recvlogical {theirs:8.0} ({theirs_cpu:.1} CPU s), walclock, durable {ours:8.0} ({ours_cpu:.1} CPU s)   ratio {:.2}",
+            "  round {}: pg_recvlogical {:7.0} ({:.1} CPU s, walsender {:.1})   walclock, durable {:7.0} ({:.1} CPU s, walsender {:.1})   a count of the messages {:7.0} ({:.1} CPU s)",
             round + 1,
-            ours / theirs
+            rate(&theirs),
+            theirs.cpu,
+            theirs.walsender_cpu,
+            rate(&ours),
+            ours.cpu,
+            ours.walsender_cpu,
+            rows as f64 / counted.took.as_secs_f64(),
+            counted.cpu
         );
-        ratios.push(ours / theirs);
+        walsender_busy += 100.0 * ours.walsender_cpu / ours.took.as_secs_f64() / ROUNDS as f64;
+        ratios.push(rate(&ours) / rate(&theirs));
+        cpu_ratios.push(ours.cpu / counted.cpu);
     }
-    ratios.sort_by(f64::total_cmp);
-    println!(
-        "  ratio, median of {ROUNDS}: {:.2}   (the walsender's send() per message is the limit of both)",
-        ratios[ROUNDS / 2]
-    );
+    let limit = format!("the walsender is busy for {walsender_busy:.0} % of the drain");
+    [
+        Verdict::new(
+            format!("drain in transactions of {rows_per_transaction}, of pg_recvlogical's rate"),
+            ratios,
+            Target::AtLeast(target),
+            limit,
+        ),
+        Verdict::new(
+            "CPU of that drain, of a count of the messages",
+            cpu_ratios,
+            Target::AtMost(1.0),
+            "decoding, rendering, checksums, fsync",
+        ),
+    ]
+}
+
+impl World {
+    async fn new(rows_per_transaction: usize) -> Self {
+        let database = Database::start(&[("max_wal_size", "8GB"), ("max_replication_slots", "20")]);
+        let client = database.connect().await;
+        let settings = Settings::parse(&database.url()).expect("a URL");
+        walclock::store::migrate::run(&settings).await.expect("the schema");
+        let table = "create table rows (id int primary key, _change_selector text, body text);
+            alter table rows replica identity full;
+            select walclock.publish('rows')";
+        client.batch_execute(table).await.expect("a table");
+        let rows = size("ROWS", 1_000_000);
+        let mut world = Self { database, settings, client, rows, end: String::new() };
+        for round in 0..ROUNDS {
+            for name in ["peer", "counted"] {
+                let make = "select pg_create_logical_replication_slot($1, 'pgoutput')";
+                world.client.execute(make, &[&format!("{name}{round}")]).await.expect("a slot");
+            }
+            let mut feed = Feed::start(&world, round);
+            feed.status.wait_for(|status| *status == Status::Streaming).await.expect("it makes its slot");
+            feed.stop().await;
+        }
+        load(&world.client, rows, rows_per_transaction).await;
+        let end = "select pg_current_wal_flush_lsn()::text";
+        world.end = world.client.query_one(end, &[]).await.expect("a position").get(0);
+        world
+    }
+
+    /// `pg_recvlogical` to the end of the backlog.
+    async fn drain_peer(&self, round: usize) -> Drain {
+        let start = Instant::now();
+        let slot = format!("peer{round}");
+        let mut peer = Database::program("pg_recvlogical")
+            .args(["--dbname", &self.database.url(), "--slot", &slot])
+            .args(["--start", "--no-loop", "--endpos", &self.end, "-f", "/dev/null"])
+            .args(["-o", "proto_version=1", "-o", "publication_names=walclock"])
+            .spawn()
+            .expect("pg_recvlogical runs");
+        let (mut cpu, mut walsender_cpu) = (0.0, 0.0);
+        loop {
+            if let Some(status) = peer.try_wait().expect("a child") {
+                assert!(status.success(), "pg_recvlogical reaches the end");
+                return Drain { took: start.elapsed(), cpu, walsender_cpu };
+            }
+            cpu = cpu_seconds(peer.id()).max(cpu);
+            walsender_cpu = walsender_seconds(&self.client, &slot).await.unwrap_or_default().max(walsender_cpu);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Our drain, until all is durable and readable. The CPU time is that of this process.
+    async fn drain(&self, round: usize) -> Drain {
+        let cpu = cpu_seconds(std::process::id());
+        let start = Instant::now();
+        let feed = Feed::start(self, round);
+        let over = feed.read("over").await;
+        feed.journal.watch_durable().wait_for(|durable| *durable > over.lsn).await.expect("it becomes durable");
+        let (took, cpu) = (start.elapsed(), cpu_seconds(std::process::id()) - cpu);
+        let walsender_cpu = walsender_seconds(&self.client, &format!("ours{round}")).await.unwrap_or_default();
+        feed.stop().await;
+        Drain { took, cpu, walsender_cpu }
+    }
 }
 
 /// Commits the backlog, and behind it one row that says that it is over.
-async fn load(client: &tokio_postgres::Client) {
-    let transactions = ROWS / ROWS_PER_TRANSACTION;
+async fn load(client: &Client, rows: usize, rows_per_transaction: usize) {
+    let transactions = rows / rows_per_transaction;
     let load = format!(
         "do $$ begin
              for n in 0..{transactions} - 1 loop
-                 insert into rows select n * {ROWS_PER_TRANSACTION} + i, 'bench', repeat('x', 200)
-                 from generate_series(1, {ROWS_PER_TRANSACTION}) i;
+                 insert into rows select n * {rows_per_transaction} + i, 'bench', repeat('x', 200)
+                 from generate_series(1, {rows_per_transaction}) i;
                  commit;
              end loop;
          end $$"
@@ -83,41 +177,11 @@ async fn load(client: &tokio_postgres::Client) {
     }
 }
 
-fn recvlogical(database: &Database, round: usize) -> Command {
-    let mut command = Database::program("pg_recvlogical");
-    command.args(["--dbname", &database.url(), "--slot", &format!("peer{round}")]);
-    command
-}
-
-/// The time `pg_recvlogical` takes to the end of the backlog, and the CPU time it uses itself.
-fn drain_peer(database: &Database, round: usize, end: &str) -> (Duration, f64) {
-    let start = Instant::now();
-    let mut peer = recvlogical(database, round)
-        .args(["--start", "--no-loop", "--endpos", end, "-f", "/dev/null"])
-        .args(["-o", "proto_version=1", "-o", "publication_names=walclock"])
-        .spawn()
-        .expect("pg_recvlogical runs");
-    let mut cpu = 0.0;
-    loop {
-        if let Some(status) = peer.try_wait().expect("a child") {
-            assert!(status.success(), "pg_recvlogical reaches the end");
-            return (start.elapsed(), cpu);
-        }
-        cpu = cpu_seconds(peer.id()).max(cpu);
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-}
-
-/// The time until the backlog is durable and readable, and the CPU time of this process.
-async fn drain(database: &Database, settings: &Settings, round: usize) -> (Duration, f64) {
-    let cpu = cpu_seconds(std::process::id());
-    let start = Instant::now();
-    let feed = Feed::start(database, settings, round);
-    let over = feed.read("over").await;
-    feed.journal.watch_durable().wait_for(|durable| *durable > over.lsn).await.expect("it becomes durable");
-    let took = (start.elapsed(), cpu_seconds(std::process::id()) - cpu);
-    feed.stop().await;
-    took
+/// A position as PostgreSQL prints it.
+fn lsn(text: &str) -> u64 {
+    let (high, low) = text.split_once('/').expect("a position");
+    let number = |hex| u64::from_str_radix(hex, 16).expect("a position");
+    Lsn(number(high) << 32 | number(low)).0
 }
 
 /// The way in, from the slot to the journal, within this process.
@@ -129,12 +193,12 @@ struct Feed {
 }
 
 impl Feed {
-    fn start(database: &Database, settings: &Settings, round: usize) -> Self {
-        let folder = database.folder.path().join(format!("journal{round}"));
+    fn start(world: &World, round: usize) -> Self {
+        let folder = world.database.folder.path().join(format!("journal{round}"));
         let (writer, journal) = journal::open(journal::Config::new(folder)).expect("a journal");
         let config = ingest::Config {
             source: source::Config {
-                settings: settings.clone(),
+                settings: world.settings.clone(),
                 slot: format!("ours{round}"),
                 publications: vec!["walclock".to_owned()],
             },

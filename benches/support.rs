@@ -77,6 +77,7 @@ impl Connection {
 /// A `walclock serve` as a process of its own; killed when dropped.
 pub struct Server {
     child: Child,
+    pub port: u16,
     pub url: String,
 }
 
@@ -89,10 +90,23 @@ impl Server {
 
     /// Starts it on a free port with all roles, and waits until it is ready.
     pub async fn start(database_url: &str, data: &Path) -> Self {
+        Self::start_with(database_url, data, &["--callback-allow", "127.0.0.0/8", "--auto-create-namespaces"]).await
+    }
+
+    /// Migrates the database, then starts the change feed alone, for as many readers as there are file descriptors.
+    pub async fn start_feed(database: &Database) -> Self {
+        walclock::store::migrate::run(&Settings::parse(&database.url()).expect("a URL")).await.expect("the schema");
+        let flags = ["--roles", "changeserver", "--connections-max", "100000"];
+        Self::start_with(&database.url(), &database.folder.path().join("walclock"), &flags).await
+    }
+
+    /// Starts it on a free port with these flags, and waits until it is ready.
+    pub async fn start_with(database_url: &str, data: &Path, flags: &[&str]) -> Self {
         let port = walclock::localpg::free_port().expect("a free port");
-        let child = Command::new(env!("CARGO_BIN_EXE_walclock"))
+        let child = Command::new(binary())
             .args(["serve", "--database-url", database_url, "--port", &port.to_string()])
-            .args(["--callback-allow", "127.0.0.0/8", "--auto-create-namespaces", "--data-dir"])
+            .args(flags)
+            .arg("--data-dir")
             .arg(data)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -100,7 +114,7 @@ impl Server {
             .env("WALCLOCK_LOG", "warn")
             .spawn()
             .expect("the server starts");
-        let server = Self { child, url: format!("http://127.0.0.1:{port}") };
+        let server = Self { child, port, url: format!("http://127.0.0.1:{port}") };
         let start = Instant::now();
         while !server.is_ready(port).await {
             assert!(start.elapsed() < Duration::from_secs(60), "the server is not ready");
@@ -131,6 +145,29 @@ impl Server {
     pub fn cpu_seconds(&self) -> f64 {
         cpu_seconds(self.child.id())
     }
+
+    /// What of its memory is resident, in KiB.
+    pub fn resident_kib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim_end_matches("kB").trim().parse().unwrap_or(f64::NAN)
+    }
+
+    /// Waits until so many readers wait for a change.
+    pub async fn until_waiting(&self, count: usize) {
+        let mut connection = Connection::open(&self.url).await;
+        let start = Instant::now();
+        loop {
+            let metrics = connection.get("/metrics").await;
+            let metrics = String::from_utf8_lossy(&metrics);
+            let waiting = metrics.lines().find_map(|line| line.strip_prefix("walclock_waiters ")).unwrap_or("0");
+            if waiting.parse() == Ok(count) {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "{waiting} readers wait, not {count}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 impl Drop for Server {
@@ -147,6 +184,27 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     let ticks: f64 =
         behind_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / 100.0
+}
+
+/// The CPU seconds of the walsender that serves a slot; none while nobody streams from it.
+pub async fn walsender_seconds(client: &Client, slot: &str) -> Option<f64> {
+    let query = "select active_pid from pg_replication_slots where slot_name = $1";
+    let pid: Option<i32> = client.query_opt(query, &[&slot]).await.expect("an answer")?.get(0);
+    Some(cpu_seconds(u32::try_from(pid?).expect("a process id")))
+}
+
+/// The server that was built with the benches, or the one that WALCLOCK names, to compare another build.
+fn binary() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "a bench has no settings")]
+    let named = std::env::var_os("WALCLOCK");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_walclock").into(), PathBuf::from)
+}
+
+/// A whole number from the environment, for trials of another size.
+pub fn size(name: &str, default: usize) -> usize {
+    #[expect(clippy::disallowed_methods, reason = "a bench has no settings")]
+    let given = std::env::var(name).ok();
+    given.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a whole number, not {text:?}")))
 }
 
 /// How much of all cores has been used, from the first line of /proc/stat (in hundredths of a second).
