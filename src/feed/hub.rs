@@ -14,12 +14,14 @@ use tokio::sync::Notify;
 const PARTS: usize = 16;
 
 /// Those who wait, by the key of what they wait for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Hub {
     parts: [Part; PARTS],
     count: AtomicUsize,
     next: AtomicU64,
     released: AtomicBool,
+    /// Kept, because finding it costs more than setting it.
+    gauge: metrics::Gauge,
 }
 
 /// Ordered by key, so that the waiters of one key stand together and each is found in logarithmic time.
@@ -28,18 +30,25 @@ type Part = Mutex<BTreeMap<(u64, u64), Arc<Notify>>>;
 impl Hub {
     /// One without waiters.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            parts: Default::default(),
+            count: AtomicUsize::new(0),
+            next: AtomicU64::new(0),
+            released: AtomicBool::new(false),
+            gauge: metrics::gauge!("walclock_waiters"),
+        }
     }
 
     /// Takes a seat: from now on a wake of any of the keys is noticed. Dropping the seat gives it back.
     pub fn register(&self, keys: Vec<u64>) -> Seat<'_> {
         let seat = Seat { hub: self, id: self.next.fetch_add(1, Ordering::Relaxed), keys, notify: Arc::default() };
         // Counted first: whoever wakes after this sees that there is someone.
-        let count = self.count.fetch_add(1, Ordering::SeqCst) + 1;
+        self.count.fetch_add(1, Ordering::SeqCst);
         for key in &seat.keys {
             self.part(*key).lock().insert((*key, seat.id), seat.notify.clone());
         }
-        gauge(count);
+        // Counted up and down: setting it to what was counted could leave an older count standing.
+        self.gauge.increment(1.0);
         seat
     }
 
@@ -49,15 +58,20 @@ impl Hub {
             return;
         }
         for key in keys {
-            let part = self.part(key).lock();
-            part.range((key, 0)..=(key, u64::MAX)).for_each(|(_, notify)| notify.notify_one());
+            // Woken outside of the lock, which each of them wants at once to give its seat back.
+            let waiters: Vec<_> = {
+                let part = self.part(key).lock();
+                part.range((key, 0)..=(key, u64::MAX)).map(|(_, notify)| notify.clone()).collect()
+            };
+            waiters.iter().for_each(|notify| notify.notify_one());
         }
     }
 
     /// Wakes every waiter.
     pub fn wake_all(&self) {
         for part in &self.parts {
-            part.lock().values().for_each(|notify| notify.notify_one());
+            let waiters: Vec<_> = part.lock().values().cloned().collect();
+            waiters.iter().for_each(|notify| notify.notify_one());
         }
     }
 
@@ -103,13 +117,9 @@ impl Drop for Seat<'_> {
         for key in &self.keys {
             self.hub.part(*key).lock().remove(&(*key, self.id));
         }
-        gauge(self.hub.count.fetch_sub(1, Ordering::SeqCst) - 1);
+        self.hub.count.fetch_sub(1, Ordering::SeqCst);
+        self.hub.gauge.decrement(1.0);
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-fn gauge(count: usize) {
-    metrics::gauge!("walclock_waiters").set(count as f64);
 }
 
 #[cfg(test)]
