@@ -23,6 +23,8 @@ pub(super) async fn changes<R: Read>(
     if media_type == MediaType::EventStream {
         return events::answer(changes, request.query, &headers).await;
     }
+    // A reader that waits keeps what it asks, not how it asked.
+    drop((headers, query));
     let page = changes.changes(request.query).await?;
     let head = wire::page_head(&page);
     let changes = page.changes.into_iter().map(|change| change.body).collect();

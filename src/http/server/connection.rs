@@ -1,23 +1,29 @@
 //! One connection: requests in, answers out, until the peer leaves or the server stops.
 
 use std::convert::Infallible;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use super::parked::{self, Answer, Awaited, Desk, Kind};
 use super::stall::Unstalled;
+use super::wire::Wire;
 
 /// The head of a request, at most: longer ones are answered 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -29,24 +35,87 @@ pub(super) async fn serve(
     head_max: Duration,
     shutdown: CancellationToken,
 ) {
-    let answer = service_fn(move |request| answer(router.clone(), request));
+    let mut wire = Wire::new(Bytes::new(), stream);
+    let mut ready = None;
+    loop {
+        let Some(parked) = attend(wire, ready, &router, head_max, &shutdown).await else { return };
+        let Parked { answer, kind, mut ahead, socket } = parked;
+        let Some(response) = parked::answered(answer, socket.inner(), &mut ahead).await else { return };
+        let request = kind.stands_for(shutdown.is_cancelled());
+        wire = Wire::new([request, &ahead].concat().into(), socket);
+        ready = Some(response);
+    }
+}
+
+/// Lets hyper serve the connection, to its end, or until an answer is awaited that can be awaited without it. `ready` is
+/// the answer to the first request.
+pub(super) async fn attend(
+    wire: Wire,
+    ready: Option<Response<Body>>,
+    router: &Router,
+    head_max: Duration,
+    shutdown: &CancellationToken,
+) -> Option<Parked> {
+    let desk = Desk::default();
+    let ready = Mutex::new(ready);
+    let service = service_fn(|request| {
+        let kind = Kind::of(&request);
+        let answer: Answer = match (ready.lock().take(), kind) {
+            (Some(response), _) => Box::pin(std::future::ready(response)),
+            (None, Kind::Attended) => Box::pin(answer(router.clone(), request)),
+            (None, Kind::Plain | Kind::PlainLast) => Box::pin(answer(router.clone(), parked::detached(request))),
+        };
+        desk.put(Awaited { answer, kind }).map(Ok::<_, Infallible>)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_max)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), answer);
-    let mut connection = pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        .serve_connection(wire, service);
+    // Boxed, so that it takes no room while it is not there.
+    let mut connection = Box::new(connection);
+    let mut stopping = false;
+    let ended = loop {
+        let attended = poll_fn(|cx| match Pin::new(&mut *connection).poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Err(result)),
+            Poll::Pending if stopping => Poll::Pending,
+            // Hyper takes up a request only when all that it had to say before has left.
+            Poll::Pending => desk.take().map_or(Poll::Pending, |awaited| Poll::Ready(Ok(awaited))),
+        });
+        tokio::select! {
+            // First what is under way: a connection on which nothing has come yet is closed by the shutdown.
+            biased;
+            ended = attended => break ended,
+            () = shutdown.cancelled(), if !stopping => {
+                stopping = true;
+                Pin::new(&mut *connection).graceful_shutdown();
+            }
         }
     };
-    if let Err(error) = result {
-        // The peer's doing, nearly always: it went away, or never sent a whole request.
-        tracing::debug!(%error, "connection ended");
+    match ended {
+        Ok(Awaited { answer, kind }) => {
+            let http1::Parts { io, read_buf, .. } = connection.into_parts();
+            let (unread, socket) = io.into_parts();
+            // Copied, since an empty piece of a buffer keeps all of it.
+            let ahead = Bytes::from([read_buf, unread].concat());
+            Some(Parked { answer, kind, ahead, socket })
+        }
+        Err(Ok(())) => None,
+        Err(Err(error)) => {
+            // The peer's doing, nearly always: it went away, or never sent a whole request.
+            tracing::debug!(%error, "connection ended");
+            None
+        }
     }
+}
+
+/// A connection without hyper, whose request waits for its answer.
+pub(super) struct Parked {
+    answer: Answer,
+    kind: Kind,
+    /// What of the next request is here already.
+    ahead: Bytes,
+    socket: Unstalled<TcpStream>,
 }
 
 /// What a connection over the bound is served: 503 to its one request.
@@ -57,16 +126,20 @@ pub(super) fn refusing() -> Router {
     })
 }
 
-async fn answer(mut router: Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn answer(mut router: Router, request: Request<Incoming>) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let answered = AssertUnwindSafe(router.call(request.map(Body::new))).catch_unwind().await;
-    answered.unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        tracing::error!(path, panic = said, "a handler panicked");
-        let mut response = Response::new(Body::from("Internal server error"));
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        Ok(response)
-    })
+    match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+            let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(path, panic = said, "a handler panicked");
+            let mut response = Response::new(Body::from("Internal server error"));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            response
+        }
+    }
 }

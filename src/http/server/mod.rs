@@ -5,7 +5,9 @@
 //! what is sent to it.
 
 mod connection;
+mod parked;
 mod stall;
+mod wire;
 
 use std::io;
 use std::sync::Arc;

@@ -24,6 +24,11 @@ impl<S> Unstalled<S> {
         Self { inner, stall_max, deadline: None }
     }
 
+    /// The stream itself.
+    pub(super) fn inner(&self) -> &S {
+        &self.inner
+    }
+
     /// Passes on how a write went, unless it has been held up for too long.
     fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {

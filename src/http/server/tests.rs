@@ -7,13 +7,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Server};
+use super::stall::Unstalled;
+use super::wire::Wire;
+use super::{Config, Server, connection};
 
 struct World {
     address: SocketAddr,
@@ -45,9 +48,8 @@ async fn start_with_stall(
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/panic", get(|| async { panic!("planted") as &'static str }))
-        // More than the sockets of both sides take.
-        .route("/large", get(|| async { Body::from(vec![b'x'; 64 << 20]) }))
-        .route("/wait", get(wait));
+        .route("/large", get(|| async { Body::from(vec![b'x'; LARGE]) }))
+        .route("/wait", get(wait.clone()).post(wait));
     let config = Config { connections_max, head_max, stall_max, drain_max };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -56,6 +58,8 @@ async fn start_with_stall(
     World { address, shutdown, served, release, asked }
 }
 
+/// More than the sockets of both sides take.
+const LARGE: usize = 64 << 20;
 const LONG: Duration = Duration::from_secs(60);
 
 async fn connect(world: &World, request: &str) -> TcpStream {
@@ -161,4 +165,92 @@ async fn what_does_not_end_in_time_is_cut_off() {
     world.shutdown.cancel();
     world.served.await.unwrap();
     assert_eq!(rest(waiting).await, "");
+}
+
+#[tokio::test]
+async fn hyper_is_let_go_while_an_answer_is_awaited() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    reader.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let wire = Wire::new(Bytes::new(), Unstalled::new(socket, LONG));
+    let router = Router::new().route("/", get(std::future::pending::<()>));
+    let attended = connection::attend(wire, None, &router, LONG, &CancellationToken::new()).await;
+    assert!(attended.is_some(), "it waits without hyper");
+}
+
+/// Reads up to the end of `text`.
+async fn until(stream: &mut TcpStream, text: &str) -> String {
+    let mut read = Vec::new();
+    while !read.ends_with(text.as_bytes()) {
+        read.push(stream.read_u8().await.expect("more to come"));
+    }
+    String::from_utf8(read).unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_after_an_answer_that_took_its_time() {
+    let world = start(10, LONG, LONG).await;
+    let mut stream = connect(&world, "").await;
+    for _ in 0..3 {
+        stream.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        world.asked.notified().await;
+        world.release.notify_one();
+        let answer = until(&mut stream, "waited").await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("content-length: 6\r\n"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        until(&mut stream, "hello").await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_while_an_answer_is_awaited_is_answered_behind_it() {
+    let world = start(10, LONG, LONG).await;
+    let wait = "GET /wait HTTP/1.1\r\nhost: x\r\n\r\n";
+    // Together with the request, and behind it in two parts.
+    let mut stream = connect(&world, &format!("{wait}GET / HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    world.asked.notified().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
+    world.release.notify_one();
+    until(&mut stream, "waited").await;
+    until(&mut stream, "hello").await;
+    stream.write_all(b"st: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(rest(stream).await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn what_has_not_been_taken_yet_is_not_lost_by_a_wait_behind_it() {
+    let world = start(10, LONG, LONG).await;
+    let large = "GET /large HTTP/1.1\r\nhost: x\r\n\r\n";
+    let last = "GET /wait HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let stream = connect(&world, &format!("{large}{last}")).await;
+    let reading = tokio::spawn(rest(stream));
+    world.asked.notified().await;
+    world.release.notify_one();
+    let answers = reading.await.unwrap();
+    assert!(answers.ends_with("waited"));
+    assert_eq!(answers.matches('x').count(), LARGE + answers.matches("text").count());
+}
+
+#[tokio::test]
+async fn every_form_of_request_may_wait() {
+    let world = start(10, LONG, LONG).await;
+    for request in [
+        "GET /wait HTTP/1.0\r\n\r\n",
+        "GET /wait HTTP/1.1\r\nhost: x\r\nconnection: Close\r\n\r\n",
+        "GET /wait HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, close\r\n\r\n",
+        "GET /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+        "POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
+        "HEAD /wait HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    ] {
+        let stream = connect(&world, request).await;
+        world.asked.notified().await;
+        world.release.notify_one();
+        let answer = rest(stream).await;
+        let body = if request.starts_with("HEAD") { "\r\n\r\n" } else { "waited" };
+        let version = if request.contains("HTTP/1.0") { "HTTP/1.0" } else { "HTTP/1.1" };
+        let is_whole = answer.starts_with(&format!("{version} 200 OK\r\n")) && answer.ends_with(body);
+        assert!(is_whole, "{request}: {answer}");
+    }
 }
