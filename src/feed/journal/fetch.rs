@@ -37,12 +37,15 @@ pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], e
     let (on_disk, _) = offsets.split_at(offsets.len().saturating_sub(in_memory.len()));
     let mut frames = Vec::with_capacity(offsets.len());
     let mut window = Window { start: 0, bytes: Bytes::new() };
+    let mut used = Vec::new();
     let mut bytes = 0_usize;
     for (number, offset) in on_disk.iter().enumerate() {
         if bytes >= FETCH_BYTES_MAX {
+            window.hand_out(&mut used, &mut frames);
             return Ok(frames);
         }
         if window.frame(*offset).is_none() {
+            window.hand_out(&mut used, &mut frames);
             window = Window::read(segment, on_disk.get(number..).unwrap_or_default(), end)?;
         }
         let frame = window.frame(*offset).ok_or(Fault::Segment)?;
@@ -50,10 +53,9 @@ pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], e
             return Err(Fault::Segment);
         }
         bytes = bytes.saturating_add(frame.len());
-        // A small frame must not keep all that was read around it.
-        let is_most = frame.len() >= window.bytes.len() / 2;
-        frames.push(if is_most { frame } else { Bytes::copy_from_slice(&frame) });
+        used.push(frame);
     }
+    window.hand_out(&mut used, &mut frames);
     frames.extend(in_memory.into_iter().rev());
     Ok(frames)
 }
@@ -92,6 +94,14 @@ impl Window {
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(Fault::Segment),
             Err(e) => Err(Fault::Io(e)),
         }
+    }
+
+    /// Moves frames of it from `used` to `frames`. Few of them must not keep all that was read around them, so they are
+    /// copied; where they are most of it, as those of a busy scope are, they share it.
+    fn hand_out(&self, used: &mut Vec<Bytes>, frames: &mut Vec<Bytes>) {
+        let bytes: usize = used.iter().map(Bytes::len).sum();
+        let is_most = bytes >= self.bytes.len() / 2;
+        frames.extend(used.drain(..).map(|frame| if is_most { frame } else { Bytes::copy_from_slice(&frame) }));
     }
 
     /// The frame at `offset`, if it is in the window as a whole.
