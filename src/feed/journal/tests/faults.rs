@@ -245,3 +245,85 @@ fn a_folder_that_is_not_understood_is_left_alone() {
     assert!(matches!(open(&small(folder.path())), Err(Error::Unusable { .. })));
     assert!(file(folder.path(), 1, "log").exists());
 }
+
+/// Damages one file of a folder: a flipped bit, a cut, or a run of zeros.
+fn damage(folder: &Path, random: &mut fastrand::Rng) {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some() || path.ends_with("meta"));
+    files.sort();
+    let path = &files[random.usize(..files.len())];
+    let mut bytes = fs::read(path).unwrap();
+    if bytes.is_empty() {
+        return;
+    }
+    let at = random.usize(..bytes.len());
+    match random.u8(..4) {
+        0 => bytes.truncate(at),
+        1 => {
+            let end = bytes.len().min(at + random.usize(1..5000));
+            bytes[at..end].fill(0);
+        }
+        _ => bytes[at] ^= 1 << random.u8(..8),
+    }
+    // In place, as the bytes of an open file would change.
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+}
+
+/// Every cursor gets what is behind it, or is told that it is too old. What is no longer there at the end is no longer
+/// said to be durable, so that the source notices and asks for it, or tells of a gap.
+fn check_served(journal: &super::super::Journal, last: u64, seed: u64) {
+    let end = journal.range().last.lsn.0;
+    assert!(end <= last && journal.durable() <= Lsn(end + 1), "{seed}");
+    for since in (0..last + 10).step_by(90) {
+        let since_sequence = if since == 0 { Sequence::ZERO } else { sequence(since, 0) };
+        match journal.read(&scopes(&["a"]), since_sequence, 100_000, None) {
+            Ok(page) => {
+                let found: Vec<u64> = bodies(&page).iter().map(|body| body.trim_end().parse().unwrap()).collect();
+                let first = if since == 0 { page.first.lsn.0 } else { since + 10 };
+                // Where nothing is left, first and last are the newest that ever was.
+                if !(found.is_empty() && page.first == page.last) {
+                    assert_eq!(found, (first..=end).step_by(10).collect::<Vec<_>>(), "seed {seed}, since {since}");
+                }
+                assert!(page.last >= since_sequence);
+            }
+            Err(query::Error::TooOld) => assert!(since > 0, "{seed}"),
+            Err(other) => panic!("{other}: seed {seed}, since {since}"),
+        }
+    }
+}
+
+#[test]
+fn whatever_is_damaged_nothing_wrong_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let last = four_segments(folder.path());
+    let mut opened = 0;
+    for seed in 0..500 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let copy = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        // Half of them are damaged before they are opened, the others while they are.
+        let before = random.bool();
+        for _ in 0..if before { random.u8(1..4) } else { 0 } {
+            damage(copy.path(), &mut random);
+        }
+        let (mut writer, journal) = match open(&small(copy.path())) {
+            Ok(opened) => opened,
+            Err(Error::Unusable { .. }) => continue,
+            Err(other) => panic!("{other}: seed {seed}"),
+        };
+        opened += 1;
+        if !before {
+            damage(copy.path(), &mut random);
+        }
+        check_served(&journal, last, seed);
+        let next = journal.range().last.lsn.0.max(last) + 10;
+        write(&mut writer, next, &["b"]);
+        writer.flush().unwrap();
+        assert_eq!(read(&journal, "b", sequence(next - 1, 0)), [format!("{next}.0")], "seed {seed}");
+    }
+    assert!(opened > 250, "{opened}");
+}
