@@ -22,7 +22,10 @@ const LONG: Duration = Duration::from_secs(300);
 const SOON: Duration = Duration::from_secs(60);
 
 fn small(folder: &Path) -> Config {
-    Config { segment_bytes: 64 << 10, memory_bytes: 16 << 10, buffer_bytes: 1 << 10, ..Config::new(folder) }
+    let sizes =
+        Config { segment_bytes: 64 << 10, memory_bytes: 16 << 10, buffer_bytes: 1 << 10, ..Config::new(folder) };
+    // A larger journal has larger segments.
+    Config { max_bytes: 32 << 20, ..sizes }
 }
 
 /// Writes a transaction of one row, with the txid `lsn`, and makes it visible.

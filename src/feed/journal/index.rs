@@ -163,6 +163,11 @@ impl MemoryIndex {
         &self.postings
     }
 
+    /// The marks at `offset` or behind it.
+    pub fn marks_from(&self, offset: u32) -> &[Mark] {
+        self.marks.split_at(self.marks.partition_point(|mark| mark.offset < offset)).1
+    }
+
     /// All marks, for storing them.
     pub fn marks(&self) -> &[Mark] {
         &self.marks

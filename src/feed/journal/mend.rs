@@ -13,7 +13,7 @@ use super::address::Address;
 use super::appender::Appender;
 use super::error::{Doing, Error};
 use super::meta::Meta;
-use super::recover::positions;
+use super::recover::{positions, refill};
 use super::segment::{self, HEADER_BYTES, Segment};
 use super::state::State;
 use super::syncer::Reach;
@@ -67,7 +67,13 @@ impl Shared {
         // The old index is large, so it is freed after the lock is.
         let old = std::mem::replace(&mut *self.state.write(), state);
         drop(old);
-        self.tail.write().clear(last);
+        {
+            let mut tail = self.tail.write();
+            tail.clear(last);
+            if let Some(newest) = kept.last().filter(|newest| newest.summary().end == newest.summary().whole_end) {
+                refill(&mut tail, newest, self.config.memory_bytes)?;
+            }
+        }
         // Downwards, so that a crash leaves no hole between those that are left.
         for id in segment::list(folder)?.into_iter().rev().take_while(|id| *id > end.segment) {
             segment::remove_files(folder, id)?;

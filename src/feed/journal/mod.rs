@@ -63,7 +63,8 @@ pub use writer::Writer;
 pub struct Config {
     /// The folder, which is made where it does not exist. Nothing else may be in it.
     pub folder: PathBuf,
-    /// Size at which a segment is full: 64 KiB to 1 GiB. It is at most a quarter of `max_bytes`.
+    /// Size at which a segment is full: 64 KiB to 1 GiB. It is at most a quarter of `max_bytes`, and where that is large
+    /// a 512th at least: each segment keeps two files open.
     pub segment_bytes: u64,
     /// Changes that committed longer ago are purged.
     pub max_age: Duration,

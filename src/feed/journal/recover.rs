@@ -5,9 +5,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tracing::warn;
@@ -26,6 +28,13 @@ use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::hub::Hub;
 use crate::lockfile::Lock;
 
+/// A journal of its full size has about so many segments where they may grow so far: each keeps two files open.
+const SEGMENTS_WANTED: u64 = 512;
+/// The largest segment, in bytes: offsets in it have 32 bits.
+const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// The pieces in which the newest changes are read, in bytes.
+const REFILL_BYTES: u32 = 64 << 10;
+
 /// See [`super::open`].
 pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, Journal), Error> {
     config.validate()?;
@@ -41,10 +50,12 @@ pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, J
     let (last, end_lsn) = positions(&meta, &segments);
     let full: Vec<_> = segments.iter().rev().skip(1).rev().cloned().collect();
     let visible_end = Address { segment: active.id, offset: active.summary().end };
+    let mut tail = Tail::new(config.memory_bytes, last);
+    refill(&mut tail, &active, config.memory_bytes).doing("reading the newest changes")?;
     let state = State::new(segments, visible_end, last, meta.bounds.clone());
     let shared = Arc::new(Shared {
-        segment_bytes: config.segment_bytes.min(config.max_bytes / 4),
-        tail: RwLock::new(Tail::new(config.memory_bytes, last)),
+        segment_bytes: segment_bytes(&config),
+        tail: RwLock::new(tail),
         syncer: Syncer::new(config.sync_changes, Reach { end: visible_end, end_lsn }),
         config,
         medium,
@@ -61,6 +72,36 @@ pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, J
     shared.gauge_bytes();
     let thread = Syncer::start(&shared)?;
     Ok((Writer::new(shared.clone(), thread, last, end_lsn), Journal(shared)))
+}
+
+/// Size at which a segment is full. A large journal has larger ones, since each keeps two files open.
+fn segment_bytes(config: &Config) -> u64 {
+    let few = (config.max_bytes / SEGMENTS_WANTED).min(SEGMENT_BYTES_MAX);
+    config.segment_bytes.max(few).min(config.max_bytes / 4)
+}
+
+/// Brings the newest bytes of a segment, of which all is whole, back into memory, so that those who were at the end before
+/// a restart, and come back now, touch no file.
+pub(super) fn refill(tail: &mut Tail, segment: &Segment, bytes_max: usize) -> io::Result<()> {
+    let summary = segment.summary();
+    let from = summary.end.saturating_sub(u32::try_from(bytes_max).unwrap_or(u32::MAX));
+    let marks = segment.marks_from(from);
+    let Some(first) = marks.first() else {
+        return Ok(());
+    };
+    tail.clear(before(first.sequence));
+    let mut start = first.offset;
+    let ends = marks.iter().map(|mark| (mark.offset, before(mark.sequence)));
+    for (end, last) in ends.chain([(summary.end, summary.last)]) {
+        // In pieces of the size that one write has, so that they go one by one as new ones come.
+        if end - start >= REFILL_BYTES || (end == summary.end && end > start) {
+            let mut bytes = BytesMut::zeroed(usize::try_from(end - start).unwrap_or(0));
+            segment.file.read_exact_at(&mut bytes, u64::from(start))?;
+            tail.push(Address { segment: segment.id, offset: start }, bytes.freeze(), last);
+            start = end;
+        }
+    }
+    Ok(())
 }
 
 /// The newest change of a journal that has these segments, and how far the stream had been received.
@@ -190,7 +231,7 @@ fn end_whole(folder: &Path, mut found: Vec<Segment>, next: u32, medium: &dyn Med
     }
     match found.pop() {
         Some(last) => {
-            let last = Segment::open_scanning(folder, last.id)?;
+            let last = if last.can_grow() { last } else { Segment::open_scanning(folder, last.id)? };
             let (whole_end, size) = (last.summary().whole_end, last.file.metadata()?.len());
             if whole_end == HEADER_BYTES || u64::from(whole_end) != size {
                 let bytes = size.saturating_sub(u64::from(whole_end));

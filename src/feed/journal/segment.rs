@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use super::error::Fault;
 use super::frame::{self, Frame};
-use super::index::{MemoryIndex, Summary};
+use super::index::{Mark, MemoryIndex, Summary};
 use super::medium::Medium;
 use super::merge;
 use super::sidecar::Sidecar;
@@ -82,6 +82,19 @@ impl Segment {
             Index::Memory(index) => index.summary().clone(),
             Index::Sealed(sidecar) => sidecar.summary().clone(),
         }
+    }
+
+    /// Where frames begin at `offset` or behind it, some of them; nothing where its index is not in memory.
+    pub fn marks_from(&self, offset: u32) -> Vec<Mark> {
+        match &*self.index.read() {
+            Index::Memory(index) => index.marks_from(offset).to_vec(),
+            Index::Sealed(_) => Vec::new(),
+        }
+    }
+
+    /// Whether it can grow: its index is in memory.
+    pub fn can_grow(&self) -> bool {
+        matches!(&*self.index.read(), Index::Memory(_))
     }
 
     /// Adds to the index what was written at its end; `bytes` are whole frames of our own making.

@@ -439,3 +439,53 @@ fn a_page_of_large_changes_ends_early() {
     assert_eq!((second.changes.len(), second.last), (2, sequence(100, 0)));
     assert!(first.changes.iter().chain(&second.changes).all(|change| change.body == body));
 }
+
+/// Each segment keeps files open, and a process may have only so many.
+#[test]
+fn a_large_journal_has_large_segments() {
+    let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let folder = tempfile::tempdir().unwrap();
+    let config = |max_bytes| Config { max_bytes, ..small(folder.path()) };
+    for (max_bytes, segments) in [(1 << 20, 16..=20), (256 << 20, 2..=3)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, journal) = open(&Config { folder: folder.path().to_owned(), ..config(max_bytes) }).unwrap();
+        for lsn in 1..=1000 {
+            writer.begin(&head(lsn * 10)).unwrap();
+            push(&mut writer, 0, &[(Side::Stays, "a")], &"x".repeat(340));
+            writer.commit(Lsn(lsn * 10 + 1)).unwrap();
+            writer.flush().unwrap();
+        }
+        let logs = std::fs::read_dir(folder.path()).unwrap().map(Result::unwrap);
+        let logs = logs.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "log")).count();
+        assert!(
+            segments.contains(&logs),
+            "{logs} segments of {} bytes in all, {} files open",
+            journal.bytes(),
+            files()
+        );
+    }
+}
+
+#[test]
+fn the_newest_changes_are_in_memory_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { segment_bytes: 1 << 20, memory_bytes: 128 << 10, ..small(folder.path()) };
+    let (mut writer, journal) = open(&config).unwrap();
+    for lsn in 1..=1000 {
+        write(&mut writer, lsn * 10, &["a", "b"]);
+        writer.advance(Lsn(lsn * 10 + 5));
+        writer.flush().unwrap();
+    }
+    assert!(journal.is_in_memory(sequence(9_000, 0)) && !journal.is_in_memory(sequence(10, 0)));
+    let all = read(&journal, "b", Sequence::ZERO);
+    drop((writer, journal));
+    let (mut writer, journal) = open(&config).unwrap();
+    assert!(journal.is_in_memory(sequence(9_000, 0)) && !journal.is_in_memory(sequence(10, 0)));
+    write(&mut writer, 10_010, &["b"]);
+    writer.flush().unwrap();
+    // Without its file the end is there all the same, and as it was.
+    std::fs::File::options().write(true).open(folder.path().join("00000001.log")).unwrap().set_len(0).unwrap();
+    let newest = read(&journal, "b", sequence(9_000, 1));
+    assert_eq!((newest.len(), newest.last().map(String::as_str)), (101, Some("10010.0")));
+    assert_eq!(newest[..100], all[900..]);
+}

@@ -23,6 +23,7 @@ pub fn small(folder: &Path) -> Config {
         segment_bytes: 64 << 10,
         memory_bytes: 8 << 10,
         buffer_bytes: 1 << 10,
+        max_bytes: 32 << 20,
         max_age: Duration::from_secs(100),
         sync_after: Duration::ZERO,
         ..Config::new(folder)
