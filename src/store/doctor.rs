@@ -1,5 +1,7 @@
 //! Looks for what would keep walclock from working on a database, and says how to repair it. Changes nothing.
 
+mod failover;
+
 use tokio_postgres::{Client, Row};
 
 use super::migrate::{self, SERVER_VERSION_MIN};
@@ -10,6 +12,7 @@ const READ_SERVER: &str = include_str!("../../sql/queries/doctor/read_server.sql
 const LIST_MISSING_RIGHTS: &str = include_str!("../../sql/queries/doctor/list_missing_rights.sql");
 const READ_PUBLICATIONS: &str = include_str!("../../sql/queries/doctor/read_publications.sql");
 const LIST_PUBLISHED_TABLES: &str = include_str!("../../sql/queries/doctor/list_published_tables.sql");
+const READ_FAILOVER: &str = include_str!("../../sql/queries/doctor/read_failover.sql");
 const LIST_SLOTS: &str = include_str!("../../sql/queries/doctor/list_slots.sql");
 
 /// How much a finding matters.
@@ -56,10 +59,11 @@ impl Finding {
 /// Looks at the server, the slots, the role, the schema and what is published, in this order and as far as the role may. `selector_columns` are the names that a
 /// scope column may have, the best first.
 pub async fn examine(settings: &pg::Settings, selector_columns: &[String]) -> Result<Vec<Finding>, Error> {
-    let client = pool::connect(settings).await?;
+    let client = pool::connect_to_read(settings).await?;
     let row = ask_one(&client, READ_SERVER).await?;
     let mut findings = server(&row);
     findings.extend(slots(&ask(&client, LIST_SLOTS).await?));
+    findings.extend(failover::Failover::read(&ask_one(&client, READ_FAILOVER).await?).judge());
     let rights = rights(row.get("role"), &ask(&client, LIST_MISSING_RIGHTS).await?);
     let may_look = rights.iter().all(|finding| finding.level == Level::Ok);
     findings.extend(rights);
@@ -160,7 +164,7 @@ fn slots(rows: &[Row]) -> Vec<Finding> {
         let drop = format!("select pg_drop_replication_slot({literal})");
         match (active, lost) {
             (_, true) => Finding::error(
-                format!("the slot {name} is lost: PostgreSQL has removed WAL that its reader had not read"),
+                format!("the slot {name} is lost ({}): its reader makes a new one", row.get::<_, &str>("reason")),
                 drop,
             ),
             (true, false) => Finding::ok(format!("the slot {name} is being read and retains {retained} MiB of WAL")),

@@ -64,9 +64,19 @@ pub async fn get(pool: &Pool) -> Result<Client, Error> {
 
 /// A connection apart from the pools, for a command that needs one only.
 pub async fn connect(settings: &pg::Settings) -> Result<tokio_postgres::Client, Error> {
+    open(settings, &driver_config(settings, COMMAND_CONNECT_TIMEOUT)).await
+}
+
+/// The same for who only reads: a standby will do, unless the settings say otherwise.
+pub async fn connect_to_read(settings: &pg::Settings) -> Result<tokio_postgres::Client, Error> {
+    let mut config = driver_config(settings, COMMAND_CONNECT_TIMEOUT);
+    config.target_session_attrs(settings.config().get_target_session_attrs());
+    open(settings, &config).await
+}
+
+async fn open(settings: &pg::Settings, config: &tokio_postgres::Config) -> Result<tokio_postgres::Client, Error> {
     let tls = settings.connector().map_err(Error::unavailable("preparing TLS"))?;
     let connecting = "connecting to the database";
-    let config = driver_config(settings, COMMAND_CONNECT_TIMEOUT);
     let (client, connection) = config.connect(tls).await.map_err(Error::unavailable(connecting))?;
     // It ends when the client is dropped; what goes wrong on it, the client's calls say too.
     tokio::spawn(connection);

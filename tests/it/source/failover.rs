@@ -7,6 +7,7 @@ use walclock::domain::sequence::{Lsn, Sequence};
 use walclock::feed::query;
 use walclock::localpg::{Cluster, Config};
 use walclock::pg::Settings;
+use walclock::store::doctor;
 
 use super::feed::{Feed, Running, copy_folder, id, insert, range, wal_end};
 use super::{DEADLINE, publish_notes};
@@ -164,6 +165,13 @@ fn ids(told: &[(i64, Sequence)]) -> Vec<i64> {
     told.iter().map(|(id, _)| *id).collect()
 }
 
+/// Whether the doctor says this of a server.
+async fn doctor_says(server: &Cluster, what: &str) {
+    let settings = Settings::parse(&server.url("postgres")).unwrap();
+    let findings = doctor::examine(&settings, &[]).await.unwrap();
+    assert!(findings.iter().any(|finding| finding.what.contains(what)), "nothing says {what}: {findings:#?}");
+}
+
 /// Waits until the feed streams from the promoted server.
 async fn until_taken_over(running: &Running) {
     support::eventually(DEADLINE, "the feed streams from the promoted server", async || {
@@ -185,6 +193,12 @@ async fn lacks_failover_slots(test: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promotion_without_the_slot_is_a_gap_and_readers_are_told() {
     let pair = Pair::new(false).await;
+    let (primary, standby) = match support::server_major().await >= FAILOVER_SLOTS {
+        true => ("synchronized_standby_slots is empty", "this standby does not synchronize slots"),
+        false => ("before PostgreSQL 17", "before PostgreSQL 17"),
+    };
+    doctor_says(&pair.primary, primary).await;
+    doctor_says(&pair.standby, standby).await;
     let running = pair.feed.live().await;
     insert(&pair.client, 10..20).await;
     running.ids(20).await;
@@ -214,6 +228,8 @@ async fn a_feed_goes_on_with_a_slot_that_was_synchronized() {
     hold_back(&pair.client).await;
     let running = pair.feed.live().await;
     pair.until_slot(false).await;
+    doctor_says(&pair.primary, "hears of nothing before standby has it").await;
+    doctor_says(&pair.standby, &format!("ready for a promotion: {}", pair.feed.slot())).await;
     insert(&pair.client, 10..20).await;
     running.ids(20).await;
     let cursors = told(&running, Sequence::ZERO).await;
