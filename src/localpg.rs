@@ -276,8 +276,8 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
 
-/// The newest PostgreSQL of this machine.
-fn find_programs() -> Option<PathBuf> {
+/// The programs of the newest PostgreSQL of this machine.
+pub fn find_programs() -> Option<PathBuf> {
     let mut debian: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

@@ -3,15 +3,20 @@
 mod beginning;
 mod budget;
 mod claim;
+mod ddl;
 mod failover;
 mod feed;
+mod fold;
 mod gaps;
 mod ingest;
 mod login;
+mod partitions;
 mod proxy;
 mod publication;
+mod rights;
 mod stream;
 mod ways;
+mod wrap;
 
 use std::time::Duration;
 

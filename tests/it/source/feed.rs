@@ -30,7 +30,7 @@ pub struct Feed {
 /// The feed while it runs.
 pub struct Running {
     pub journal: Journal,
-    reader: Reader,
+    pub reader: Reader,
     pub status: watch::Receiver<Status>,
     pub warning: watch::Receiver<Option<String>>,
     pub shutdown: CancellationToken,
@@ -81,6 +81,12 @@ impl Running {
     pub async fn changes(&self, since: Sequence) -> Result<Page, query::Error> {
         let scopes = vec![Scope::parse("s").unwrap()];
         self.reader.changes(Query { scopes, since, limit: 100_000, block: Duration::ZERO, snapshot: None }).await
+    }
+
+    /// The body of every change.
+    pub async fn bodies(&self) -> Vec<serde_json::Value> {
+        let changes = self.changes(Sequence::ZERO).await.unwrap().changes;
+        changes.iter().map(|change| serde_json::from_slice(&change.body).unwrap()).collect()
     }
 
     /// The ids of all notes in the feed, when there are so many.

@@ -1,7 +1,9 @@
 //! From the slot into the journal: resumed and acknowledged.
 
-use walclock::domain::sequence::Sequence;
-use walclock::feed::ingest::Status;
+use std::time::Duration;
+
+use walclock::domain::sequence::{Lsn, Sequence};
+use walclock::feed::ingest::{Intervals, Status};
 use walclock::feed::source;
 
 use super::feed::{Feed, confirmed, insert, range, wal_end};
@@ -208,5 +210,28 @@ async fn values_look_alike_whatever_the_database_is_set_to() {
     let shown = ["b", "t", "d", "i", "f", "u"].map(|name| change["newRow"][name]["value"].as_str().unwrap());
     let expected = [r"\x00ff", "2026-11-21 20:07:21.5+00", "2026-11-21", "1 day 02:03:04", "0.30000000000000004", "ü"];
     assert_eq!(shown, expected);
+    running.stop().await;
+}
+
+/// The WAL is one for all databases of a server: what a neighbour writes must not pile up behind our slot.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_feed_moves_its_slot_past_what_a_neighbour_writes() {
+    let (url, neighbour) = (support::database().await, support::database().await);
+    let client = publish_notes(&url).await;
+    let mut feed = Feed::new(&url);
+    let short = Duration::from_millis(50);
+    feed.config.intervals = Intervals { pulse: short, heartbeat: short, note: short, ..Intervals::default() };
+    let running = feed.live().await;
+    let neighbour = support::connect(&neighbour).await;
+    neighbour.batch_execute("create table busy as select generate_series(1, 100000)").await.unwrap();
+    let end = wal_end(&client).await;
+    support::eventually(DEADLINE, "PostgreSQL may remove the neighbour's WAL", async || {
+        // Each describes the transactions under way, without which a slot does not let go of the WAL.
+        client.batch_execute("checkpoint").await.unwrap();
+        let sql = "select restart_lsn::text from pg_replication_slots where slot_name = $1";
+        let restart: Lsn = client.query_one(sql, &[&feed.slot()]).await.unwrap().get::<_, String>(0).parse().unwrap();
+        (restart >= end).then_some(())
+    })
+    .await;
     running.stop().await;
 }

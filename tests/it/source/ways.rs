@@ -1,7 +1,9 @@
 //! The way to the server goes wrong while both ends live.
 
 use tokio_postgres::Client;
+use walclock::domain::sequence::Sequence;
 use walclock::feed::ingest::Status;
+use walclock::feed::query;
 use walclock::localpg::Cluster;
 
 use super::DEADLINE;
@@ -69,5 +71,42 @@ async fn sessions_whose_end_the_server_has_not_noticed_do_not_stand_in_the_way()
     assert_eq!(running.ids(20).await, range(0..20));
     let after = walsenders(&client).await;
     assert!(after.len() == 1 && after != before, "{before:?}, then {after:?}");
+    running.stop().await;
+}
+
+/// PostgreSQL ends the walsender in the same words as at a restart; the slot tells the two apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_lost_under_a_stream_is_a_gap_and_not_a_loop() {
+    let small = [
+        ("max_wal_size", "32MB"),
+        ("min_wal_size", "32MB"),
+        ("max_slot_wal_keep_size", "16MB"),
+        ("wal_sender_timeout", "10min"),
+        ("log_connections", "on"),
+    ];
+    let cluster = tokio::task::spawn_blocking(move || support::new_cluster(&small)).await.unwrap();
+    let (proxy, client, feed, running) = behind_a_proxy(&cluster).await;
+    let before = running.changes(Sequence::ZERO).await.unwrap().last;
+    proxy.set(Fault::Freeze);
+    support::eventually(DEADLINE, "the slot is lost", async || {
+        client.batch_execute("insert into other select generate_series(1, 200000)").await.unwrap();
+        client.batch_execute("checkpoint").await.unwrap();
+        let sql = "select wal_status from pg_replication_slots where slot_name = $1";
+        let status: String = client.query_one(sql, &[&feed.slot()]).await.unwrap().get(0);
+        (status == "lost").then_some(())
+    })
+    .await;
+    let logins =
+        || std::fs::read_to_string(cluster.log()).unwrap().matches("replication connection authorized").count();
+    let logins_before = logins();
+    proxy.set(Fault::None);
+    support::eventually(DEADLINE, "readers are told", async || {
+        matches!(running.changes(before).await, Err(query::Error::TooOld)).then_some(())
+    })
+    .await;
+    insert(&client, 10..11).await;
+    assert_eq!(running.ids(1).await, [10]);
+    let attempts = logins() - logins_before;
+    assert!((1..=3).contains(&attempts), "{attempts} logins for replication");
     running.stop().await;
 }
