@@ -21,6 +21,7 @@ use crate::feed::ingest::{self, Ingest, Status};
 use crate::feed::journal::{self, Journal};
 use crate::feed::query::{self, Query};
 use crate::feed::reader::Reader;
+use crate::feed::snapshots::{self, Snapshots};
 use crate::feed::{assemble, source};
 use crate::pg;
 use crate::service::health::{Check, Condition};
@@ -38,6 +39,7 @@ const SLOT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Feed {
     ingest: Ingest,
     journal: Journal,
+    snapshots: Snapshots,
     max_age: Duration,
 }
 
@@ -62,8 +64,19 @@ impl Feed {
             intervals: ingest::Intervals::default(),
         };
         config.validate()?;
+        let snapshots = snapshots::Config::new(
+            database.clone(),
+            config.source.publications.clone(),
+            config.assemble.selector_columns.clone(),
+        );
+        let snapshots = Snapshots::new(snapshots, journal.clone());
         let ingest = Ingest::new(config, writer, journal.clone());
-        Ok(Self { ingest, journal, max_age: settings.max_age })
+        Ok(Self { ingest, journal, snapshots, max_age: settings.max_age })
+    }
+
+    /// What readers begin with.
+    pub(super) fn snapshots(&self) -> Snapshots {
+        self.snapshots.clone()
     }
 
     /// What answers readers.
@@ -78,7 +91,7 @@ impl Feed {
 
     /// Starts the stream, what tells of it, and the purge.
     pub(super) fn start(self, parts: &mut Parts, check: Check) {
-        let Self { ingest, journal, max_age } = self;
+        let Self { ingest, journal, max_age, snapshots: _ } = self;
         let (status, warning) = (ingest.status(), ingest.warning());
         parts.start("feed", |stop| async move { Ok(on_own_thread("ingest", ingest.run(stop)).await??) });
         parts.start("feed's state", |stop| async move {

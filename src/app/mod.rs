@@ -27,6 +27,7 @@ use crate::http::{self, manage, server};
 use crate::pg;
 use crate::service::changes::Changes;
 use crate::service::health::Health;
+use crate::service::snapshots::Snapshots;
 use crate::service::timers::{self, Timers};
 use crate::store::{self, Store};
 use crate::telemetry::{Exposition, start_metrics};
@@ -199,6 +200,7 @@ impl App {
         if let Some(feed) = &self.feed {
             let changes = Changes::new(feed.reader(), self.health.clone(), self.settings.block_max);
             calls = calls.merge(http::changes::routes(changes));
+            calls = calls.merge(http::snapshots::routes(Snapshots::new(feed.snapshots())));
         }
         calls
     }

@@ -25,6 +25,18 @@ pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 /// So much of the disk is left free by the journal, in bytes: a purge that makes room writes a meta file first, and the
 /// index of a full segment has some MiB.
 pub const JOURNAL_ROOM_BYTES_MIN: u64 = 8 << 20;
+/// Snapshots that are read at once: each holds a connection of PostgreSQL's, and keeps vacuum from what it sees.
+pub const SNAPSHOTS_RUNNING_MAX: usize = 8;
+/// How long a snapshot waits for a table that another transaction has to itself: while it waits, whoever comes behind it
+/// waits too.
+pub const SNAPSHOT_LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long it may take until it is settled what a snapshot sees: by then a reader should have an answer.
+pub const SNAPSHOT_BEGIN_MAX: Duration = Duration::from_secs(30);
+/// How long a reader may take for the next part of a snapshot: who is slower holds back vacuum and every `alter table` for
+/// nothing.
+pub const SNAPSHOT_STALL_MAX: Duration = Duration::from_secs(60);
+/// How long a snapshot may take in all, for the same reason.
+pub const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Longest timer id, in characters: the contract's bound.
 pub const TIMER_ID_CHARS_MAX: usize = 255;
 /// Longest namespace, in bytes: it is part of every key.

@@ -5,4 +5,5 @@ pub mod common;
 pub mod dev;
 pub mod manage;
 pub mod server;
+pub mod snapshots;
 pub mod timers;

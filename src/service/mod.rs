@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod health;
+pub mod snapshots;
 pub mod timers;
 
 use crate::domain::invalid::Invalid;

@@ -2,7 +2,7 @@
 //! under both names of the parameter, and what walclock adds to them.
 
 mod events;
-mod feed;
+pub mod feed;
 
 use std::time::{Duration, Instant};
 

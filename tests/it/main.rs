@@ -15,6 +15,7 @@ mod journal;
 mod manage;
 mod pgoutput;
 mod several;
+mod snapshots;
 mod source;
 mod store;
 mod support;

@@ -28,6 +28,10 @@ use render::{Change, Place, Stamp};
 use scopes::{Scopes, Sides};
 use txid::Widening;
 
+pub(in crate::feed) use name::qualified;
+pub(in crate::feed) use relation::Field;
+pub(in crate::feed) use render::Values;
+
 /// How rows find their scopes.
 #[derive(Clone, Debug)]
 pub struct Config {

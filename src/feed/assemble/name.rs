@@ -24,7 +24,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 /// `schema.name`, each part in quotes where it needs them. An empty schema is `pg_catalog`, as the stream has it.
-pub(super) fn qualified(schema: &[u8], name: &[u8]) -> String {
+pub(in crate::feed) fn qualified(schema: &[u8], name: &[u8]) -> String {
     let schema = if schema.is_empty() { b"pg_catalog" } else { schema };
     let mut out = String::with_capacity(schema.len() + 1 + name.len());
     quote(&mut out, &String::from_utf8_lossy(schema));

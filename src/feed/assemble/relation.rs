@@ -19,8 +19,8 @@ pub(super) struct Relation {
 }
 
 /// What is known of a column.
-#[derive(Debug)]
-pub(super) struct Field {
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::feed) struct Field {
     /// `"id"`.
     pub(super) name: Vec<u8>,
     /// `"id":{"value":`.
@@ -84,7 +84,7 @@ impl Relation {
 }
 
 impl Field {
-    fn new(attribute: &Attribute<'_>) -> Self {
+    pub(in crate::feed) fn new(attribute: &Attribute<'_>) -> Self {
         let mut name = Vec::new();
         json::string(&mut name, attribute.name);
         let mut open = name.clone();

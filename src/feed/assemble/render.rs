@@ -95,13 +95,13 @@ impl Change<'_> {
     /// Writes the new row, and says whether it had to leave a column out.
     fn new_row(&self, relation: &Relation, new: &Tuple<'_>, out: &mut Vec<u8>) -> Result<bool, Violation> {
         let mut unknown = false;
-        let mut list = List::default();
+        let mut list = Values::default();
         for (place, (field, column)) in relation.fields.iter().zip(new.columns()).enumerate() {
             match column {
-                Column::Null => list.value(out, field, None),
-                Column::Text(text) => list.value(out, field, Some(text)),
+                Column::Null => list.push(out, field, None),
+                Column::Text(text) => list.push(out, field, Some(text)),
                 Column::Unchanged => match self.old.as_ref().and_then(|old| relation.told_before(place, old)) {
-                    Some(text) => list.value(out, field, Some(text)),
+                    Some(text) => list.push(out, field, Some(text)),
                     None => unknown = true,
                 },
                 Column::Binary(_) => return Err(Violation::Binary { id: self.relation }),
@@ -111,12 +111,12 @@ impl Change<'_> {
     }
 
     fn old_row(&self, relation: &Relation, old: &Old<'_>, out: &mut Vec<u8>) -> Result<(), Violation> {
-        let mut list = List::default();
+        let mut list = Values::default();
         for (field, column) in relation.fields.iter().zip(old.tuple.columns()) {
             match column {
                 Column::Null | Column::Text(_) | Column::Unchanged if !field.told_in(old.kind) => {}
-                Column::Null => list.value(out, field, None),
-                Column::Text(text) => list.value(out, field, Some(text)),
+                Column::Null => list.push(out, field, None),
+                Column::Text(text) => list.push(out, field, Some(text)),
                 // PostgreSQL always tells the whole of an old value; not telling it on is still the truth.
                 Column::Unchanged => {}
                 Column::Binary(_) => return Err(Violation::Binary { id: self.relation }),
@@ -126,7 +126,7 @@ impl Change<'_> {
     }
 
     fn unknown_columns(&self, relation: &Relation, out: &mut Vec<u8>) {
-        let mut list = List::default();
+        let mut list = Values::default();
         let columns = self.new.iter().flat_map(Tuple::columns);
         for (place, (field, column)) in relation.fields.iter().zip(columns).enumerate() {
             let known = self.old.as_ref().is_some_and(|old| relation.told_before(place, old).is_some());
@@ -138,13 +138,13 @@ impl Change<'_> {
     }
 }
 
-/// The commas between things.
+/// Columns with their values, and the commas between them.
 #[derive(Default)]
-struct List {
+pub(in crate::feed) struct Values {
     begun: bool,
 }
 
-impl List {
+impl Values {
     fn next(&mut self, out: &mut Vec<u8>) {
         if self.begun {
             out.push(b',');
@@ -152,7 +152,8 @@ impl List {
         self.begun = true;
     }
 
-    fn value(&mut self, out: &mut Vec<u8>, field: &Field, text: Option<&[u8]>) {
+    /// Writes the next column.
+    pub(in crate::feed) fn push(&mut self, out: &mut Vec<u8>, field: &Field, text: Option<&[u8]>) {
         self.next(out);
         out.extend_from_slice(&field.open);
         match text {

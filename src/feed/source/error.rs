@@ -214,7 +214,7 @@ impl Error {
     }
 
     /// What a query over the driver failed with: the server's own words where it gave some.
-    pub(super) fn query(doing: &'static str, source: tokio_postgres::Error) -> Self {
+    pub(in crate::feed) fn query(doing: &'static str, source: tokio_postgres::Error) -> Self {
         match source.as_db_error() {
             Some(error) => Self::Refused {
                 doing,

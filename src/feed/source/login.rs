@@ -14,7 +14,7 @@ use super::socket::Channel;
 use crate::pg::Settings;
 
 /// How values look as text must not depend on what somebody set for the role, the database or the server.
-const FORMATS: [(&str, &str); 7] = [
+pub(in crate::feed) const FORMATS: [(&str, &str); 7] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO, MDY"),
     ("IntervalStyle", "postgres"),

@@ -19,6 +19,7 @@ pub use claim::{Session, application_name};
 pub use connection::{Connection, System};
 pub use copy::{Event, Position};
 pub use error::{Error, Refusal};
+pub(in crate::feed) use login::FORMATS;
 pub use loss::Loss;
 pub use server::{Facts, Kept, Server, Slot, Wal, Walsender};
 pub use stream::{Reports, Stream, start};

@@ -100,6 +100,15 @@ impl Server {
     /// Connects to the one host of the settings. `connect_timeout` bounds all of it, as in libpq: the driver bounds the
     /// socket alone, and a frozen server or a proxy takes that and never answers.
     pub async fn connect(settings: &Settings) -> Result<Self, Error> {
+        let (client, connection) = Self::dial(settings).await?;
+        tokio::spawn(connection);
+        Ok(Self { client })
+    }
+
+    /// The same for who drives the connection: it works while the future is polled, and ends when it is dropped.
+    pub(in crate::feed) async fn dial(
+        settings: &Settings,
+    ) -> Result<(Client, impl Future<Output = ()> + Send + use<>), Error> {
         const DOING: &str = "connecting to PostgreSQL";
         let waited = settings.config().get_connect_timeout().copied().unwrap_or(ANSWER_MAX);
         let connecting = settings.config().connect(settings.connector()?);
@@ -107,12 +116,12 @@ impl Server {
             Ok(connected) => connected.map_err(|e| Self::refusal(DOING, settings, e))?,
             Err(_) => return Err(Error::Unanswered { doing: DOING, waited }),
         };
-        tokio::spawn(async move {
+        let driven = async move {
             if let Err(error) = connection.await {
-                debug!(%error, "the connection for questions broke");
+                debug!(%error, "a connection for queries broke");
             }
-        });
-        Ok(Self { client })
+        };
+        Ok((client, driven))
     }
 
     /// Whether the connection is gone.

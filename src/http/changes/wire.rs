@@ -12,6 +12,7 @@ use crate::domain::sequence::Sequence;
 use crate::domain::snapshot::Snapshot;
 use crate::feed::query::{Page, Query};
 use crate::http::common::parameters::{self, Text};
+use crate::http::common::scopes;
 
 /// What stands behind the changes of a page.
 pub(super) const PAGE_END: Bytes = Bytes::from_static(b"]}");
@@ -48,8 +49,7 @@ struct Given<'a> {
     block: Option<Text<'a>>,
     since: Option<Text<'a>>,
     snapshot: Option<Text<'a>>,
-    /// Each with the name that it came under.
-    scopes: Vec<(&'static str, Text<'a>)>,
+    scopes: scopes::Given<'a>,
     pretty: bool,
 }
 
@@ -62,6 +62,7 @@ impl<'a> Given<'a> {
             if name == "pretty" {
                 given.pretty = true;
             }
+            let Some(value) = given.scopes.take(&name, value) else { continue };
             if value.as_deref() == Ok("") {
                 continue;
             }
@@ -70,14 +71,6 @@ impl<'a> Given<'a> {
                 "block" => &mut given.block,
                 "since" => &mut given.since,
                 "snapshot" => &mut given.snapshot,
-                "scope" => {
-                    given.scopes.push(("scope", value));
-                    continue;
-                }
-                "selector" => {
-                    given.scopes.push(("selector", value));
-                    continue;
-                }
                 _ => continue,
             };
             place.get_or_insert(value);
@@ -106,18 +99,9 @@ fn whole_number(given: &Text<'_>) -> Option<u64> {
     Some(digits.parse().unwrap_or(u64::MAX))
 }
 
-fn scopes(given: &[(&str, Text<'_>)]) -> Result<Vec<Scope>, Failure> {
-    let read = |(name, text): &(&str, Text<'_>)| {
-        let scope = text.as_deref().ok().and_then(|text| Scope::parse(text).ok());
-        scope.ok_or_else(|| Failure::parameter(format!("Invalid char in {name} param")))
-    };
-    let mut scopes = given.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    if scopes.is_empty() {
-        scopes.push(Scope::empty());
-    }
-    scopes.sort_unstable();
-    scopes.dedup();
-    Ok(scopes)
+fn scopes(given: &scopes::Given<'_>) -> Result<Vec<Scope>, Failure> {
+    let scopes = given.parse().map_err(|error| Failure::parameter(error.to_string()))?;
+    Ok(if scopes.is_empty() { vec![Scope::empty()] } else { scopes })
 }
 
 fn parsed<T: std::str::FromStr>(given: &Option<Text<'_>>, name: &str) -> Result<Option<T>, Failure> {

@@ -5,3 +5,4 @@ pub mod body;
 pub mod fields;
 pub mod parameters;
 pub mod protobuf;
+pub mod scopes;

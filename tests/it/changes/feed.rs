@@ -28,7 +28,7 @@ pub struct Feed {
     pub database: String,
     pub reader: Reader,
     pub health: Health,
-    journal: Journal,
+    pub journal: Journal,
     pub server: String,
     stop: DropGuard,
 }
@@ -47,6 +47,12 @@ impl Feed {
         let client = support::connect(&database).await;
         client.batch_execute(tables).await.unwrap();
         client.batch_execute("create publication walclock for all tables").await.unwrap();
+        Self::on(&database, client, selector_columns).await
+    }
+
+    /// On this database, whose publication `walclock` is there.
+    pub async fn on(database: &str, client: Client, selector_columns: &[&str]) -> Self {
+        let database = database.to_owned();
         let slot: String = client.query_one("select current_database()::text", &[]).await.unwrap().get(0);
 
         let config = journal::Config {

@@ -1,0 +1,47 @@
+//! The scopes that a call asks for, under either of their parameter's two names.
+
+use super::parameters::Text;
+use crate::domain::scope::Scope;
+
+/// The scopes of a call as they came, those without a value left out.
+#[derive(Debug, Default)]
+pub struct Given<'a>(Vec<(&'static str, Text<'a>)>);
+
+/// A scope has a character that none may have, is too long, or cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Invalid char in {name} param")]
+pub struct Invalid {
+    /// The name that it came under.
+    name: &'static str,
+}
+
+impl<'a> Given<'a> {
+    /// Takes a parameter if it names a scope; gives it back if it does not.
+    pub fn take(&mut self, name: &str, value: Text<'a>) -> Option<Text<'a>> {
+        let name = match name {
+            "scope" => "scope",
+            "selector" => "selector",
+            _ => return Some(value),
+        };
+        if value.as_deref() != Ok("") {
+            self.0.push((name, value));
+        }
+        None
+    }
+
+    /// All of them, sorted and without duplicates; none where none was given.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`] says under which name the first wrong one came.
+    pub fn parse(&self) -> Result<Vec<Scope>, Invalid> {
+        let read = |(name, text): &(&'static str, Text<'_>)| {
+            let scope = text.as_deref().ok().and_then(|text| Scope::parse(text).ok());
+            scope.ok_or(Invalid { name })
+        };
+        let mut scopes = self.0.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        scopes.sort_unstable();
+        scopes.dedup();
+        Ok(scopes)
+    }
+}

@@ -1,0 +1,40 @@
+//! The operation: parse, one call of the service, render.
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+
+use super::error::Failure;
+use super::protobuf::Frames;
+use super::wire::{self, Json};
+use crate::http::common::accept::{self, MediaType};
+use crate::service::snapshots::Snapshots;
+
+/// What a snapshot can be written as, the favourite first.
+const OFFERED: &[MediaType] = &[MediaType::Json, MediaType::Protobuf];
+
+pub(super) async fn snapshots(
+    State(snapshots): State<Snapshots>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let media_type = accept::choose(&headers, OFFERED).ok_or_else(Failure::unsupported_format)?;
+    let scopes = wire::scopes(query.as_deref().unwrap_or_default())?;
+    let chunks = match media_type {
+        MediaType::Protobuf => snapshots.take(&scopes, Frames::default()).await?,
+        // The event stream is not offered.
+        MediaType::Json | MediaType::EventStream => snapshots.take(&scopes, Json::default()).await?,
+    };
+    let headers = [
+        (CONTENT_TYPE, media_type.header()),
+        // The same call is answered differently a moment later.
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, Body::from_stream(chunks)).into_response())
+}
+
+pub(super) async fn method_not_allowed() -> Failure {
+    Failure::method_not_allowed()
+}

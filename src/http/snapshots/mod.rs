@@ -1,0 +1,18 @@
+//! The face of snapshots: `GET /snapshots`, what a reader of `/changes` begins with.
+
+mod error;
+mod handlers;
+mod protobuf;
+mod wire;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::service::snapshots::Snapshots;
+
+/// The routes of this face.
+pub fn routes(snapshots: Snapshots) -> Router {
+    Router::new()
+        .route("/snapshots", get(handlers::snapshots).fallback(handlers::method_not_allowed))
+        .with_state(snapshots)
+}

@@ -1,0 +1,90 @@
+//! The words of this face: its parameters, and a snapshot as JSON. The rows come rendered from the feed.
+
+use super::error::Failure;
+use crate::domain::scope::Scope;
+use crate::feed::snapshots::{Error, Row, Snapshot, Table};
+use crate::http::common::{parameters, scopes};
+use crate::service::snapshots::Form;
+
+/// Reads the scopes that are asked for; other parameters are ignored.
+pub(super) fn scopes(query: &str) -> Result<Vec<Scope>, Failure> {
+    let mut given = scopes::Given::default();
+    for (name, value) in parameters::pairs(query) {
+        // A name that cannot be read may be a misspelt scope: passing over it would answer another question.
+        let name = name.map_err(|_| Failure::parameter("a parameter's name is not percent-encoded UTF-8"))?;
+        given.take(&name, value);
+    }
+    let scopes = given.parse().map_err(|error| Failure::parameter(error.to_string()))?;
+    if scopes.is_empty() { Err(Failure::missing_scope()) } else { Ok(scopes) }
+}
+
+/// A snapshot as one JSON object.
+#[derive(Debug, Default)]
+pub(super) struct Json {
+    /// A table is open, and others may follow it.
+    table: bool,
+    /// It has rows already.
+    rows: bool,
+}
+
+impl Form for Json {
+    fn head(&mut self, snapshot: &Snapshot, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"snapshotInfo\":");
+        string(out, snapshot.info());
+        out.extend_from_slice(b",\"timestamp\":");
+        string(out, snapshot.taken_at());
+        out.extend_from_slice(b",\"tables\":[");
+    }
+
+    fn table(&mut self, table: &Table, out: &mut Vec<u8>) {
+        if self.table {
+            out.extend_from_slice(b"]},");
+        }
+        out.extend_from_slice(b"{\"name\":");
+        string(out, &table.name);
+        out.extend_from_slice(b",\"rows\":[");
+        *self = Self { table: true, rows: false };
+    }
+
+    fn row(&mut self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), Error> {
+        if self.rows {
+            out.push(b',');
+        }
+        self.rows = true;
+        row.json(out)
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        if self.table {
+            out.extend_from_slice(b"]}");
+        }
+        out.extend_from_slice(b"]}");
+    }
+}
+
+fn string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a text can be written into memory");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_names_at_least_one_scope() {
+        for (query, expected) in [
+            ("scope=b&selector=a&scope=b&other=1", Ok(vec!["a", "b"])),
+            ("scope=&selector=x", Ok(vec!["x"])),
+            ("", Err("MISSING_SCOPE")),
+            ("scope=", Err("MISSING_SCOPE")),
+            ("block=1", Err("MISSING_SCOPE")),
+            ("scope=a&scope=b%20", Err("PARAMETER_INVALID")),
+            ("scope=%ff", Err("PARAMETER_INVALID")),
+            ("sc%ffope=a", Err("PARAMETER_INVALID")),
+        ] {
+            let scopes = scopes(query);
+            let read = scopes.as_ref().map(|scopes| scopes.iter().map(Scope::as_str).collect::<Vec<_>>());
+            assert_eq!(read.map_err(|failure| failure.code()), expected, "{query}");
+        }
+    }
+}
