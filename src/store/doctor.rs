@@ -78,7 +78,7 @@ pub async fn examine(settings: &pg::Settings, selector_columns: &[String]) -> Re
     }
     findings.extend(publications(&ask_one(&client, READ_PUBLICATIONS).await?));
     let tables = client.query(LIST_PUBLISHED_TABLES, &[&selector_columns]).await;
-    findings.extend(tables.map_err(Error::unavailable("looking at the published tables"))?.iter().map(table));
+    findings.extend(tables.map_err(Error::unavailable("looking at the published tables"))?.iter().flat_map(table));
     Ok(findings)
 }
 
@@ -219,7 +219,19 @@ fn publications(row: &Row) -> Vec<Finding> {
     ]
 }
 
-fn table(row: &Row) -> Finding {
+fn table(row: &Row) -> Vec<Finding> {
+    std::iter::once(identity(row)).chain(snapshots(row)).collect()
+}
+
+/// Whether the rows of a table can be read for snapshots, where it has a scope.
+fn snapshots(row: &Row) -> Option<Finding> {
+    row.get::<_, Option<&str>>("selector")?;
+    let fix: String = row.get::<_, Option<String>>("snapshot_fix")?;
+    let name: &str = row.get("name");
+    Some(Finding::error(format!("the role may not read all rows of {name}: every call of /snapshots is refused"), fix))
+}
+
+fn identity(row: &Row) -> Finding {
     let name: &str = row.get("name");
     let selector: Option<&str> = row.get("selector");
     let (is_full, is_index): (bool, bool) = (row.get("identity_is_full"), row.get("identity_is_index"));

@@ -4,7 +4,14 @@ select c.oid::regclass::text as name,
        c.relreplident = 'f' as identity_is_full,
        i.indexrelid is not null as identity_is_index,
        selector.attname::text as selector,
-       coalesce(selector.attnum = any (i.indkey), false) as identity_has_selector
+       coalesce(selector.attnum = any (i.indkey), false) as identity_has_selector,
+       -- What a snapshot needs, which shows a role all rows or fails.
+       case
+           when not has_schema_privilege(c.relnamespace, 'usage') then
+               format('grant usage on schema %s to %I', c.relnamespace::regnamespace, current_user)
+           when not has_table_privilege(c.oid, 'select') then format('grant select on %s to %I', c.oid::regclass, current_user)
+           when row_security_active(c.oid) then format('alter role %I bypassrls', current_user)
+       end as snapshot_fix
 from pg_publication p
 join pg_publication_rel r on r.prpubid = p.oid
 join pg_class c on c.oid = r.prrelid

@@ -85,16 +85,23 @@ async fn each_fault_is_found_and_its_repair_repairs_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_rights_are_named_with_their_grants() {
     let world = Postgres::new().await;
-    world.client.batch_execute("create role stranger login").await.unwrap();
+    let table = "create role stranger login;
+                 create table orders (id int primary key, _change_selector text);
+                 alter table orders replica identity full, enable row level security;
+                 select walclock.publish('orders')";
+    world.client.batch_execute(table).await.unwrap();
     let url = world.url.replace("postgres@", "stranger@");
     // One may see only what the grant before allows to look at.
-    for _ in 0..3 {
+    let mut of_snapshots = 0;
+    for _ in 0..4 {
         for finding in findings_as_far_as_allowed(&url).await {
+            of_snapshots += usize::from(finding.what.contains("the role may not read all rows of orders"));
             if let (Level::Error, Some(fix)) = (finding.level, finding.fix_sql) {
                 world.client.batch_execute(&fix).await.unwrap();
             }
         }
     }
+    assert_eq!(of_snapshots, 2, "the grant, and the policies");
     let left = findings(&url).await;
     assert!(left.iter().all(|finding| finding.level < Level::Error), "{left:#?}");
 }
