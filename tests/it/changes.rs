@@ -3,6 +3,7 @@
 
 mod events;
 pub mod feed;
+mod forms;
 
 use std::time::{Duration, Instant};
 

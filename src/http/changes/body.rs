@@ -1,8 +1,7 @@
-//! The body of a page: its changes are the feed's shared bytes, joined while they are sent.
+//! The body of a page: its changes are the feed's shared bytes, joined, or made protobuf of, while they are sent.
 //!
 //! A slow reader of a large page so holds one chunk of its own, however many changes there are.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::vec;
@@ -10,12 +9,90 @@ use std::vec;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
+use super::transcode;
+
 /// How much is joined into one chunk: enough that a small page is one write, little beside a connection's own buffers.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
+
+/// A page in its form, chunk by chunk.
+pub(super) trait Chunks: Unpin {
+    /// The next part to send.
+    fn chunk(&mut self) -> Option<Result<Bytes, transcode::Error>>;
+
+    /// How many bytes have not been taken yet, where that is known.
+    fn rest(&self) -> Option<usize>;
+}
 
 /// A page on its way out.
 #[derive(Debug)]
-pub(super) struct PageBody {
+pub(super) struct PageBody<C> {
+    chunks: C,
+    /// What is left of a large chunk.
+    large: Bytes,
+    is_paced: bool,
+    /// The others have their turn before the next chunk.
+    pauses: bool,
+}
+
+impl<C: Chunks> PageBody<C> {
+    /// A body of these chunks. Where each chunk costs work, here or in a compression around, it must be paced: cut small,
+    /// and sent with a pause for the other tasks of the thread behind each.
+    pub(super) fn new(chunks: C, is_paced: bool) -> Self {
+        Self { chunks, large: Bytes::new(), is_paced, pauses: false }
+    }
+
+    fn rest(&self) -> Option<usize> {
+        Some(self.chunks.rest()? + self.large.len())
+    }
+
+    fn next(&mut self) -> Option<Result<Bytes, transcode::Error>> {
+        let mut chunk = match std::mem::take(&mut self.large) {
+            large if !large.is_empty() => large,
+            _ => match self.chunks.chunk()? {
+                Ok(chunk) => chunk,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        if self.is_paced {
+            self.large = chunk.split_off(chunk.len().min(CHUNK_BYTES));
+            self.pauses = self.rest() != Some(0);
+        }
+        Some(Ok(chunk))
+    }
+}
+
+impl<C: Chunks> Body for PageBody<C> {
+    type Data = Bytes;
+    type Error = transcode::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if std::mem::take(&mut self.pauses) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let next = self.next();
+        if let Some(Err(error)) = &next {
+            // The head has been sent: all that can be done is to break off, so that nobody takes a part for the whole.
+            tracing::error!(error = error as &dyn std::error::Error, "an answer broken off");
+        }
+        Poll::Ready(next.map(|chunk| chunk.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest() == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.rest() {
+            Some(rest) => SizeHint::with_exact(u64::try_from(rest).unwrap_or(u64::MAX)),
+            None => SizeHint::new(),
+        }
+    }
+}
+
+/// A page as JSON.
+#[derive(Debug)]
+pub(super) struct JsonPage {
     pieces: Pieces,
     /// The piece that did not fit into the last chunk.
     next: Option<Bytes>,
@@ -32,7 +109,7 @@ struct Pieces {
     end: Option<Bytes>,
 }
 
-impl PageBody {
+impl JsonPage {
     /// The page of these changes between `head` and `end`.
     pub(super) fn new(head: Bytes, changes: Vec<Bytes>, end: Bytes) -> Self {
         let commas = changes.len().saturating_sub(1);
@@ -78,20 +155,24 @@ impl Iterator for Pieces {
     }
 }
 
-impl Body for PageBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.chunk().map(Frame::data).map(Ok))
+/// A page that is one chunk.
+impl Chunks for Bytes {
+    fn chunk(&mut self) -> Option<Result<Bytes, transcode::Error>> {
+        (!self.is_empty()).then(|| Ok(std::mem::take(self)))
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.rest == 0
+    fn rest(&self) -> Option<usize> {
+        Some(self.len())
+    }
+}
+
+impl Chunks for JsonPage {
+    fn chunk(&mut self) -> Option<Result<Bytes, transcode::Error>> {
+        Self::chunk(self).map(Ok)
     }
 
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(u64::try_from(self.rest).unwrap_or(u64::MAX))
+    fn rest(&self) -> Option<usize> {
+        Some(self.rest)
     }
 }
 
@@ -101,14 +182,14 @@ mod tests {
     use http_body_util::BodyExt;
     use proptest::prelude::*;
 
-    fn body(changes: &[usize]) -> (PageBody, String) {
+    fn body(changes: &[usize]) -> (JsonPage, String) {
         let changes: Vec<String> = changes.iter().map(|length| "x".repeat(*length)).collect();
         let expected = format!("{{[{}]}}", changes.join(","));
         let changes = changes.into_iter().map(Bytes::from).collect();
-        (PageBody::new(Bytes::from_static(b"{["), changes, Bytes::from_static(b"]}")), expected)
+        (JsonPage::new(Bytes::from_static(b"{["), changes, Bytes::from_static(b"]}")), expected)
     }
 
-    fn chunks(mut page: PageBody) -> Vec<Bytes> {
+    fn chunks(mut page: JsonPage) -> Vec<Bytes> {
         std::iter::from_fn(|| page.chunk()).collect()
     }
 
@@ -117,7 +198,7 @@ mod tests {
         let (small, expected) = body(&[300; 100]);
         assert_eq!(chunks(small), [Bytes::from(expected)]);
         let large = Bytes::from(vec![b'x'; CHUNK_BYTES]);
-        let page = PageBody::new(Bytes::from_static(b"{["), vec![large.clone()], Bytes::from_static(b"]}"));
+        let page = JsonPage::new(Bytes::from_static(b"{["), vec![large.clone()], Bytes::from_static(b"]}"));
         let chunks = chunks(page);
         assert_eq!(chunks.len(), 3);
         assert_eq!(chunks[1].as_ptr(), large.as_ptr());
@@ -132,17 +213,46 @@ mod tests {
             while let Some(chunk) = page.chunk() {
                 prop_assert!(chunk.len() <= CHUNK_BYTES);
                 rest -= chunk.len();
-                prop_assert_eq!(page.size_hint().exact(), Some(rest as u64));
+                prop_assert_eq!(Chunks::rest(&page), Some(rest));
                 joined.extend_from_slice(&chunk);
             }
-            prop_assert!(page.is_end_stream());
+            prop_assert_eq!(rest, 0);
             prop_assert!(joined == expected.as_bytes());
         }
     }
 
     #[tokio::test]
     async fn it_is_a_body() {
-        let (page, expected) = body(&[3, 0, 5]);
-        assert_eq!(page.collect().await.expect("infallible").to_bytes(), expected);
+        for is_paced in [false, true] {
+            let (page, expected) = body(&[3, 0, 5, 40_000, 40_000, 200_000]);
+            let page = PageBody::new(page, is_paced);
+            assert_eq!(page.size_hint().exact(), Some(expected.len() as u64));
+            assert_eq!(page.collect().await.expect("JSON").to_bytes(), expected);
+        }
+    }
+
+    /// Polls a body to its end: the lengths of its frames, and a `None` for each pause.
+    fn polled(page: JsonPage, is_paced: bool) -> Vec<Option<usize>> {
+        let mut page = PageBody::new(page, is_paced);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut seen = Vec::new();
+        while !page.is_end_stream() {
+            seen.push(match Pin::new(&mut page).poll_frame(&mut cx) {
+                Poll::Ready(frame) => frame.map(|frame| frame.expect("JSON").into_data().expect("data").len()),
+                Poll::Pending => None,
+            });
+        }
+        seen
+    }
+
+    #[test]
+    fn a_paced_page_lets_the_others_have_their_turn() {
+        let (page, _) = body(&[CHUNK_BYTES + 2]);
+        assert_eq!(polled(page, true), [Some(2), None, Some(CHUNK_BYTES), None, Some(2), None, Some(2)]);
+        let (page, _) = body(&[CHUNK_BYTES + 2]);
+        assert_eq!(polled(page, false), [Some(2), Some(CHUNK_BYTES + 2), Some(2)]);
+        // Whoever gets little waits for nobody.
+        let (page, expected) = body(&[300; 100]);
+        assert_eq!(polled(page, true), [Some(expected.len())]);
     }
 }

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::transcode;
 use crate::feed::query;
 
 /// An answer that is an error.
@@ -38,7 +39,18 @@ impl Failure {
             status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
             code: "UNSUPPORTED_FORMAT",
             error: "The specified media type is not supported",
-            description: "changes are application/json".to_owned(),
+            description: "changes are application/json, application/transicator+protobuf or text/event-stream"
+                .to_owned(),
+        }
+    }
+
+    /// It is the server's own fault. The log says more.
+    fn internal(description: &str) -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: "INTERNAL_SERVER_ERROR",
+            error: "An error occurred in the server",
+            description: description.to_owned(),
         }
     }
 
@@ -82,14 +94,16 @@ impl From<query::Error> for Failure {
             },
             query::Error::Journal(cause) => {
                 tracing::error!(error = %cause, "a call for changes failed: the journal could not be read");
-                Self {
-                    status: StatusCode::INTERNAL_SERVER_ERROR,
-                    code: "INTERNAL_SERVER_ERROR",
-                    error: "An error occurred in the server",
-                    description: "the journal could not be read".to_owned(),
-                }
+                Self::internal("the journal could not be read")
             }
         }
+    }
+}
+
+impl From<transcode::Error> for Failure {
+    fn from(error: transcode::Error) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "a call for changes failed");
+        Self::internal("the journal could not be read")
     }
 }
 

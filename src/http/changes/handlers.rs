@@ -6,36 +6,63 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use super::body::PageBody;
+use super::body::{JsonPage, PageBody};
 use super::error::Failure;
+use super::protobuf::ProtobufPage;
 use super::{events, pretty, wire};
+use crate::feed::query::Page;
 use crate::http::common::accept::{self, MediaType};
 use crate::service::changes::{Changes, Read};
+
+/// What there is to choose from, the favourite first.
+const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Protobuf, MediaType::EventStream];
+
+/// The form of a page.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Json,
+    /// JSON for human eyes.
+    Pretty,
+    Protobuf,
+}
 
 pub(super) async fn changes<R: Read>(
     State(changes): State<Changes<R>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let offered = [MediaType::Json, MediaType::EventStream];
-    let media_type = accept::choose(&headers, &offered).ok_or_else(Failure::unsupported_format)?;
+    let chosen = accept::choose(&headers, &OFFERED).ok_or_else(Failure::unsupported_format)?;
     let request = wire::request(query.as_deref().unwrap_or_default())?;
-    if media_type == MediaType::EventStream {
-        return events::answer(changes, request.query, &headers).await;
-    }
+    let form = match chosen {
+        MediaType::Json if request.pretty => Form::Pretty,
+        MediaType::Json => Form::Json,
+        MediaType::Protobuf => Form::Protobuf,
+        MediaType::EventStream => return events::answer(changes, request.query, &headers).await,
+    };
     // A reader that waits keeps what it asks, not how it asked.
     drop((headers, query));
     let page = changes.changes(request.query).await?;
-    let head = wire::page_head(&page);
-    let changes = page.changes.into_iter().map(|change| change.body).collect();
-    let body = PageBody::new(head, changes, wire::PAGE_END);
-    let body = if request.pretty { Body::from(pretty::indented(body)) } else { Body::new(body) };
     let headers = [
-        (CONTENT_TYPE, MediaType::Json.header()),
+        (CONTENT_TYPE, chosen.header()),
         // The same call is answered differently a moment later.
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, body).into_response())
+    Ok((headers, form.body(page).await?).into_response())
+}
+
+impl Form {
+    /// The page in this form.
+    async fn body(self, page: Page) -> Result<Body, Failure> {
+        let json = |page: Page| {
+            let head = wire::page_head(&page);
+            JsonPage::new(head, page.changes.into_iter().map(|change| change.body).collect(), wire::PAGE_END)
+        };
+        Ok(match self {
+            Self::Json => Body::new(PageBody::new(json(page), false)),
+            Self::Pretty => Body::new(PageBody::new(pretty::indented(json(page)), false)),
+            Self::Protobuf => Body::new(PageBody::new(ProtobufPage::new(page).await?, true)),
+        })
+    }
 }
 
 pub(super) async fn method_not_allowed() -> Failure {

@@ -1,10 +1,12 @@
-//! The face of the change feed: `GET /changes`, as `docs/api/changeserver.yaml` has it.
+//! The face of the change feed: `GET /changes`, as JSON, as protobuf, or as events.
 
 mod body;
 mod error;
 mod events;
 mod handlers;
 mod pretty;
+mod protobuf;
+mod transcode;
 mod wire;
 
 #[cfg(test)]

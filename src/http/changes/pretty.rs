@@ -1,15 +1,17 @@
 //! Compact JSON for human eyes. It is moved apart, not understood: every value stays as the feed wrote it.
 
-use super::body::PageBody;
+use bytes::Bytes;
+
+use super::body::JsonPage;
 
 /// The whole page, indented by two spaces a level, with a newline at its end.
-pub(super) fn indented(mut page: PageBody) -> Vec<u8> {
+pub(super) fn indented(mut page: JsonPage) -> Bytes {
     let mut indent = Indent::default();
     while let Some(chunk) = page.chunk() {
         chunk.iter().for_each(|byte| indent.take(*byte));
     }
     indent.out.push(b'\n');
-    indent.out
+    indent.out.into()
 }
 
 #[derive(Default)]
@@ -57,13 +59,12 @@ impl Indent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use proptest::prelude::*;
     use serde_json::Value;
 
     fn check(json: &Value) {
-        let page = PageBody::new(Bytes::new(), vec![Bytes::from(json.to_string())], Bytes::new());
-        let indented = String::from_utf8(indented(page)).expect("JSON is UTF-8");
+        let page = JsonPage::new(Bytes::new(), vec![Bytes::from(json.to_string())], Bytes::new());
+        let indented = String::from_utf8(indented(page).to_vec()).expect("JSON is UTF-8");
         assert_eq!(indented, serde_json::to_string_pretty(json).expect("a value") + "\n");
     }
 

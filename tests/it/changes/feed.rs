@@ -16,6 +16,7 @@ use walclock::pg;
 use walclock::service::changes::Changes;
 use walclock::service::health::Health;
 
+use super::forms;
 use crate::support::{self, http};
 
 /// How long anything may take on a busy machine before a test fails.
@@ -138,9 +139,12 @@ async fn serve(reader: Reader, health: Health, block_max: Duration, stop: Cancel
     url
 }
 
+/// Every call is made in all forms, which must agree.
 async fn get(server: &str, query: &str) -> (u16, Value) {
     let answer = http::get(server, &format!("/changes?{query}"), &[]).await;
-    (answer.status, serde_json::from_slice(&answer.body).unwrap())
+    let json = (answer.status, serde_json::from_slice(&answer.body).unwrap());
+    forms::agree(server, query, &json).await;
+    json
 }
 
 fn page((status, body): (u16, Value), query: &str) -> Page {

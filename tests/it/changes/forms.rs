@@ -1,0 +1,182 @@
+//! The forms of an answer: protobuf says what JSON says.
+
+use prost::Message;
+use serde_json::{Value, json};
+use walclock::http::common::protobuf::{ChangeListPb, ChangePb, ColumnPb, ValueField};
+
+use super::feed::Feed;
+use crate::support::http::{self, Answer};
+
+const PROTOBUF: &str = "application/transicator+protobuf";
+
+/// Asks in protobuf what was asked in JSON, and holds the two answers against each other.
+pub async fn agree(server: &str, query: &str, json: &(u16, Value)) {
+    let mut json = json.clone();
+    // A call that found nothing would wait once more.
+    if json.0 == 200 && json.1["changes"] == json!([]) && query.contains("block=") {
+        return;
+    }
+    loop {
+        let protobuf = ask(server, query, &[("accept", PROTOBUF)]).await;
+        let again = ask(server, query, &[]).await;
+        let again = (again.status, serde_json::from_slice(&again.body).unwrap());
+        // Only where nothing happened in between must they be the same.
+        if again == json {
+            return compare(query, &json, &protobuf);
+        }
+        json = again;
+    }
+}
+
+fn compare(query: &str, (status, json): &(u16, Value), protobuf: &Answer) {
+    assert_eq!(protobuf.status, *status, "{query}");
+    if *status != 200 {
+        assert_eq!(protobuf.header("content-type"), "application/json", "{query}");
+        return assert_eq!(serde_json::from_slice::<Value>(&protobuf.body).unwrap(), *json, "{query}");
+    }
+    assert_eq!(protobuf.header("content-type"), PROTOBUF, "{query}");
+    let list = ChangeListPb::decode(&*protobuf.body).unwrap();
+    assert_eq!(
+        (&json["firstSequence"], &json["lastSequence"]),
+        (&json!(list.first_sequence), &json!(list.last_sequence))
+    );
+    let changes: Vec<Value> = list.changes.iter().map(as_json).collect();
+    assert_eq!(json!(changes), json["changes"], "{query}");
+}
+
+/// What the JSON of a change must be, by its protobuf.
+fn as_json(change: &ChangePb) -> Value {
+    let mut json = json!({
+        "operation": change.operation,
+        "table": change.table,
+        "sequence": change.sequence,
+        "commitSequence": change.commit_sequence,
+        "changeSequence": change.change_sequence,
+        "commitIndex": change.commit_index,
+        "txid": change.transaction_id_epoch,
+        "timestamp": change.timestamp,
+    });
+    assert_eq!(change.transaction_id, None, "the short id is not sent");
+    for (name, columns) in [("newRow", &change.new_columns), ("oldRow", &change.old_columns)] {
+        if !columns.is_empty() {
+            json[name] = columns.iter().map(|column| (column.name.clone(), text_of(column))).collect();
+        }
+    }
+    if !change.unchanged_columns.is_empty() {
+        json["unchangedColumns"] = json!(change.unchanged_columns);
+    }
+    json
+}
+
+/// A column as JSON has it. Every value is told in the field of its type, and always told.
+fn text_of(column: &ColumnPb) -> Value {
+    let type_id = column.r#type.unwrap();
+    let field = column.value.as_ref().expect("NULL is a value without a field").value.as_ref();
+    let text = match (type_id, field) {
+        (_, None) => None,
+        (20 | 21 | 23, Some(ValueField::Int(value))) => Some(value.to_string()),
+        (26, Some(ValueField::Uint(value))) => Some(value.to_string()),
+        (700, Some(ValueField::Double(value))) => Some(float(*value, (value.abs() >= 1e15).then(|| value.to_string()))),
+        (701, Some(ValueField::Double(value))) => Some(float(*value, None)),
+        (17, Some(ValueField::Bytes(bytes))) => {
+            Some(bytes.iter().fold("\\x".to_owned(), |text, byte| text + &format!("{byte:02x}")))
+        }
+        (16, Some(ValueField::Bool(value))) => Some(value.to_string()),
+        (16 | 17 | 20 | 21 | 23 | 26 | 700 | 701, Some(other)) => panic!("{} is told as {other:?}", column.name),
+        (_, Some(ValueField::String(text))) => Some(text.clone()),
+        (_, Some(other)) => panic!("{} is told as {other:?}", column.name),
+    };
+    json!({"value": text, "type": type_id})
+}
+
+/// A float as PostgreSQL writes it, for those of the tests.
+fn float(value: f64, large: Option<String>) -> String {
+    match value {
+        value if value.is_nan() => "NaN".to_owned(),
+        f64::INFINITY => "Infinity".to_owned(),
+        f64::NEG_INFINITY => "-Infinity".to_owned(),
+        value => large.unwrap_or_else(|| value.to_string()),
+    }
+}
+
+async fn ask(server: &str, query: &str, headers: &[(&str, &str)]) -> Answer {
+    http::get(server, &format!("/changes?{query}"), headers).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_type_is_told_in_both_forms() {
+    let table = "create type mood as enum ('fine', 'not fine');
+        create domain small as int4;
+        create table \"All Types\" (
+            id serial primary key, b bool, raw bytea, i2 int2, i4 int4, i8 int8, o oid, f4 float4, f8 float8,
+            n numeric, t text, v varchar(9), tz timestamptz, d date, iv interval, u uuid, j jsonb, ai int4[], at text[],
+            m mood, s small, \"Ünï \"\"c\"\"\" text, big text, _change_selector text);
+        alter table \"All Types\" alter big set storage external";
+    let feed = Feed::with(table, &["_change_selector"]).await;
+    feed.commit(
+        "insert into \"All Types\" values
+         (1, true, '\\x00ff0a', -32768, -2147483648, -9223372036854775808, 4294967295, 'NaN', 'NaN', 'NaN', E'a\"\\\\\\n\\t\\u0001ü😀',
+          'v', '2026-02-03 04:05:06.789+00', 'infinity', '1 day 2 s', gen_random_uuid(), '{\"a\": [1, \"x\"]}',
+          '{1,NULL,3}', '{\"a,b\",NULL}', 'not fine', 7, 'named', repeat('x', 10000), 'a'),
+         (2, false, '\\x', 32767, 2147483647, 9223372036854775807, 0, 'Infinity', '-Infinity', '-0.10', '', '', '-infinity',
+          '0044-03-15 BC', '0', null, 'null', '{}', '{}', 'fine', -1, '', '', 'a'),
+         (3, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+          null, null, null, null, 'a'),
+         (4, null, null, 0, 0, 0, 1, 0.1, 0.1, 1e30, null, null, null, null, null, null, null, null, null, null, null,
+          null, null, 'a')",
+    )
+    .await;
+    // A value that is stored out of line, and that the update leaves as it was.
+    feed.commit("update \"All Types\" set i4 = 5 where id = 1").await;
+    feed.client.batch_execute("alter table \"All Types\" replica identity full").await.unwrap();
+    feed.commit("update \"All Types\" set i4 = 6 where id = 1").await;
+    feed.commit("delete from \"All Types\" where id = 2").await;
+    feed.commit("truncate \"All Types\"").await;
+    // Asking compares the two.
+    let page = feed.page("scope=a").await;
+    assert_eq!(page.changes.len(), 8);
+
+    let list = ChangeListPb::decode(&*ask(&feed.server, "scope=a", &[("accept", PROTOBUF)]).await.body).unwrap();
+    let first = &list.changes[0];
+    assert_eq!(first.table, "public.\"All Types\"");
+    let names: Vec<&str> = first.new_columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names[..4], ["id", "b", "raw", "i2"], "columns keep their order");
+    assert_eq!(names[21], "Ünï \"c\"");
+    let value = |place: usize| first.new_columns[place].value.clone().unwrap().value.unwrap();
+    assert_eq!(value(2), ValueField::Bytes(vec![0, 255, 10]));
+    assert!(matches!(value(7), ValueField::Double(nan) if nan.is_nan()));
+    assert_eq!(value(9), ValueField::String("NaN".to_owned()));
+    assert_eq!(value(10), ValueField::String("a\"\\\n\t\u{1}ü😀".to_owned()));
+    let updated = &list.changes[4];
+    assert_eq!((updated.operation, &updated.unchanged_columns[..]), (2, &["big".to_owned()][..]));
+    assert!(updated.new_columns.iter().all(|column| column.name != "big"), "what is not known is not told as NULL");
+    let (filled, deleted) = (&list.changes[5], &list.changes[6]);
+    assert!(filled.unchanged_columns.is_empty() && filled.old_columns.len() == names.len());
+    assert_eq!((deleted.operation, deleted.new_columns.len(), deleted.old_columns.len()), (3, 0, names.len()));
+    assert_eq!((list.changes[7].operation, list.changes[7].old_columns.len()), (4, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_give_is_unsupported() {
+    let feed = Feed::start().await;
+    feed.insert("one", "foo").await;
+    for (accept, status, content_type) in [
+        (PROTOBUF, 200, PROTOBUF),
+        ("Application/Transicator+Protobuf; v=1", 200, PROTOBUF),
+        ("application/json;q=0.1, application/transicator+protobuf;q=0.2", 200, PROTOBUF),
+        ("application/transicator+protobuf, */*", 200, "application/json"),
+        ("*/*", 200, "application/json"),
+        ("application/*;q=0.1", 200, "application/json"),
+        ("", 200, "application/json"),
+        ("text/html", 415, "application/json"),
+        ("application/json;q=0", 415, "application/json"),
+        ("application/protobuf", 415, "application/json"),
+    ] {
+        let answer = ask(&feed.server, "scope=foo&limit=7", &[("accept", accept)]).await;
+        assert_eq!((answer.status, answer.header("content-type")), (status, content_type), "{accept}");
+        if status == 415 {
+            let error: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(error["code"], "UNSUPPORTED_FORMAT");
+        }
+    }
+}
