@@ -87,3 +87,8 @@ pub const LIST_LIMIT_MAX: u32 = 1000;
 /// How long the session that claims a replication slot may say nothing before the server ends it, and the claim with it:
 /// far longer than the pauses between its questions, and as long as the walsender waits by default.
 pub const CLAIM_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Answers below this size are not compressed: they fit into one packet anyway.
+pub const COMPRESSED_BYTES_MIN: u64 = 1024;
+/// Answers that are compressed at a time: an encoder holds about 1 MiB, for as long as its reader takes. One more leaves as
+/// it is.
+pub const COMPRESSIONS_MAX: usize = 64;

@@ -15,11 +15,13 @@ mod tests;
 use axum::Router;
 use axum::routing::get;
 
+use crate::http::common::compression;
 use crate::service::changes::{Changes, Read};
 
 /// The routes of this face.
 pub fn routes<R: Read>(changes: Changes<R>) -> Router {
-    Router::new()
+    let changes = Router::new()
         .route("/changes", get(handlers::changes::<R>).fallback(handlers::method_not_allowed))
-        .with_state(changes)
+        .with_state(changes);
+    compression::layer(changes)
 }

@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod compression;
 pub mod fields;
 pub mod parameters;
 pub mod protobuf;

@@ -1,4 +1,6 @@
-//! The forms of an answer: protobuf says what JSON says.
+//! The forms of an answer: protobuf says what JSON says, and compressed bodies are the same ones.
+
+use std::io::Read;
 
 use prost::Message;
 use serde_json::{Value, json};
@@ -178,5 +180,47 @@ async fn what_nobody_can_give_is_unsupported() {
             let error: Value = serde_json::from_slice(&answer.body).unwrap();
             assert_eq!(error["code"], "UNSUPPORTED_FORMAT");
         }
+    }
+}
+
+/// A page of many chunks, with changes of every size.
+async fn large_feed() -> Feed {
+    let feed = Feed::start().await;
+    for (rows, letters) in [(1, 400_000), (3_000, 90), (3, 80_000)] {
+        let name = format!("repeat(md5(n::text), {letters} / 32)");
+        let rows = format!("select {name}, 'foo' from generate_series(1, {rows}) n");
+        feed.commit(&format!("insert into items (name, _change_selector) {rows}")).await;
+    }
+    feed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_bodies_are_the_same_ones() {
+    let feed = large_feed().await;
+    let query = "scope=foo&limit=100000";
+    assert_eq!(feed.page(query).await.changes.len(), 3_004);
+    for accept in ["application/json", PROTOBUF] {
+        for query in [query, "scope=foo&limit=100000&pretty", "scope=foo&limit=20"] {
+            let plain = ask(&feed.server, query, &[("accept", accept)]).await;
+            assert_eq!(plain.header("content-encoding"), "");
+            assert_eq!(plain.header("vary"), "accept, accept-encoding");
+            for encoding in ["gzip", "zstd"] {
+                let packed = ask(&feed.server, query, &[("accept", accept), ("accept-encoding", encoding)]).await;
+                assert_eq!(packed.header("content-encoding"), encoding, "{accept} {query}");
+                assert_eq!(packed.header("vary"), "accept, accept-encoding");
+                assert!(packed.body.len() < plain.body.len());
+                let mut unpacked = Vec::new();
+                match encoding {
+                    "gzip" => _ = flate2::read::GzDecoder::new(&*packed.body).read_to_end(&mut unpacked).unwrap(),
+                    _ => unpacked = zstd::decode_all(&*packed.body).unwrap(),
+                }
+                assert!(unpacked == plain.body, "{accept} {encoding} {query}");
+            }
+        }
+    }
+    // What is small, and what is no page, leaves as it is.
+    for query in ["scope=bar", "scope=foo&limit=x"] {
+        let answer = ask(&feed.server, query, &[("accept-encoding", "gzip, zstd")]).await;
+        assert_eq!(answer.header("content-encoding"), "", "{query}");
     }
 }

@@ -1,0 +1,138 @@
+//! gzip and zstd bodies for those who ask. A face says of each answer whether it is worth it; what it does not mention
+//! leaves as it is, an answer without an end above all.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::http::header::ACCEPT_ENCODING;
+use axum::http::{Extensions, HeaderMap, StatusCode, Version};
+use axum::response::Response;
+use axum::{Extension, Router};
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+
+use crate::domain::limits;
+
+/// The answers that may be compressed at a time. A handler has it as an extension, under [`layer`].
+#[derive(Clone, Debug)]
+pub struct Places(Arc<Semaphore>);
+
+/// Marks the answers that are to be compressed.
+#[derive(Clone, Copy, Debug)]
+struct Chosen;
+
+/// Puts the compression around these routes.
+pub fn layer(router: Router) -> Router {
+    layer_with(router, limits::COMPRESSIONS_MAX)
+}
+
+fn layer_with(router: Router, places: usize) -> Router {
+    let is_chosen = |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| -> bool {
+        extensions.get::<Chosen>().is_some()
+    };
+    let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_chosen);
+    router.layer(Extension(Places(Arc::new(Semaphore::new(places))))).layer(compression)
+}
+
+impl Places {
+    /// Has this answer compressed, where the caller takes it so, it is not small, and there is a place free. Its body is
+    /// read in the caller's task: it must not be ready for long at a stretch.
+    pub fn compress(&self, request: &HeaderMap, mut response: Response) -> Response {
+        let is_small = response.body().size_hint().exact().is_some_and(|bytes| bytes < limits::COMPRESSED_BYTES_MIN);
+        if is_small || !request.contains_key(ACCEPT_ENCODING) {
+            return response;
+        }
+        let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else { return response };
+        response.extensions_mut().insert(Chosen);
+        response.map(|body| Body::new(Placed { body, _place: place }))
+    }
+}
+
+/// A body that holds a place until it has been sent or given up.
+#[derive(Debug)]
+struct Placed {
+    body: Body,
+    _place: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Placed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::Request;
+    use axum::routing::get;
+    use http_body_util::BodyExt;
+    use tower_service::Service;
+
+    /// Answers with so many bytes.
+    fn router(bytes: u64, places: usize) -> Router {
+        let answer = move |Extension(places): Extension<Places>, headers: HeaderMap| async move {
+            let body = vec![b'x'; usize::try_from(bytes).expect("a test has small bodies")];
+            places.compress(&headers, Response::new(Body::from(body)))
+        };
+        let plain = || async { vec![b'x'; 100_000] };
+        layer_with(Router::new().route("/", get(answer)).route("/plain", get(plain)), places)
+    }
+
+    async fn ask(router: &mut Router, path: &str, encodings: &str) -> Response {
+        let request = Request::get(path).header("accept-encoding", encodings).body(Body::empty()).expect("a request");
+        router.call(request).await.expect("infallible")
+    }
+
+    fn encoding(response: &Response) -> Option<&str> {
+        response.headers().get("content-encoding").map(|value| value.to_str().expect("a word"))
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_and_worth_it_is_compressed() {
+        let min = limits::COMPRESSED_BYTES_MIN;
+        for (path, bytes, encodings, expected) in [
+            ("/", min, "gzip", Some("gzip")),
+            ("/", min, "zstd", Some("zstd")),
+            ("/", min, "gzip, zstd", Some("zstd")),
+            ("/", min, "gzip, zstd;q=0.5, br", Some("gzip")),
+            ("/", min, "gzip;q=0", None),
+            ("/", min, "br", None),
+            ("/", min, "identity", None),
+            ("/", min - 1, "gzip", None),
+            ("/plain", min, "gzip", None),
+        ] {
+            let response = ask(&mut router(bytes, 1), path, encodings).await;
+            assert_eq!(encoding(&response), expected, "{path} {bytes} {encodings}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_so_many_are_compressed_at_a_time() {
+        let mut router = router(100_000, 2);
+        let first = ask(&mut router, "/", "gzip").await;
+        let second = ask(&mut router, "/", "gzip").await;
+        assert_eq!((encoding(&first), encoding(&second)), (Some("gzip"), Some("gzip")));
+        let third = ask(&mut router, "/", "gzip").await;
+        assert_eq!(encoding(&third), None, "there is no place for it");
+        assert_eq!(third.collect().await.expect("a body").to_bytes().len(), 100_000);
+        drop(first);
+        assert_eq!(encoding(&ask(&mut router, "/", "gzip").await), Some("gzip"), "a place is free again");
+    }
+}
