@@ -1,12 +1,12 @@
 //! The errors of this face: `{code, error, description}`, as JSON whatever Accept says.
 
 use axum::Json;
-use axum::http::header::ALLOW;
+use axum::http::header::{ALLOW, CACHE_CONTROL};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::transcode;
+use super::{cache, transcode};
 use crate::feed::query;
 
 /// An answer that is an error.
@@ -111,7 +111,8 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         self.count();
         let status = self.status;
-        let mut response = (status, Json(self)).into_response();
+        // The next call may go well: some of these a cache would keep for as long as it likes.
+        let mut response = (status, [(CACHE_CONTROL, cache::NO_STORE)], Json(self)).into_response();
         if status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
         }

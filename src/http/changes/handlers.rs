@@ -3,11 +3,14 @@
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, VARY};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ETAG, IF_NONE_MATCH, VARY,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::body::{JsonPage, PageBody};
+use super::cache::Marks;
 use super::error::Failure;
 use super::protobuf::ProtobufPage;
 use super::{events, pretty, wire};
@@ -48,24 +51,43 @@ pub(super) async fn changes<R: Read>(
     drop(query);
     let headers = kept(headers);
     let page = changes.changes(request.query).await?;
-    let body = form.body(page, headers.contains_key(ACCEPT_ENCODING)).await?;
-    let about = [
-        (CONTENT_TYPE, chosen.header()),
-        // The same call is answered differently a moment later.
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (VARY, VARIES),
-    ];
-    Ok(places.compress(&headers, (about, body).into_response()))
+    let marks = Marks::of(&page, form.word(), &headers);
+    let mut response = match marks.are_known(&headers) {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => {
+            let body = form.body(page, headers.contains_key(ACCEPT_ENCODING)).await?;
+            places.compress(&headers, ([(CONTENT_TYPE, chosen.header())], body).into_response())
+        }
+    };
+    response.headers_mut().insert(CACHE_CONTROL, marks.control);
+    response.headers_mut().insert(VARY, VARIES);
+    if let Some(tag) = marks.tag {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
 }
 
 /// What of the headers still matters when the page is there. A reader that waits must not hold on to what its connection
 /// has read, so nothing of it is shared; of most it is only whether they are there.
 fn kept(headers: HeaderMap) -> HeaderMap {
-    let told = [ACCEPT_ENCODING].into_iter().filter(|name| headers.contains_key(name));
-    told.map(|name| (name, HeaderValue::from_static(""))).collect()
+    let told = [ACCEPT_ENCODING, AUTHORIZATION, COOKIE].into_iter().filter(|name| headers.contains_key(name));
+    let mut kept: HeaderMap = told.map(|name| (name, HeaderValue::from_static(""))).collect();
+    for tags in headers.get_all(IF_NONE_MATCH) {
+        kept.append(IF_NONE_MATCH, HeaderValue::from_bytes(tags.as_bytes()).expect("it has been a value"));
+    }
+    kept
 }
 
 impl Form {
+    /// What it is called in an ETag.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Pretty => "pretty",
+            Self::Protobuf => "protobuf",
+        }
+    }
+
     /// The page in this form. One that may be compressed is paced.
     async fn body(self, page: Page, may_be_compressed: bool) -> Result<Body, Failure> {
         let json = |page: Page| {

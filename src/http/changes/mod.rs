@@ -1,6 +1,7 @@
 //! The face of the change feed: `GET /changes`, as JSON, as protobuf, or as events.
 
 mod body;
+mod cache;
 mod error;
 mod events;
 mod handlers;

@@ -2,7 +2,7 @@
 //! for it. A callback of walclock's own is no operator.
 
 use axum::extract::{Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -26,13 +26,13 @@ pub(super) fn refusal(status: Status, reason: &str, accept: Option<&HeaderValue>
         Status::Unhealthy => "Unhealthy",
         Status::NotReady => "NotReady",
     };
-    let code = StatusCode::SERVICE_UNAVAILABLE;
+    let (code, uncached) = (StatusCode::SERVICE_UNAVAILABLE, (CACHE_CONTROL, "no-store"));
     match wants_json(accept) {
         true => {
             let body = json!({ "status": word, "reason": reason }).to_string();
-            (code, [(CONTENT_TYPE, "application/json")], body).into_response()
+            (code, [(CONTENT_TYPE, "application/json"), uncached], body).into_response()
         }
-        false => (code, [(CONTENT_TYPE, "text/plain")], reason.to_owned()).into_response(),
+        false => (code, [(CONTENT_TYPE, "text/plain"), uncached], reason.to_owned()).into_response(),
     }
 }
 

@@ -1,7 +1,11 @@
-//! The forms of an answer: protobuf says what JSON says, and compressed bodies are the same ones.
+//! The forms of an answer: protobuf says what JSON says, and compressed bodies and kept answers are the same ones.
 
 use std::io::Read;
 
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use prost::Message;
 use serde_json::{Value, json};
 use walclock::http::common::protobuf::{ChangeListPb, ChangePb, ColumnPb, ValueField};
@@ -179,6 +183,7 @@ async fn what_nobody_can_give_is_unsupported() {
         if status == 415 {
             let error: Value = serde_json::from_slice(&answer.body).unwrap();
             assert_eq!(error["code"], "UNSUPPORTED_FORMAT");
+            assert_eq!(answer.header("cache-control"), "no-store");
         }
     }
 }
@@ -208,6 +213,7 @@ async fn compressed_bodies_are_the_same_ones() {
                 let packed = ask(&feed.server, query, &[("accept", accept), ("accept-encoding", encoding)]).await;
                 assert_eq!(packed.header("content-encoding"), encoding, "{accept} {query}");
                 assert_eq!(packed.header("vary"), "accept, accept-encoding");
+                assert_eq!(packed.header("etag"), plain.header("etag"));
                 assert!(packed.body.len() < plain.body.len());
                 let mut unpacked = Vec::new();
                 match encoding {
@@ -223,4 +229,87 @@ async fn compressed_bodies_are_the_same_ones() {
         let answer = ask(&feed.server, query, &[("accept-encoding", "gzip, zstd")]).await;
         assert_eq!(answer.header("content-encoding"), "", "{query}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_a_body_has_none() {
+    let feed = large_feed().await;
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build_http();
+    let uri = format!("{}/changes?scope=foo&limit=5000", feed.server);
+    let mut tag = String::new();
+    // On one connection: a body that should not be there would be taken for the next answer.
+    for (method, accept, encoding, status) in [
+        ("GET", "*/*", "identity", 200),
+        ("HEAD", "*/*", "identity", 200),
+        ("HEAD", PROTOBUF, "gzip", 200),
+        ("HEAD", "*/*", "zstd", 200),
+        ("GET", "*/*", "gzip", 304),
+        ("GET", "*/*", "identity", 304),
+        ("HEAD", "*/*", "zstd", 304),
+        ("GET", "*/*", "identity", 200),
+    ] {
+        let mut request = hyper::Request::builder().method(method).uri(&uri);
+        request = request.header("accept", accept).header("accept-encoding", encoding);
+        if status == 304 {
+            request = request.header("if-none-match", &tag);
+        }
+        let (head, body) = client.request(request.body(Empty::new()).unwrap()).await.unwrap().into_parts();
+        let length = body.collect().await.unwrap().to_bytes().len();
+        assert_eq!(
+            (head.status.as_u16(), length > 0),
+            (status, method == "GET" && status == 200),
+            "{method} {encoding}"
+        );
+        let header = |name: &str| head.headers[name].to_str().unwrap().to_owned();
+        assert_eq!(header("vary"), "accept, accept-encoding");
+        if accept == "*/*" {
+            assert!(tag.is_empty() || tag == header("etag"));
+            tag = header("etag");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cache_may_keep_is_right_for_as_long_as_it_may() {
+    let feed = Feed::start().await;
+    let ask = async |query: &str, headers: &[(&str, &str)]| ask(&feed.server, query, headers).await;
+    for empty in ["scope=foo", "scope=foo&limit=0", "scope=foo&since=fffffff0.0.0"] {
+        let answer = ask(empty, &[("if-none-match", "*")]).await;
+        assert_eq!((answer.status, answer.header("cache-control"), answer.header("etag")), (200, "no-store", ""));
+    }
+    feed.insert("one", "foo").await;
+    let one = ask("scope=foo", &[]).await;
+    assert_eq!(one.header("cache-control"), "public, max-age=1");
+    let known = [("if-none-match", one.header("etag"))];
+    let again = ask("scope=foo", &known).await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    assert_eq!(again.header("cache-control"), "public, max-age=1");
+    assert_eq!(again.header("etag"), one.header("etag"));
+    for (query, headers) in [("scope=foo&pretty", &known[..]), ("scope=foo", &[known[0], ("accept", PROTOBUF)])] {
+        assert_eq!(ask(query, headers).await.status, 200, "another form is another answer");
+    }
+    let asked_by_somebody = ask("scope=foo", &[("authorization", "Bearer x")]).await;
+    assert_eq!(asked_by_somebody.header("cache-control"), "private, max-age=1");
+
+    // A full page stays as it is, whatever comes behind it.
+    let full = ask("scope=foo&limit=1", &[]).await;
+    assert_eq!(full.header("cache-control"), "public, max-age=60");
+    feed.insert("two", "foo").await;
+    assert_eq!(ask("scope=foo&limit=1", &[("if-none-match", full.header("etag"))]).await.status, 304);
+    let grown = ask("scope=foo", &known).await;
+    assert_eq!(grown.status, 200);
+    assert_ne!(grown.header("etag"), one.header("etag"));
+
+    // Whoever follows a kept answer misses nothing.
+    let kept: Value = serde_json::from_slice(&one.body).unwrap();
+    let since = kept["lastSequence"].as_str().unwrap();
+    assert_eq!(feed.page(&format!("scope=foo&since={since}")).await.names(), ["two"]);
+
+    feed.purge_all();
+    for error in [format!("scope=foo&since={since}"), "limit=x".to_owned()] {
+        let answer = ask(&error, &[("if-none-match", "*")]).await;
+        assert_eq!((answer.status, answer.header("cache-control")), (400, "no-store"), "{error}");
+    }
+    let other = http::request("DELETE", &feed.server, "/changes", &[], "").await;
+    assert_eq!((other.status, other.header("cache-control")), (405, "no-store"));
 }
