@@ -16,13 +16,11 @@ use super::protobuf::ProtobufPage;
 use super::{events, pretty, wire};
 use crate::feed::query::Page;
 use crate::http::common::accept::{self, MediaType};
-use crate::http::common::compression::Places;
+use crate::http::common::compression::{Places, VARIES};
 use crate::service::changes::{Changes, Read};
 
 /// What there is to choose from, the favourite first.
 const OFFERED: [MediaType; 3] = [MediaType::Json, MediaType::Protobuf, MediaType::EventStream];
-/// The headers of a request that the form of the answer depends on.
-const VARIES: HeaderValue = HeaderValue::from_static("accept, accept-encoding");
 
 /// The form of a page.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::http::header::ACCEPT_ENCODING;
-use axum::http::{Extensions, HeaderMap, StatusCode, Version};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version};
 use axum::response::Response;
 use axum::{Extension, Router};
 use bytes::Bytes;
@@ -17,6 +17,9 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
 use crate::domain::limits;
+
+/// Of answers that come in several forms and may be compressed: the headers of a request that they depend on.
+pub const VARIES: HeaderValue = HeaderValue::from_static("accept, accept-encoding");
 
 /// The answers that may be compressed at a time. A handler has it as an extension, under [`layer`].
 #[derive(Clone, Debug)]

@@ -1,8 +1,9 @@
 //! The operation: parse, one call of the service, render.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
@@ -10,6 +11,7 @@ use super::error::Failure;
 use super::protobuf::Frames;
 use super::wire::{self, Json};
 use crate::http::common::accept::{self, MediaType};
+use crate::http::common::compression::{Places, VARIES};
 use crate::service::snapshots::Snapshots;
 
 /// What a snapshot can be written as, the favourite first.
@@ -17,6 +19,7 @@ const OFFERED: &[MediaType] = &[MediaType::Json, MediaType::Protobuf];
 
 pub(super) async fn snapshots(
     State(snapshots): State<Snapshots>,
+    Extension(places): Extension<Places>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
@@ -27,12 +30,13 @@ pub(super) async fn snapshots(
         // The event stream is not offered.
         MediaType::Json | MediaType::EventStream => snapshots.take(&scopes, Json::default()).await?,
     };
-    let headers = [
+    let described = [
         (CONTENT_TYPE, media_type.header()),
         // The same call is answered differently a moment later.
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (VARY, VARIES),
     ];
-    Ok((headers, Body::from_stream(chunks)).into_response())
+    Ok(places.compress(&headers, (described, Body::from_stream(chunks)).into_response()))
 }
 
 pub(super) async fn method_not_allowed() -> Failure {

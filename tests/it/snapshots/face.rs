@@ -57,6 +57,21 @@ async fn both_forms_say_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_snapshot_is_the_same_one() {
+    let feed =
+        Feed::with("create table items (id int primary key, name text, _change_selector text)", &SELECTORS).await;
+    feed.commit("insert into items select n, repeat(md5(n::text), 9), 'foo' from generate_series(1, 5000) n").await;
+    let url = serve(&feed).await;
+    for encoding in ["gzip", "zstd"] {
+        let answer = http::get(&url, "/snapshots?scope=foo", &[("accept-encoding", encoding)]).await;
+        assert_eq!((answer.status, answer.header("content-encoding")), (200, encoding));
+        assert_eq!(answer.header("vary"), "accept, accept-encoding");
+        let snapshot: Value = serde_json::from_slice(&answer.unpacked()).unwrap();
+        assert_eq!(rows(&snapshot, "public.items").len(), 5000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_cannot_be_answered_says_why() {
     let feed = Feed::start().await;
     let url = serve(&feed).await;

@@ -1,5 +1,7 @@
 //! A small HTTP client: one call, one answer, whole.
 
+use std::io::Read;
+
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
@@ -16,6 +18,17 @@ impl Answer {
     /// The text of a header; empty where there is none.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body as it was before it was compressed.
+    pub fn unpacked(&self) -> Vec<u8> {
+        let mut unpacked = Vec::new();
+        match self.header("content-encoding") {
+            "gzip" => _ = flate2::read::GzDecoder::new(&*self.body).read_to_end(&mut unpacked).unwrap(),
+            "zstd" => unpacked = zstd::decode_all(&*self.body).unwrap(),
+            other => panic!("packed as {other:?}"),
+        }
+        unpacked
     }
 }
 
