@@ -189,7 +189,7 @@ impl Ingest {
             meter: &mut self.meter,
             session: &mut self.session,
             status: &self.status,
-            unpublished: self.unpublished,
+            unpublished: &mut self.unpublished,
             streamed: self.streamed,
         };
         let opened = tokio::select! {
@@ -197,7 +197,6 @@ impl Ingest {
             () = shutdown.cancelled() => return Ok(()),
             opened = opening.open() => opened?,
         };
-        self.unpublished = false;
         self.streamed = true;
         let open::Opened { server, facts, mut stream, reports, history, from, catch_up_to } = opened;
         let received = Arc::new(Received::default());

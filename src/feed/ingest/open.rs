@@ -46,8 +46,9 @@ pub(super) struct Opening<'a> {
     /// The session of the connection before, and then of this one.
     pub session: &'a mut Option<Session>,
     pub status: &'a watch::Sender<Status>,
-    /// The slot met changes without its publication.
-    pub unpublished: bool,
+    /// The slot met changes without its publication. No longer so once the gap is told and the slot made anew, whatever
+    /// fails behind that: the new slot would be dropped again, and another gap told.
+    pub unpublished: &'a mut bool,
     /// There was a stream before.
     pub streamed: bool,
 }
@@ -93,6 +94,7 @@ impl Opening<'_> {
                 // Taken behind the beginning: it shows whatever committed before it, which the feed will never tell.
                 let floor = server.snapshot().await?;
                 begin(self.writer, self.journal, verdict, just_before(from, &history), floor)?;
+                *self.unpublished = false;
                 self.writer.advance(from);
                 self.writer.flush()?;
                 // The identity must not say before the segments do that the stream is known up to here.
@@ -139,7 +141,7 @@ impl Opening<'_> {
         if let Some(pid) = slot.active_pid {
             return Err(source::Error::SlotInUse { slot: name.clone(), pid });
         }
-        Ok(match (slot.lost, self.unpublished) {
+        Ok(match (slot.lost, *self.unpublished) {
             (Some(loss), _) => gap::Slot::Dead(Gap::SlotLost(loss)),
             (None, true) => gap::Slot::Dead(Gap::Unpublished),
             (None, false) => gap::Slot::At(slot.confirmed),

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 use walclock::domain::sequence::Sequence;
+use walclock::feed::ingest::Status;
 use walclock::feed::query;
 
 use super::DEADLINE;
-use super::feed::{filled, id, insert};
+use super::feed::{filled, id, insert, range};
 use crate::support;
 
 /// PostgreSQL 18 only warns, the versions before it end the stream. Either way nothing is left out between two changes
@@ -66,5 +67,36 @@ async fn no_hole_opens_while_a_publication_comes_and_goes() {
         (gaps > 0 && previous >= Some(last)).then_some(())
     })
     .await;
+    running.stop().await;
+}
+
+/// The new slot is good from the moment it is made: were it dropped again, what it has seen would be lost with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_made_anew_is_kept_although_the_connection_fails_behind_it() {
+    let log = [("log_statement", "all")];
+    let cluster = tokio::task::spawn_blocking(move || support::new_cluster(&log)).await.unwrap();
+    let (client, _feed, mut running, before) = filled(&cluster.url("postgres")).await;
+    let old = support::connect(&cluster.url("postgres")).await;
+    client.batch_execute("drop publication feed").await.unwrap();
+    insert(&client, 10..20).await;
+    running.wait_for("missing its publication", |status| matches!(status, Status::Waiting { .. })).await;
+    // The creation of the slot waits for it.
+    old.batch_execute("begin; insert into other values (1)").await.unwrap();
+    let pid: i32 = old.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+    client.batch_execute("create publication feed for table notes").await.unwrap();
+    let waits = |status: &Status| matches!(status, Status::Waiting { why } if why.contains(&pid.to_string()));
+    running.wait_for("waiting for the old transaction", waits).await;
+    let ended = "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'walsender'";
+    assert_eq!(client.query(ended, &[]).await.unwrap().len(), 1);
+    old.batch_execute("commit").await.unwrap();
+    running.wait_for("live", |status| *status == Status::Streaming).await;
+    insert(&client, 20..30).await;
+    assert_eq!(running.ids(10).await, range(20..30));
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    let log = std::fs::read_to_string(cluster.log()).unwrap();
+    let is_creation =
+        |entry: &&str| entry.starts_with("execute") && entry.contains("pg_create_logical_replication_slot");
+    // The first, and the one behind the gap.
+    assert_eq!(log.split(" LOG:  ").filter(is_creation).count(), 2);
     running.stop().await;
 }
