@@ -1,5 +1,6 @@
 -- The published tables that have a scope column, each with its published columns, what locks it, what reads the rows of
 -- some scopes, and what has to be run first where the role may not read all of it.
+-- Of walclock's own tables only timers are told, here and in the feed: others hold secrets.
 -- Columns and filters of publications are there from PostgreSQL 15 on; as JSON they may be absent.
 -- $1 publications text[], $2 names that a scope column may have, the best first text[], $3 scopes text[]
 with published as (
@@ -9,6 +10,7 @@ with published as (
     join pg_namespace n on n.nspname = p.schemaname
     join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
     where p.pubname = any ($1::text[])
+      and (n.nspname <> 'walclock' or c.relname = 'timers')
 ), tables as (
     -- A row is published where one of the publications has no filter or one that holds.
     select relation, is_partitioned, nspname, relname, min(listed::text)::jsonb as listed,

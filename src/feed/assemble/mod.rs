@@ -205,8 +205,11 @@ impl Assembler {
     /// Tells the sink of one row, if it wants the transaction.
     fn row<S: Sink>(&mut self, lsn: Lsn, change: &Change<'_>, sink: &mut S) -> Result<(), Error<S::Error>> {
         let open = self.open.as_mut().ok_or(Violation::Misplaced { message: "a row" })?;
-        let Some(index) = open.next_index(sink)? else { return Ok(()) };
         let relation = known(&self.relations, change.relation)?;
+        if relation.is_private {
+            return Ok(());
+        }
+        let Some(index) = open.next_index(sink)? else { return Ok(()) };
         for tuple in change.new.iter().chain(change.old.as_ref().map(|old| &old.tuple)) {
             relation.check(change.relation, tuple)?;
         }
@@ -232,10 +235,14 @@ impl Assembler {
     fn truncate<S: Sink>(&mut self, lsn: Lsn, truncate: &Truncate<'_>, sink: &mut S) -> Result<(), Error<S::Error>> {
         let open = self.open.as_mut().ok_or(Violation::Misplaced { message: "Truncate" })?;
         for id in truncate.relations() {
+            let relation = known(&self.relations, id)?;
+            if relation.is_private {
+                continue;
+            }
             let Some(index) = open.next_index(sink)? else { return Ok(()) };
             let change = Change { relation: id, operation: Operation::Truncate, new: None, old: None };
             let body = &mut self.buffers.body;
-            change.render(known(&self.relations, id)?, &open.place(lsn, index), body)?;
+            change.render(relation, &open.place(lsn, index), body)?;
             let row = Row { index, scopes: &[], to_everyone: true, body, left_body: &[], entered_body: &[] };
             sink.push(&row).map_err(Error::Sink)?;
         }

@@ -15,6 +15,8 @@ pub(super) struct Relation {
     pub(super) table: Vec<u8>,
     /// In the order of every row.
     pub(super) fields: Vec<Field>,
+    /// Whether nobody is told of its rows, although a publication has them.
+    pub(super) is_private: bool,
     selector: Selector,
 }
 
@@ -41,6 +43,8 @@ impl Relation {
         Self {
             table,
             fields: relation.attributes.map(|attribute| Field::new(&attribute)).collect(),
+            // A publication of all tables has walclock's own too, and the secrets in them. Of these only timers are told.
+            is_private: relation.schema == b"walclock" && relation.name != b"timers",
             selector: Selector::of(relation, selector_columns),
         }
     }

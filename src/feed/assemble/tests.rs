@@ -305,6 +305,24 @@ fn timers_belong_to_their_shard() {
 }
 
 #[test]
+fn walclocks_own_tables_are_told_to_nobody() {
+    const OWN: u32 = TABLE + 1;
+    let own = [attribute("name", 25, true), attribute("secrets", 1009, false), attribute("_change_selector", 25, false)];
+    let row = [text("n"), text("{whsec_x}"), text("a")];
+    let kept = transaction(&[
+        encode::relation(OWN, b"walclock", b"namespaces", b'f', &own),
+        encode::insert(OWN, &row),
+        table("_change_selector", 25, b'd'),
+        encode::insert(TABLE, &[text("1"), text("x"), text("a")]),
+        encode::update(OWN, Some((OldKind::Full, &row)), &row),
+        encode::delete(OWN, OldKind::Full, &row),
+        encode::truncate(&[OWN, TABLE], false, false),
+    ]);
+    let tables: Vec<_> = kept.rows.iter().map(|row| (row.index, &row.body["table"])).collect();
+    assert_eq!(tables, [(0, &json!("public.t")), (1, &json!("public.t"))]);
+}
+
+#[test]
 fn a_table_described_again_has_its_new_columns() {
     let narrow = encode::relation(TABLE, b"public", b"t", b'd', &[attribute("id", 23, true)]);
     let kept = transaction(&[

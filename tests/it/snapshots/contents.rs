@@ -176,3 +176,30 @@ async fn timers_are_there_for_who_asks_for_their_shard() {
     assert_eq!(column(&snapshot, "walclock.timers", "id"), expected);
     assert_eq!(super::tables(&take(&url, "scope=n").await), [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn walclocks_own_tables_are_read_by_nobody_whatever_is_published() {
+    let database = support::migrated().await;
+    let client = support::connect(&database).await;
+    client
+        .batch_execute(
+            "create table items (id serial primary key, name text);
+             drop publication walclock; create publication walclock for all tables",
+        )
+        .await
+        .unwrap();
+    // A column that walclock's own tables have too.
+    let feed = Feed::on(&database, client, &["name"]).await;
+    let config = Config { selector_columns: vec!["name".to_owned()], ..config(&feed) };
+    let url = serve_as(&feed, config, PATIENCE).await;
+    let namespace = "insert into walclock.namespaces (name, secrets) values ('n', array['whsec_' || repeat('A', 32)])";
+    feed.commit(&format!("{namespace}; insert into items (name) values ('n')")).await;
+    assert_eq!(super::tables(&take(&url, "scope=n").await), ["public.items"]);
+    feed.client.batch_execute("truncate walclock.dispatchers").await.unwrap();
+    feed.commit("insert into items (name) values ('n')").await;
+    for (query, count) in [("", 0), ("scope=n", 2)] {
+        let changes = feed.page(query).await.changes;
+        let told = changes.iter().map(|change| change["table"].as_str().unwrap()).collect::<Vec<_>>();
+        assert_eq!(told, vec!["public.items"; count], "{query}");
+    }
+}
