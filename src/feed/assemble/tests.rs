@@ -307,7 +307,8 @@ fn timers_belong_to_their_shard() {
 #[test]
 fn walclocks_own_tables_are_told_to_nobody() {
     const OWN: u32 = TABLE + 1;
-    let own = [attribute("name", 25, true), attribute("secrets", 1009, false), attribute("_change_selector", 25, false)];
+    let own =
+        [attribute("name", 25, true), attribute("secrets", 1009, false), attribute("_change_selector", 25, false)];
     let row = [text("n"), text("{whsec_x}"), text("a")];
     let kept = transaction(&[
         encode::relation(OWN, b"walclock", b"namespaces", b'f', &own),

@@ -1,7 +1,7 @@
-//! Content negotiation: which of the media types that a resource offers suits its reader best.
+//! Content negotiation: which of the forms that a resource offers suits its reader best.
 
 use axum::http::header::ACCEPT;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// A media type that answers come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,9 +28,16 @@ impl MediaType {
     pub const fn header(self) -> HeaderValue {
         HeaderValue::from_static(self.name())
     }
+}
 
-    /// How precisely a media range names this type, if it does. An answer without an end is nothing for a reader who
-    /// takes anything, so a wildcard never means the event stream.
+/// A form of answers that a header of the request may ask for.
+pub trait Offer: Copy {
+    /// How precisely a range of the header names this form, if it does.
+    fn named_by(self, range: &str) -> Option<Precision>;
+}
+
+impl Offer for MediaType {
+    /// An answer without an end is nothing for a reader who takes anything, so a wildcard never means the event stream.
     fn named_by(self, range: &str) -> Option<Precision> {
         let is = |name: &str| range.eq_ignore_ascii_case(name);
         if is(self.name()) {
@@ -44,32 +51,36 @@ impl MediaType {
     }
 }
 
-/// How precisely a media range names a media type.
+/// How precisely a range names what is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Precision {
+pub enum Precision {
+    /// It names everything.
     Anything,
+    /// It names all of a kind.
     Family,
+    /// It names this alone.
     Named,
 }
 
 /// Of the media types that a resource offers, its favourite first, the one that Accept rates highest; none where all that
-/// is offered is excluded or left out. Without the header, or with nothing in it, it is the favourite. Of the ranges that
-/// match a type the most precise one rates it, whatever their order; parameters other than `q` do not matter.
+/// is offered is excluded or left out. Without the header, or with nothing in it, it is the favourite.
 pub fn choose(headers: &HeaderMap, offered: &[MediaType]) -> Option<MediaType> {
-    let values: Vec<&[u8]> = headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes).collect();
-    let joined = values.join(&b',');
-    let text = String::from_utf8_lossy(&joined);
-    let mut ranges = split(&text, ',').filter(|range| !range.is_empty()).peekable();
-    if ranges.peek().is_none() {
+    if ranges(&joined(headers, &ACCEPT)).next().is_none() {
         return offered.first().copied();
     }
+    best(headers, &ACCEPT, offered)
+}
+
+/// Of what is offered, the favourite first, what this header rates highest; none where all of it is excluded or left out.
+/// Of the ranges that match one the most precise rates it, whatever their order; parameters other than `q` do not matter.
+pub fn best<T: Offer>(headers: &HeaderMap, name: &HeaderName, offered: &[T]) -> Option<T> {
     let mut ratings: Vec<Option<(Precision, f32)>> = vec![None; offered.len()];
-    for range in ranges {
+    for range in ranges(&joined(headers, name)) {
         let mut parts = split(range, ';');
         let name = parts.next().unwrap_or_default();
         let quality = quality(parts);
-        for (media_type, rating) in offered.iter().zip(&mut ratings) {
-            let Some(precision) = media_type.named_by(name) else { continue };
+        for (offer, rating) in offered.iter().zip(&mut ratings) {
+            let Some(precision) = offer.named_by(name) else { continue };
             // A range that is there twice, with parameters of which nothing is known here, counts by its better one.
             if rating.is_none_or(|rated| (precision, quality) > rated) {
                 *rating = Some((precision, quality));
@@ -77,13 +88,24 @@ pub fn choose(headers: &HeaderMap, offered: &[MediaType]) -> Option<MediaType> {
         }
     }
     let mut best = None;
-    for (media_type, rating) in offered.iter().zip(ratings) {
+    for (offer, rating) in offered.iter().zip(ratings) {
         let quality = rating.map_or(0.0, |(_, quality)| quality);
         if quality > best.map_or(0.0, |(_, best)| best) {
-            best = Some((*media_type, quality));
+            best = Some((*offer, quality));
         }
     }
-    best.map(|(media_type, _)| media_type)
+    best.map(|(offer, _)| offer)
+}
+
+/// All values of a header as one.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    String::from_utf8_lossy(&values.join(&b',')).into_owned()
+}
+
+/// The ranges of a header, with their parameters.
+fn ranges(text: &str) -> impl Iterator<Item = &str> {
+    split(text, ',').filter(|range| !range.is_empty())
 }
 
 /// The quality among a range's parameters: from 0 to 1, and 1 where there is none or none that can be read.

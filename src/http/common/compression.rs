@@ -7,15 +7,17 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::http::header::ACCEPT_ENCODING;
-use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Request, StatusCode, Version};
 use axum::response::Response;
 use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::util::MapRequestLayer;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
+use super::accept::{self, Offer, Precision};
 use crate::domain::limits;
 
 /// Of answers that come in several forms and may be compressed: the headers of a request that they depend on.
@@ -24,6 +26,27 @@ pub const VARIES: HeaderValue = HeaderValue::from_static("accept, accept-encodin
 /// The answers that may be compressed at a time. A handler has it as an extension, under [`layer`].
 #[derive(Clone, Debug)]
 pub struct Places(Arc<Semaphore>);
+
+/// How a body may be coded.
+#[derive(Clone, Copy, Debug)]
+enum Coding {
+    Zstd,
+    Gzip,
+    /// As it is.
+    Identity,
+}
+
+impl Offer for Coding {
+    fn named_by(self, range: &str) -> Option<Precision> {
+        let names: &[&str] = match self {
+            Self::Zstd => &["zstd"],
+            Self::Gzip => &["gzip", "x-gzip"],
+            Self::Identity => &["identity"],
+        };
+        let is_named = names.iter().any(|name| range.eq_ignore_ascii_case(name));
+        if is_named { Some(Precision::Named) } else { (range == "*").then_some(Precision::Anything) }
+    }
+}
 
 /// Marks the answers that are to be compressed.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +62,25 @@ fn layer_with(router: Router, places: usize) -> Router {
         extensions.get::<Chosen>().is_some()
     };
     let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_chosen);
-    router.layer(Extension(Places(Arc::new(Semaphore::new(places))))).layer(compression)
+    let places = Extension(Places(Arc::new(Semaphore::new(places))));
+    router.layer(places).layer(compression).layer(MapRequestLayer::new(decided))
+}
+
+/// The request with what is chosen of Accept-Encoding alone, and without the header where that is no compression. A caller
+/// who takes nothing that there is, not even a body as it is, is sent one as it is: the compression would turn any answer,
+/// an error or one without an end, into a 406.
+fn decided<B>(mut request: Request<B>) -> Request<B> {
+    let headers = request.headers_mut();
+    let word = match accept::best(headers, &ACCEPT_ENCODING, &[Coding::Zstd, Coding::Gzip, Coding::Identity]) {
+        Some(Coding::Zstd) => "zstd",
+        Some(Coding::Gzip) => "gzip",
+        Some(Coding::Identity) | None => {
+            headers.remove(ACCEPT_ENCODING);
+            return request;
+        }
+    };
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(word));
+    request
 }
 
 impl Places {
@@ -83,7 +124,6 @@ impl http_body::Body for Placed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::Request;
     use axum::routing::get;
     use http_body_util::BodyExt;
     use tower_service::Service;
@@ -116,19 +156,37 @@ mod tests {
             ("/", min, "gzip, zstd", Some("zstd")),
             ("/", min, "gzip, zstd;q=0.5, br", Some("gzip")),
             ("/", min, "gzip;q=0", None),
+            ("/", min, "GZIP", Some("gzip")),
+            ("/", min, "x-gzip", Some("gzip")),
+            ("/", min, "*", Some("zstd")),
+            ("/", min, "zstd;q=0, *", Some("gzip")),
+            ("/", min, "identity, gzip;q=0.5", None),
             ("/", min, "br", None),
             ("/", min, "identity", None),
+            ("/", min, "", None),
+            // Who takes nothing is sent what there is.
+            ("/", min, "identity;q=0", None),
+            ("/", min, "*;q=0", None),
+            ("/", min, "br, *;q=0", None),
+            ("/plain", min, "identity;q=0", None),
             ("/", min - 1, "gzip", None),
             ("/plain", min, "gzip", None),
         ] {
             let response = ask(&mut router(bytes, 1), path, encodings).await;
-            assert_eq!(encoding(&response), expected, "{path} {bytes} {encodings}");
+            assert_eq!(
+                (response.status(), encoding(&response)),
+                (StatusCode::OK, expected),
+                "{path} {bytes} {encodings}"
+            );
         }
     }
 
     #[tokio::test]
     async fn only_so_many_are_compressed_at_a_time() {
         let mut router = router(100_000, 2);
+        // Who is sent it as it is takes no place.
+        let plain = [ask(&mut router, "/", "identity").await, ask(&mut router, "/", "br").await];
+        assert_eq!(plain.each_ref().map(encoding), [None, None]);
         let first = ask(&mut router, "/", "gzip").await;
         let second = ask(&mut router, "/", "gzip").await;
         assert_eq!((encoding(&first), encoding(&second)), (Some("gzip"), Some("gzip")));
