@@ -19,6 +19,17 @@ impl Snapshot {
         txid < self.xmin || (txid < self.xmax && self.xip.binary_search(&txid).is_err())
     }
 
+    /// Whether it shows every transaction that `other` shows.
+    pub fn covers(&self, other: &Self) -> bool {
+        if self.xip.iter().any(|txid| !self.shows(*txid) && other.shows(*txid)) {
+            return false;
+        }
+        // From its xmax on it shows nothing: all of those that `other` could show must be in progress there.
+        let beyond = other.xmax.saturating_sub(self.xmax);
+        let in_progress = other.xip.iter().filter(|txid| (self.xmax..other.xmax).contains(txid)).count();
+        beyond == in_progress as u64
+    }
+
     /// The transactions in progress, in ascending order.
     pub fn in_progress(&self) -> &[u64] {
         &self.xip
@@ -88,7 +99,20 @@ mod tests {
         }
     }
 
+    fn snapshots() -> impl Strategy<Value = Snapshot> {
+        (1_u64..12, 0_u64..12, proptest::collection::btree_set(0_u64..12, 0..6)).prop_map(|(xmin, span, xip)| {
+            let xmax = xmin + span;
+            Snapshot { xmin, xmax, xip: xip.into_iter().map(|n| xmin + n).filter(|txid| *txid < xmax).collect() }
+        })
+    }
+
     proptest! {
+        #[test]
+        fn to_cover_is_to_show_all_of_it(snapshot in snapshots(), other in snapshots()) {
+            let expected = (1..40).all(|txid| !other.shows(txid) || snapshot.shows(txid));
+            prop_assert_eq!(snapshot.covers(&other), expected, "{:?} {:?}", snapshot, other);
+        }
+
         #[test]
         fn parsing_never_panics(text in "[0-9:,x]{0,40}") {
             let _ = text.parse::<Snapshot>();

@@ -14,6 +14,7 @@ mod faults;
 mod journal;
 mod manage;
 mod pgoutput;
+mod retention;
 mod several;
 mod snapshots;
 mod source;

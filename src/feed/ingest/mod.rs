@@ -221,6 +221,7 @@ impl Ingest {
             standby: facts.standby,
             received: &received,
             meter: &mut self.meter,
+            journal: &self.journal,
             intervals: self.config.intervals,
         };
         let end = tokio::select! {

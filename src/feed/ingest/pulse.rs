@@ -1,4 +1,4 @@
-//! The pulse beside the stream: how far behind it is, and a heartbeat that moves an idle slot.
+//! The pulse beside the stream: how far behind it is, which transactions are over, and a heartbeat that moves an idle slot.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use super::Intervals;
 use super::meter::Meter;
 use super::report::Received;
 use crate::domain::sequence::Lsn;
+use crate::feed::journal::Journal;
 use crate::feed::source::{Error, Server};
 
 /// WAL that has to grow before a heartbeat is worth its own few bytes.
@@ -25,6 +26,8 @@ pub(super) struct Pulse<'a> {
     pub standby: bool,
     pub received: &'a Received,
     pub meter: &'a mut Meter,
+    /// Is told which transactions are over: a purge needs to know.
+    pub journal: &'a Journal,
     pub intervals: Intervals,
 }
 
@@ -57,6 +60,7 @@ impl Pulse<'_> {
 
     async fn once(&mut self, lag: &mut Lag, beat: &mut Beat) -> Result<(), Error> {
         let (wal, received) = (self.meter.look(self.server).await?, self.received.end());
+        self.journal.note_snapshot(self.server.snapshot().await?);
         let now = Instant::now();
         let (bytes, span) = lag.measure(wal, received, now);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and lag is far below 2^53 bytes")]

@@ -36,6 +36,8 @@ pub(super) struct Bounds {
     pub left: Sequence,
     /// No transaction above it has been purged. Which of those below it have is not kept.
     pub purged_txid: u64,
+    /// It shows every transaction that has been purged; none where no such snapshot is known.
+    pub purged: Option<Snapshot>,
     /// What it shows had committed before the feed began.
     pub snapshot: Option<Snapshot>,
     /// The timelines of the server: what is on another one, or behind the end of its own, is no part of the feed.
@@ -67,6 +69,8 @@ struct Record {
     floor: String,
     left: String,
     purged_txid: u64,
+    #[serde(default)]
+    purged: Option<String>,
     snapshot: Option<String>,
     /// Each timeline that ended, where it did, and the one that goes on from there.
     forks: Vec<(u32, String, u32)>,
@@ -117,6 +121,7 @@ impl Record {
             floor: bounds.floor.to_string(),
             left: bounds.left.to_string(),
             purged_txid: bounds.purged_txid,
+            purged: bounds.purged.as_ref().map(snapshot_text),
             snapshot: bounds.snapshot.as_ref().map(snapshot_text),
             forks: forks(&bounds.history),
         }
@@ -124,6 +129,7 @@ impl Record {
 
     fn read(self) -> Option<Meta> {
         let current = self.forks.last().map_or(1, |(_, _, next)| *next);
+        let snapshot = |text: Option<String>| text.map(|text| text.parse()).transpose().ok();
         let ended = |(timeline, ended_at, _): (u32, String, u32)| Some((timeline, ended_at.parse().ok()?));
         Some(Meta {
             identity: self.identity,
@@ -134,7 +140,8 @@ impl Record {
                 floor: self.floor.parse().ok()?,
                 left: self.left.parse().ok()?,
                 purged_txid: self.purged_txid,
-                snapshot: self.snapshot.map(|text| text.parse()).transpose().ok()?,
+                purged: snapshot(self.purged)?,
+                snapshot: snapshot(self.snapshot)?,
                 history: History::new(current, self.forks.into_iter().map(ended).collect::<Option<_>>()?),
             },
         })
@@ -171,6 +178,7 @@ mod tests {
                 floor: Sequence::new(2, Lsn(77), u32::MAX),
                 left: Sequence::new(4, Lsn(9), 1),
                 purged_txid: 1 << 50,
+                purged: Some("7:9:8".parse().expect("a snapshot")),
                 snapshot: Some("10:20:12,14".parse().expect("a snapshot")),
                 history: History::new(3, vec![(1, Lsn(50)), (2, Lsn(99))]),
             },

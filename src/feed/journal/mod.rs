@@ -210,6 +210,12 @@ impl Journal {
         self.0.update(|meta| meta.bounds.snapshot = Some(snapshot))
     }
 
+    /// Says which transactions are over on the server at this moment, from time to time. The more often it is said, the
+    /// fewer snapshots of readers are refused after a purge although they would do.
+    pub fn note_snapshot(&self, snapshot: Snapshot) {
+        self.0.state.write().note(snapshot);
+    }
+
     /// Says where a new slot began, before anything was stored: a cursor below it is too old, and one at or above it is
     /// good although no change is there yet. First and last do not change.
     ///

@@ -2,6 +2,7 @@
 //! known of them afterwards is on disk before their files are gone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 use tracing::{info, warn};
@@ -14,6 +15,12 @@ use super::syncer::Reach;
 use super::{Error, Journal, Shared};
 use crate::clock::Timestamp;
 use crate::domain::sequence::Sequence;
+use crate::domain::snapshot::Snapshot;
+
+/// So much longer old changes are kept at most where no snapshot of the server is known that shows all of them.
+const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(60);
+/// So many segments are looked through at most for what a snapshot does not show, so that a purge stays cheap.
+const LOOKED_THROUGH_MAX: usize = 16;
 
 impl Journal {
     /// Purges what is older or more than the settings allow, and returns how many segments went. It is cheap, and
@@ -33,8 +40,12 @@ impl Journal {
         let Some(newest) = victims.last() else {
             return Ok(0);
         };
+        let purged = shared.shown_by(&meta.bounds, &victims);
+        if purged.is_none() && shared.may_wait(newest, now) {
+            return Ok(0);
+        }
         info!(segments = count, "purging the oldest changes");
-        shared.drop_through(meta, newest.id, |_| ())?;
+        shared.drop_through(meta, newest.id, |meta| meta.bounds.purged = purged)?;
         Ok(count)
     }
 }
@@ -63,6 +74,30 @@ impl Shared {
             expired.push(segment);
         }
         Ok(expired)
+    }
+
+    /// The oldest snapshot that is known to show all of these segments, and all that has been purged before.
+    fn shown_by(&self, bounds: &Bounds, segments: &[Arc<Segment>]) -> Option<Snapshot> {
+        let newest = segments.last()?;
+        let snapshots: Vec<_> = self.state.read().snapshots_behind(newest.id).collect();
+        let shows_before = |snapshot: &Snapshot| {
+            bounds.purged_txid < snapshot.xmin || bounds.purged.as_ref().is_some_and(|purged| snapshot.covers(purged))
+        };
+        let shows = |snapshot: &Snapshot| {
+            // Those that have no transaction of the time of the oldest one in progress are not looked through.
+            let unsure = segments.iter().filter(|segment| segment.summary().txid_max >= snapshot.xmin).count();
+            // One that cannot be read has not been shown to be.
+            let mut all = segments.iter().map(|segment| segment.is_shown_by(snapshot).unwrap_or(false));
+            shows_before(snapshot) && unsure <= LOOKED_THROUGH_MAX && all.all(|shown| shown)
+        };
+        snapshots.into_iter().find(|snapshot| shows(snapshot)).map(|snapshot| (*snapshot).clone())
+    }
+
+    /// Whether the segment may stay until a newer snapshot of the server shows all of it: soon, where there is a server.
+    fn may_wait(&self, segment: &Segment, now: Timestamp) -> bool {
+        let old = now.before(self.config.max_age.saturating_add(SNAPSHOT_WAIT_MAX));
+        let has_room = self.bytes() <= self.config.max_bytes;
+        has_room && segment.summary().newest_at >= old && self.state.read().has_snapshot()
     }
 
     /// Drops everything up to segment `id`, and whatever else `change` says.
@@ -145,5 +180,6 @@ impl Bounds {
     pub(super) fn purge(&mut self, last: Sequence, txid: u64) {
         self.floor = self.floor.max(last);
         self.purged_txid = self.purged_txid.max(txid);
+        self.purged = None;
     }
 }

@@ -15,6 +15,7 @@ use super::medium::Medium;
 use super::merge;
 use super::sidecar::Sidecar;
 use crate::domain::sequence::Sequence;
+use crate::domain::snapshot::Snapshot;
 
 const MAGIC: [u8; 8] = *b"WALCLKJ1";
 /// The file begins with magic, number and checksum; frames follow.
@@ -158,6 +159,23 @@ impl Segment {
         Ok(())
     }
 
+    /// Whether `snapshot` shows every transaction that has a change here. Reads all of it where the ids of the
+    /// transactions at either end do not tell.
+    pub fn is_shown_by(&self, snapshot: &Snapshot) -> io::Result<bool> {
+        let summary = self.summary();
+        if summary.changes == 0 || summary.txid_max < snapshot.xmin {
+            return Ok(true);
+        }
+        if !snapshot.shows(summary.txid_max) {
+            return Ok(false);
+        }
+        let mut shown = true;
+        let end = walk(&self.file, self.id, summary.end, |frame| {
+            shown &= frame.is_mark() || snapshot.shows(frame.txid);
+        })?;
+        Ok(shown && end == u64::from(summary.end))
+    }
+
     /// An offset with every change behind `since` at or behind it, and few others.
     pub fn offset_behind(&self, since: Sequence) -> Result<u32, Fault> {
         let offset = match &*self.index.read() {
@@ -237,35 +255,42 @@ fn header(id: u32) -> [u8; 16] {
 /// Indexes a file up to the first byte that is not part of an intact frame, or stands at `stop` or behind it.
 fn scan(file: &File, id: u32, stop: u32) -> io::Result<MemoryIndex> {
     let mut index = MemoryIndex::new(HEADER_BYTES);
+    walk(file, id, stop, |frame| index.add(frame, |_| ()))?;
+    Ok(index)
+}
+
+/// Visits the frames of a file, up to the first byte that is not part of an intact one, or stands at `stop` or behind it;
+/// returns where that is.
+fn walk(file: &File, id: u32, stop: u32, mut visit: impl FnMut(&Frame<'_>)) -> io::Result<u64> {
+    let mut end = u64::from(HEADER_BYTES);
     let mut start = [0; 16];
     if file.read_at(&mut start, 0)? < start.len() || start != header(id) {
-        return Ok(index);
+        return Ok(end);
     }
     let size = file.metadata()?.len().min(u64::from(stop));
     let mut held = Vec::new();
     loop {
-        // `held` is what follows the last frame that was indexed.
+        // `held` is what follows the last frame that was visited.
         let filled = held.len();
-        let end = u64::from(index.summary().end);
         let wanted = frame::length(&held).unwrap_or(0).max(filled.saturating_add(SCAN_BYTES));
         // A damaged length must not claim memory that the file cannot fill.
         let left = usize::try_from(size.saturating_sub(end)).unwrap_or(usize::MAX);
         held.resize(wanted.min(left).max(filled), 0);
-        let at = end + filled as u64;
-        let read = read_fully(file, &mut held[filled..], at)?;
+        let read = read_fully(file, &mut held[filled..], end + filled as u64)?;
         held.truncate(filled + read);
         let mut rest = held.as_slice();
         while let Some(frame) = Frame::decode(rest) {
             let (bytes, behind) = rest.split_at(frame.length);
             if !frame::intact(bytes) {
-                return Ok(index);
+                return Ok(end);
             }
-            index.add(&frame, |_| ());
+            visit(&frame);
+            end += frame.length as u64;
             rest = behind;
         }
         let incomplete = frame::length(rest).is_some_and(|length| length > rest.len()) || rest.len() < 4;
         if read == 0 || !incomplete {
-            return Ok(index);
+            return Ok(end);
         }
         let done = held.len() - rest.len();
         held.drain(..done);

@@ -4,4 +4,5 @@ mod bounds;
 mod faults;
 mod mend;
 mod model;
+mod snapshots;
 mod support;

@@ -26,6 +26,14 @@ impl Server {
         server
     }
 
+    /// The same with further flags.
+    pub async fn start_flagged(database_url: &str, folder: &Path, flags: &[&str]) -> Self {
+        migrate(database_url);
+        let server = Self::spawn_unmigrated(database_url, folder, flags);
+        server.until_ready().await;
+        server
+    }
+
     /// The same with further flags, among them a management port.
     pub async fn start_managed(database_url: &str, folder: &Path, flags: &[&str], management_port: u16) -> Self {
         migrate(database_url);
