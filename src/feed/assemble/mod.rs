@@ -6,6 +6,7 @@
 
 mod json;
 mod name;
+mod partitions;
 mod relation;
 mod render;
 mod scopes;
@@ -23,6 +24,7 @@ use crate::domain::history::History;
 use crate::domain::sequence::Lsn;
 use crate::feed::pgoutput::{self, Begin, Commit, Delete, Insert, Message, Truncate, Update};
 use crate::feed::sink::{Accept, Head, Row, Side, Sink};
+use partitions::Partitions;
 use relation::Relation;
 use render::{Change, Place, Stamp};
 use scopes::{Scopes, Sides};
@@ -113,6 +115,7 @@ pub struct Assembler {
     widening: Widening,
     /// By oid. PostgreSQL never repeats a description that it believes is known, so none may be dropped.
     relations: HashMap<u32, Relation>,
+    partitions: Partitions,
     open: Option<Open>,
     buffers: Buffers,
 }
@@ -147,6 +150,7 @@ impl Assembler {
             history,
             widening: Widening::near(txid_now),
             relations: HashMap::new(),
+            partitions: Partitions::default(),
             open: None,
             buffers: Buffers::default(),
         }
@@ -167,13 +171,28 @@ impl Assembler {
             }
             Message::Begin(begin) => self.begin(&begin)?,
             Message::Commit(commit) => return self.commit(&commit, sink),
-            Message::Relation(relation) => {
-                self.relations.insert(relation.id, Relation::new(&relation, &self.config.selector_columns));
-            }
+            Message::Relation(relation) => self.describe(&relation),
             Message::Truncate(truncate) => self.truncate(lsn, &truncate, sink)?,
             Message::Logical(_) | Message::Origin(_) | Message::Type(_) => {}
         }
         Ok(if self.open.is_some() { Progress::Within } else { Progress::Idle })
+    }
+
+    fn describe(&mut self, relation: &pgoutput::Relation<'_>) {
+        self.partitions.describe(relation.id);
+        let mut known = Relation::new(relation, &self.config.selector_columns);
+        known.is_partial = self.partitions.are_partial(relation.id);
+        self.relations.insert(relation.id, known);
+    }
+
+    /// Notes the partition that a row is the first one of, told as this table.
+    fn note_partition(&mut self, table: u32) {
+        let Some(partition) = self.partitions.of_row(table) else { return };
+        let is_full = self.relations.get(&partition).is_some_and(|partition| partition.is_full);
+        self.partitions.attach(partition, table, is_full);
+        if let Some(known) = self.relations.get_mut(&table) {
+            known.is_partial = self.partitions.are_partial(table);
+        }
     }
 
     fn begin(&mut self, begin: &Begin) -> Result<(), Violation> {
@@ -204,6 +223,7 @@ impl Assembler {
 
     /// Tells the sink of one row, if it wants the transaction.
     fn row<S: Sink>(&mut self, lsn: Lsn, change: &Change<'_>, sink: &mut S) -> Result<(), Error<S::Error>> {
+        self.note_partition(change.relation);
         let open = self.open.as_mut().ok_or(Violation::Misplaced { message: "a row" })?;
         let relation = known(&self.relations, change.relation)?;
         if relation.is_private {
@@ -235,6 +255,8 @@ impl Assembler {
     fn truncate<S: Sink>(&mut self, lsn: Lsn, truncate: &Truncate<'_>, sink: &mut S) -> Result<(), Error<S::Error>> {
         let open = self.open.as_mut().ok_or(Violation::Misplaced { message: "Truncate" })?;
         for id in truncate.relations() {
+            // Tables are described for it one by one, and no partition beside its root.
+            self.partitions.of_row(id);
             let relation = known(&self.relations, id)?;
             if relation.is_private {
                 continue;

@@ -3,7 +3,7 @@
 use super::Violation;
 use super::scopes::{Scopes, Selector};
 use super::{json, name};
-use crate::feed::pgoutput::{self, Attribute, Column, Old, OldKind, Tuple};
+use crate::feed::pgoutput::{self, Attribute, Column, Old, OldKind, ReplicaIdentity, Tuple};
 
 /// The oid of `bool`, the one type whose text differs in JSON.
 const BOOL: u32 = 16;
@@ -17,6 +17,10 @@ pub(super) struct Relation {
     pub(super) fields: Vec<Field>,
     /// Whether nobody is told of its rows, although a publication has them.
     pub(super) is_private: bool,
+    /// Whether its own replica identity is full.
+    pub(super) is_full: bool,
+    /// Whether some of its rows may come from a partition whose replica identity is not full.
+    pub(super) is_partial: bool,
     selector: Selector,
 }
 
@@ -31,8 +35,6 @@ pub(in crate::feed) struct Field {
     pub(super) close: Vec<u8>,
     /// Whether its type is bool.
     pub(super) is_bool: bool,
-    /// Whether it belongs to the replica identity.
-    is_key: bool,
 }
 
 impl Relation {
@@ -45,6 +47,8 @@ impl Relation {
             fields: relation.attributes.map(|attribute| Field::new(&attribute)).collect(),
             // A publication of all tables has walclock's own too, and the secrets in them. Of these only timers are told.
             is_private: relation.schema == b"walclock" && relation.name != b"timers",
+            is_full: relation.identity == ReplicaIdentity::Full,
+            is_partial: false,
             selector: Selector::of(relation, selector_columns),
         }
     }
@@ -67,23 +71,26 @@ impl Relation {
 
     /// The scopes that a row had before a change; none where the stream does not tell.
     pub(super) fn scopes_before<'a>(&self, old: &Old<'a>) -> Option<Scopes<'a>> {
-        self.selector.scopes(|place| match self.tells(place, old.kind) {
-            true => old.tuple.get(place).filter(|column| *column != Column::Unchanged),
-            false => None,
-        })
+        self.selector.scopes(|place| old.tuple.get(place).filter(|column| self.tells(column, old.kind)))
     }
 
     /// The text that the old row has in a column, where it tells one.
     pub(super) fn told_before<'a>(&self, place: usize, old: &Old<'a>) -> Option<&'a [u8]> {
         match old.tuple.get(place)? {
-            Column::Text(text) if self.tells(place, old.kind) => Some(text),
-            Column::Text(_) | Column::Null | Column::Unchanged | Column::Binary(_) => None,
+            Column::Text(text) => Some(text),
+            Column::Null | Column::Unchanged | Column::Binary(_) => None,
         }
     }
 
-    /// Whether an old row of this kind says anything about a column.
-    fn tells(&self, place: usize, kind: OldKind) -> bool {
-        self.fields.get(place).is_some_and(|field| field.told_in(kind))
+    /// Whether a column of an old row says anything. A value is always true. A null is where the log has the whole row;
+    /// else it stands for all that the log lacks, and no column of a key is ever null.
+    pub(super) fn tells(&self, column: &Column<'_>, kind: OldKind) -> bool {
+        match column {
+            Column::Text(_) | Column::Binary(_) => true,
+            Column::Null => kind == OldKind::Full && !self.is_partial,
+            // PostgreSQL always tells the whole of an old value; not telling it on is still the truth.
+            Column::Unchanged => false,
+        }
     }
 }
 
@@ -96,14 +103,6 @@ impl Field {
         let mut close = b",\"type\":".to_vec();
         json::decimal(&mut close, u64::from(attribute.type_id));
         close.push(b'}');
-        Self { name, open, close, is_bool: attribute.type_id == BOOL, is_key: attribute.is_key }
-    }
-
-    /// Whether an old row of this kind says anything about the column.
-    pub(super) fn told_in(&self, kind: OldKind) -> bool {
-        match kind {
-            OldKind::Full => true,
-            OldKind::Key => self.is_key,
-        }
+        Self { name, open, close, is_bool: attribute.type_id == BOOL }
     }
 }

@@ -114,11 +114,9 @@ impl Change<'_> {
         let mut list = Values::default();
         for (field, column) in relation.fields.iter().zip(old.tuple.columns()) {
             match column {
-                Column::Null | Column::Text(_) | Column::Unchanged if !field.told_in(old.kind) => {}
-                Column::Null => list.push(out, field, None),
+                column if !relation.tells(&column, old.kind) => {}
+                Column::Null | Column::Unchanged => list.push(out, field, None),
                 Column::Text(text) => list.push(out, field, Some(text)),
-                // PostgreSQL always tells the whole of an old value; not telling it on is still the truth.
-                Column::Unchanged => {}
                 Column::Binary(_) => return Err(Violation::Binary { id: self.relation }),
             }
         }

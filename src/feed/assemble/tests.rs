@@ -257,6 +257,41 @@ fn without_the_old_scope_nothing_moves_and_a_delete_is_nobodys() {
     assert_eq!(kept.rows[1].body["oldRow"], key);
 }
 
+/// As PostgreSQL tells partitions of a table of this name: its own description, and right behind it the partition's.
+#[test]
+fn nulls_count_while_all_partitions_have_full_identity() {
+    let described = |id, identity| {
+        encode::relation(id, b"public", b"t", identity, &[attribute("id", 23, true), attribute("body", 25, true)])
+    };
+    let root = || described(TABLE, b'f');
+    let delete = |id| encode::delete(TABLE, OldKind::Full, &[text(id), Column::Null]);
+    let kept = transaction(&[
+        root(),
+        described(TABLE + 1, b'f'),
+        delete("full"),
+        root(),
+        described(TABLE + 2, b'd'),
+        delete("brief"),
+        delete("either"),
+        // Described again for what is not a row of a partition.
+        root(),
+        encode::truncate(&[TABLE], false, false),
+        delete("either"),
+        // One table after another is no partition of it.
+        root(),
+        described(TABLE + 2, b'f'),
+        delete("full"),
+        root(),
+        described(TABLE + 3, b'd'),
+        encode::delete(TABLE + 3, OldKind::Key, &[text("other"), Column::Null]),
+        delete("full"),
+    ]);
+    for row in kept.rows.iter().filter(|row| row.body["operation"] == 3) {
+        let id = row.body["oldRow"]["id"]["value"].as_str().expect("an id");
+        assert_eq!(row.body["oldRow"].get("body").is_some(), id == "full", "{}", row.body);
+    }
+}
+
 #[test]
 fn an_unchanged_value_is_filled_in_or_named() {
     let new = [text("1"), Column::Unchanged, text("a")];

@@ -1,9 +1,14 @@
 //! Partitioned tables: under the name of their root where the publication says so, whatever becomes of the partitions.
 
-use serde_json::Value;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use walclock::domain::scope::Scope;
+use walclock::domain::sequence::Sequence;
+use walclock::feed::query::Query;
 
 use super::DEADLINE;
-use super::feed::Feed;
+use super::feed::{Feed, Running};
 use crate::support;
 
 const SCHEMA: &str = "
@@ -62,4 +67,61 @@ async fn partitions_come_and_go_and_rows_move_between_them() {
         assert_eq!(told.collect::<Vec<_>>(), expected, "through the root: {via_root}");
         running.stop().await;
     }
+}
+
+/// The old rows of deletes and updates so far, each with whether it was told to the readers of `s`.
+async fn old_rows(running: &Running, count: usize) -> Vec<(bool, Value)> {
+    let all = async |scopes: Vec<Scope>| {
+        let query = Query { scopes, since: Sequence::ZERO, limit: 1000, block: Duration::ZERO, snapshot: None };
+        let changes = running.reader.changes(query).await.unwrap().changes;
+        let bodies = changes.iter().map(|change| serde_json::from_slice::<Value>(&change.body).unwrap());
+        bodies.filter(|body| !body["oldRow"].is_null()).collect::<Vec<_>>()
+    };
+    let s = || Scope::parse("s").unwrap();
+    let both = support::eventually(DEADLINE, "all changes are in", async || {
+        let told = all(vec![Scope::empty(), s()]).await;
+        (told.len() >= count).then_some(told)
+    })
+    .await;
+    let to_s = all(vec![s()]).await;
+    let is_to_s = |body: &Value| to_s.iter().any(|told| told["sequence"] == body["sequence"]);
+    let values = |row: &Value| {
+        let cells = row.as_object().unwrap().iter().map(|(name, cell)| (name.clone(), cell["value"].clone()));
+        Value::Object(cells.collect())
+    };
+    both.iter().map(|body| (is_to_s(body), values(&body["oldRow"]))).collect()
+}
+
+/// The root says that old rows are whole, and one of its partitions writes their keys alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_lacks_of_a_partitions_old_row_is_never_told_as_null() {
+    let url = support::database().await;
+    let client = support::connect(&url).await;
+    let schema = "create table parts (id int primary key, body text, _change_selector text) partition by range (id);
+        create table whole partition of parts for values from (0) to (10);
+        create table brief partition of parts for values from (10) to (20);
+        alter table parts replica identity full;
+        alter table whole replica identity full;
+        insert into parts values (1, null, 's'), (2, null, 's'), (11, 'b', 's'), (12, 'b', 's'), (13, null, 's');
+        create publication feed for table parts with (publish_via_partition_root = true)";
+    client.batch_execute(schema).await.unwrap();
+    let running = Feed::new(&url).live().await;
+    let mut expected = Vec::new();
+    for (sql, is_to_s, old_row) in [
+        ("delete from parts where id = 1", true, json!({"id": "1", "body": null, "_change_selector": "s"})),
+        ("delete from parts where id = 11", false, json!({"id": "11"})),
+        ("update parts set id = 14 where id = 12", true, json!({"id": "12"})),
+        // From here on a null might be one that the log lacks.
+        ("delete from parts where id = 2", true, json!({"id": "2", "_change_selector": "s"})),
+        ("truncate whole", true, Value::Null),
+        ("alter table brief replica identity full", true, Value::Null),
+        ("delete from parts where id = 13", true, json!({"id": "13", "body": null, "_change_selector": "s"})),
+    ] {
+        client.batch_execute(sql).await.unwrap();
+        if !old_row.is_null() {
+            expected.push((is_to_s, old_row));
+        }
+    }
+    assert_eq!(old_rows(&running, expected.len()).await, expected);
+    running.stop().await;
 }
