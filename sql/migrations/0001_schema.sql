@@ -250,13 +250,19 @@ create function walclock.publish(target regclass, force boolean default false,
 declare
     relation pg_class;
     selector text;
-    identity_has_selector boolean;
-    fix text := format('alter table %s replica identity full', target);
+    bare text;
+    bare_fix text;
+    lacking text;
+    lacking_fix text;
 begin
     select * into relation from pg_class where oid = target;
     if relation.relkind not in ('r', 'p') then
         raise exception '% is not a table', target
             using hint = 'only ordinary and partitioned tables can be published';
+    end if;
+    if relation.relnamespace = 'walclock'::regnamespace then
+        raise exception '% is one of walclock''s own tables', target
+            using hint = 'the feed has walclock.timers by the publication walclock_timers, and none of the others';
     end if;
     if relation.relpersistence <> 'p' then
         raise exception '% is not a permanent table', target
@@ -267,19 +273,34 @@ begin
     join pg_attribute a on a.attrelid = target and a.attname = wanted.name and not a.attisdropped
     order by place limit 1;
 
-    if relation.relreplident = 'n'
-       or (relation.relreplident = 'd' and not exists (select from pg_index where indrelid = target and indisprimary)) then
-        raise exception '% has no replica identity: its updates and deletes would be refused', target
-            using hint = format('give it a primary key, or run: %s', fix);
+    -- What the log has of a partition's old rows follows the partition's own replica identity, which a new one does not
+    -- inherit; the root's says what they are taken for.
+    select string_agg(part::text, ', ' order by place, part::text) filter (where not has_identity),
+           string_agg(fix, '; ' order by place, part::text) filter (where not has_identity),
+           string_agg(part::text, ', ' order by place, part::text) filter (where not has_selector),
+           string_agg(fix, '; ' order by place, part::text) filter (where not has_selector)
+    into bare, bare_fix, lacking, lacking_fix
+    from (
+        select c.oid::regclass as part,
+               c.oid <> target as place,
+               format('alter table %s replica identity full', c.oid::regclass) as fix,
+               c.relreplident = 'f' or i.indexrelid is not null as has_identity,
+               selector is null or c.relreplident = 'f' or coalesce(a.attnum = any (i.indkey), false) as has_selector
+        from (select target::oid as oid union select relid from pg_partition_tree(target) where isleaf) as parts
+        join pg_class c using (oid)
+        left join pg_index i on i.indrelid = c.oid
+            and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end
+        left join pg_attribute a on a.attrelid = c.oid and a.attname = selector and not a.attisdropped
+    ) as identities;
+
+    if bare is not null then
+        raise exception '% has no replica identity: its updates and deletes would be refused', bare
+            using hint = format('give it a primary key, or run: %s', bare_fix);
     end if;
-    identity_has_selector := selector is null or relation.relreplident = 'f' or exists (
-        select from pg_index i join pg_attribute a on a.attrelid = target and a.attnum = any (i.indkey)
-        where i.indrelid = target and a.attname = selector
-          and case relation.relreplident when 'd' then i.indisprimary else i.indisreplident end);
-    if not identity_has_selector and not force then
-        raise exception 'the replica identity of % lacks its scope column %', target, selector
+    if lacking is not null and not force then
+        raise exception 'the replica identity of % lacks its scope column %', lacking, selector
             using detail = 'a deleted or moved row could not be told to the readers of the scope it leaves',
-                  hint = format('run: %s; or accept that with walclock.publish(%L, force => true)', fix, target);
+                  hint = format('run: %s; or accept that with walclock.publish(%L, force => true)', lacking_fix, target);
     end if;
     if not exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
                    where p.pubname = 'walclock' and r.prrelid = target) then

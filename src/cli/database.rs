@@ -28,7 +28,7 @@ pub(super) async fn migrate(flags: DatabaseFlags, dry_run: bool) -> anyhow::Resu
 pub(super) async fn examine(flags: DatabaseFlags) -> anyhow::Result<()> {
     let settings = Settings::load(flags.layer, flags.config.as_deref())?;
     let database = pg::Settings::parse(settings.database_url()?.reveal())?;
-    let findings = doctor::examine(&database, &settings.selector_columns).await?;
+    let findings = doctor::examine(&database, &settings.selector_columns, &settings.publications).await?;
     for finding in &findings {
         let word = match finding.level {
             Level::Ok => "ok",

@@ -12,6 +12,7 @@ const READ_SERVER: &str = include_str!("../../sql/queries/doctor/read_server.sql
 const LIST_MISSING_RIGHTS: &str = include_str!("../../sql/queries/doctor/list_missing_rights.sql");
 const READ_PUBLICATIONS: &str = include_str!("../../sql/queries/doctor/read_publications.sql");
 const LIST_PUBLISHED_TABLES: &str = include_str!("../../sql/queries/doctor/list_published_tables.sql");
+const LIST_UNFIT_PUBLICATIONS: &str = include_str!("../../sql/queries/doctor/list_unfit_publications.sql");
 const READ_FAILOVER: &str = include_str!("../../sql/queries/doctor/read_failover.sql");
 const LIST_SLOTS: &str = include_str!("../../sql/queries/doctor/list_slots.sql");
 
@@ -57,8 +58,12 @@ impl Finding {
 }
 
 /// Looks at the server, the slots, the role, the schema and what is published, in this order and as far as the role may. `selector_columns` are the names that a
-/// scope column may have, the best first.
-pub async fn examine(settings: &pg::Settings, selector_columns: &[String]) -> Result<Vec<Finding>, Error> {
+/// scope column may have, the best first; `feed` are the publications that the feed reads.
+pub async fn examine(
+    settings: &pg::Settings,
+    selector_columns: &[String],
+    feed: &[String],
+) -> Result<Vec<Finding>, Error> {
     let client = pool::connect_to_read(settings).await?;
     let row = ask_one(&client, READ_SERVER).await?;
     let mut findings = server(&row);
@@ -77,7 +82,10 @@ pub async fn examine(settings: &pg::Settings, selector_columns: &[String]) -> Re
         return Ok(findings);
     }
     findings.extend(publications(&ask_one(&client, READ_PUBLICATIONS).await?));
-    let tables = client.query(LIST_PUBLISHED_TABLES, &[&selector_columns]).await;
+    let unfit = client.query(LIST_UNFIT_PUBLICATIONS, &[&feed]).await;
+    findings
+        .extend(unfit.map_err(Error::unavailable("looking at the publications"))?.iter().flat_map(unfit_publication));
+    let tables = client.query(LIST_PUBLISHED_TABLES, &[&selector_columns, &feed]).await;
     findings.extend(tables.map_err(Error::unavailable("looking at the published tables"))?.iter().flat_map(table));
     Ok(findings)
 }
@@ -232,23 +240,35 @@ fn snapshots(row: &Row) -> Option<Finding> {
 }
 
 fn identity(row: &Row) -> Finding {
-    let name: &str = row.get("name");
-    let selector: Option<&str> = row.get("selector");
-    let (is_full, is_index): (bool, bool) = (row.get("identity_is_full"), row.get("identity_is_index"));
-    let fix = format!("alter table {name} replica identity full");
-    match selector {
-        _ if !is_full && !is_index => Finding::error(
-            format!("the published table {name} has no replica identity: its updates and deletes are refused"),
-            fix,
-        ),
-        Some(selector) if !is_full && !row.get::<_, bool>("identity_has_selector") => Finding::warning(
-            format!(
-                "the replica identity of {name} lacks its scope column {selector}: \
-                 readers are not told what leaves their scope"
-            ),
-            fix,
-        ),
-        Some(selector) => Finding::ok(format!("{name} is published by its scope column {selector}")),
-        None => Finding::ok(format!("{name} is published without a scope")),
+    let (name, selector): (&str, Option<&str>) = (row.get("name"), row.get("selector"));
+    if let (Some(bare), Some(fix)) = (row.get::<_, Option<&str>>("bare"), row.get::<_, Option<String>>("bare_fix")) {
+        let what = format!("the published table {bare} has no replica identity: its updates and deletes are refused");
+        return Finding::error(what, fix);
     }
+    let lacking = (row.get::<_, Option<&str>>("lacking"), row.get::<_, Option<String>>("lacking_fix"));
+    match (selector, lacking) {
+        (Some(selector), (Some(lacking), Some(fix))) => {
+            let what = format!(
+                "the replica identity of {lacking} lacks its scope column {selector}: \
+                 readers of {name} are not told what leaves their scope"
+            );
+            Finding::warning(what, fix)
+        }
+        (Some(selector), _) => Finding::ok(format!("{name} is published by its scope column {selector}")),
+        (None, _) => Finding::ok(format!("{name} is published without a scope")),
+    }
+}
+
+/// What a publication should not have, or not tell so.
+fn unfit_publication(row: &Row) -> Vec<Finding> {
+    let name: &str = row.get("name");
+    let own = row.get::<_, Option<&str>>("own").map(|own| {
+        let what = format!("the publication {name} has walclock's own tables, which the feed tells nobody: {own}");
+        Finding::warning(what, row.get("own_fix"))
+    });
+    let roots = row.get::<_, Option<&str>>("roots").map(|roots| {
+        let what = format!("the publication {name} tells partitions under their own names, not as {roots}");
+        Finding::warning(what, row.get("roots_fix"))
+    });
+    own.into_iter().chain(roots).collect()
 }

@@ -168,7 +168,7 @@ fn ids(told: &[(i64, Sequence)]) -> Vec<i64> {
 /// Whether the doctor says this of a server.
 async fn doctor_says(server: &Cluster, what: &str) {
     let settings = Settings::parse(&server.url("postgres")).unwrap();
-    let findings = doctor::examine(&settings, &[]).await.unwrap();
+    let findings = doctor::examine(&settings, &[], &[]).await.unwrap();
     assert!(findings.iter().any(|finding| finding.what.contains(what)), "nothing says {what}: {findings:#?}");
 }
 

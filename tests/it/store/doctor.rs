@@ -8,7 +8,8 @@ use crate::support;
 
 async fn findings(url: &str) -> Vec<Finding> {
     let selectors = ["_change_selector", "_apid_scope"].map(str::to_owned);
-    examine(&Settings::parse(url).unwrap(), &selectors).await.unwrap()
+    let feed = ["walclock_timers", "walclock", "mine"].map(str::to_owned);
+    examine(&Settings::parse(url).unwrap(), &selectors, &feed).await.unwrap()
 }
 
 /// The one finding that says this.
@@ -50,6 +51,37 @@ const FAULTS: &[(&str, Level, &str)] = &[
         "create table bare (id int); alter publication walclock add table bare",
         Level::Error,
         "the published table bare has no replica identity",
+    ),
+    (
+        "create table parted (id int, _change_selector text, primary key (id, _change_selector)) partition by range (id);
+         create table parted_1 partition of parted for values from (0) to (10);
+         create table parted_2 partition of parted for values from (10) to (20);
+         create table \"Parted 3\" partition of parted for values from (20) to (30);
+         create unique index by_id on \"Parted 3\" (id);
+         alter table \"Parted 3\" alter id set not null, replica identity using index by_id;
+         select walclock.publish('parted', force => true)",
+        Level::Warning,
+        "the replica identity of \"Parted 3\" lacks its scope column _change_selector: readers of parted",
+    ),
+    (
+        "alter table parted_2 replica identity nothing",
+        Level::Error,
+        "the published table parted_2 has no replica identity",
+    ),
+    (
+        "create publication mine for table parted with (publish_via_partition_root = false)",
+        Level::Warning,
+        "the publication mine tells partitions under their own names, not as parted",
+    ),
+    (
+        "alter publication mine add table walclock.namespaces, walclock.runs",
+        Level::Warning,
+        "the publication mine has walclock's own tables",
+    ),
+    (
+        "drop publication mine; create publication mine for all tables with (publish_via_partition_root = true)",
+        Level::Warning,
+        "the publication mine has walclock's own tables",
     ),
     (
         "select pg_create_logical_replication_slot('orphan_' || current_database(), 'pgoutput')",

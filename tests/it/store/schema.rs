@@ -190,7 +190,12 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
                   create unlogged table fleeting (id int primary key);
                   create view seen as select 1 as id;
                   create table parts (id int primary key) partition by range (id);
-                  create table own_scope (id int primary key, tenant text);";
+                  create table own_scope (id int primary key, tenant text);
+                  create table half (id int primary key, _change_selector text) partition by range (id);
+                  create table half_1 partition of half for values from (0) to (10);
+                  create table half_2 partition of half for values from (10) to (20);
+                  alter table half replica identity full;
+                  alter table half_1 replica identity full;";
     client.batch_execute(tables).await.unwrap();
     for table in ["good", "full_identity", "scope_in_key", "scope_in_index", "parts", "good"] {
         assert_eq!(publish(&client, &format!("'{table}'")).await, Ok(()), "{table}");
@@ -203,6 +208,10 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
         ("'no_key', force => true", "has no replica identity"),
         ("'fleeting'", "is not a permanent table"),
         ("'seen'", "is not a table"),
+        ("'half'", "the replica identity of half_2 lacks its scope column _change_selector"),
+        ("'walclock.namespaces'", "is one of walclock's own tables"),
+        ("'walclock.timers'", "is one of walclock's own tables"),
+        ("'walclock.runs', force => true", "is one of walclock's own tables"),
         ("'own_scope', selector_columns => '{tenant}'", "lacks its scope column tenant"),
     ] {
         let refusal = publish(&client, call).await.expect_err(call);
