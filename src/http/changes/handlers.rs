@@ -6,8 +6,9 @@ use axum::extract::{RawQuery, State};
 use axum::http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ETAG, IF_NONE_MATCH, VARY,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
 
 use super::body::{JsonPage, PageBody};
 use super::cache::Marks;
@@ -35,6 +36,7 @@ pub(super) async fn changes<R: Read>(
     State(changes): State<Changes<R>>,
     Extension(places): Extension<Places>,
     RawQuery(query): RawQuery,
+    version: Version,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let chosen = accept::choose(&headers, &OFFERED).ok_or_else(Failure::unsupported_format)?;
@@ -53,7 +55,7 @@ pub(super) async fn changes<R: Read>(
     let mut response = match marks.are_known(&headers) {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => {
-            let body = form.body(page, headers.contains_key(ACCEPT_ENCODING)).await?;
+            let body = form.body(page, version, headers.contains_key(ACCEPT_ENCODING)).await?;
             places.compress(&headers, ([(CONTENT_TYPE, chosen.header())], body).into_response())
         }
     };
@@ -87,7 +89,7 @@ impl Form {
     }
 
     /// The page in this form. One that may be compressed is paced.
-    async fn body(self, page: Page, may_be_compressed: bool) -> Result<Body, Failure> {
+    async fn body(self, page: Page, version: Version, may_be_compressed: bool) -> Result<Body, Failure> {
         let json = |page: Page| {
             let head = wire::page_head(&page);
             JsonPage::new(head, page.changes.into_iter().map(|change| change.body).collect(), wire::PAGE_END)
@@ -95,7 +97,15 @@ impl Form {
         Ok(match self {
             Self::Json => Body::new(PageBody::new(json(page), may_be_compressed)),
             Self::Pretty => Body::new(PageBody::new(pretty::indented(json(page)), may_be_compressed)),
-            Self::Protobuf => Body::new(PageBody::new(ProtobufPage::new(page).await?, true)),
+            Self::Protobuf => {
+                let body = PageBody::new(ProtobufPage::new(page).await?, true);
+                match version < Version::HTTP_11 {
+                    // Without chunks only its length tells whether an answer is whole, and a part of this one is as good
+                    // protobuf as all of it: the changes that are missing would never be missed.
+                    true => Body::from(body.collect().await?.to_bytes()),
+                    false => Body::new(body),
+                }
+            }
         })
     }
 }

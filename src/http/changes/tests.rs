@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{Request, Response, StatusCode, Version};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -53,6 +53,28 @@ async fn get(query: &str) -> (StatusCode, String, Option<Query>) {
     let (head, body, mut asked) =
         ask(two_changes, Request::get(format!("/changes{query}")).body(Body::empty()).unwrap()).await;
     (head.status(), body, asked.pop())
+}
+
+/// More than a chunk, so that its protobuf leaves while it is made.
+fn large_changes() -> Result<Page, Error> {
+    let mut page = two_changes()?;
+    let body = format!("{{\"operation\":4,\"table\":\"{}\"}}", "x".repeat(100_000));
+    page.changes.iter_mut().for_each(|change| change.body = body.clone().into());
+    Ok(page)
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_cut_into_chunks_says_how_long_it_is() {
+    for (version, is_announced) in [(Version::HTTP_10, true), (Version::HTTP_11, false)] {
+        let table = Table { answer: large_changes, asked: Arc::default() };
+        let mut router = routes(Changes::new(table, Health::new(), Duration::ZERO));
+        let request = Request::get("/changes").version(version).header("accept", "application/transicator+protobuf");
+        let (head, body) = router.call(request.body(Body::empty()).unwrap()).await.expect("infallible").into_parts();
+        let body = body.collect().await.expect("a whole body").to_bytes();
+        let announced = head.headers.get("content-length").map(|length| length.to_str().expect("a number").to_owned());
+        assert_eq!(announced, is_announced.then(|| body.len().to_string()), "{version:?}");
+        assert!(body.len() > 200_000);
+    }
 }
 
 #[tokio::test]

@@ -47,6 +47,14 @@ impl Failure {
         )
     }
 
+    /// HTTP/1.0 cannot say that an answer broke off.
+    pub(super) fn version_not_supported() -> Self {
+        let description =
+            "ask for protobuf with HTTP/1.1: in HTTP/1.0 a part of a snapshot could be taken for the whole";
+        let error = "The version of HTTP is not supported";
+        Self::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, "HTTP_VERSION_NOT_SUPPORTED", error, description)
+    }
+
     /// Only GET asks for a snapshot.
     pub(super) fn method_not_allowed() -> Self {
         let error = "The method is not supported";

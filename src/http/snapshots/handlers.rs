@@ -4,7 +4,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, Version};
 use axum::response::{IntoResponse, Response};
 
 use super::error::Failure;
@@ -21,11 +21,14 @@ pub(super) async fn snapshots(
     State(snapshots): State<Snapshots>,
     Extension(places): Extension<Places>,
     RawQuery(query): RawQuery,
+    version: Version,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let media_type = accept::choose(&headers, OFFERED).ok_or_else(Failure::unsupported_format)?;
     let scopes = wire::scopes(query.as_deref().unwrap_or_default())?;
     let chunks = match media_type {
+        // Without chunks, frames that break off look like frames that end. JSON tells by itself.
+        MediaType::Protobuf if version < Version::HTTP_11 => return Err(Failure::version_not_supported()),
         MediaType::Protobuf => snapshots.take(&scopes, Frames::default()).await?,
         // The event stream is not offered.
         MediaType::Json | MediaType::EventStream => snapshots.take(&scopes, Json::default()).await?,

@@ -1,6 +1,8 @@
 //! Parameters, forms and refusals.
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use walclock::feed::journal;
 use walclock::http::common::protobuf;
 
@@ -92,6 +94,21 @@ async fn a_call_that_cannot_be_answered_says_why() {
     feed.insert("one", "foo").await;
     feed.insert("two", "bar").await;
     assert_eq!(column(&take(&url, "selector=foo&scope=bar").await, "public.items", "name"), ["one", "two"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_are_not_sent_where_nobody_would_notice_that_they_break_off() {
+    let feed = Feed::start().await;
+    feed.insert("one", "foo").await;
+    let url = serve(&feed).await;
+    for (accept, status, end) in [(PROTOBUF, "505", "\"}"), ("application/json", "200", "]}]}")] {
+        let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
+        let request = format!("GET /snapshots?scope=foo HTTP/1.0\r\naccept: {accept}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")) && answer.ends_with(end), "{answer}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
