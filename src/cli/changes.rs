@@ -1,9 +1,12 @@
 //! `walclock changes`: reads the feed of a server, page by page, and prints each change.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use url::Url;
 
@@ -15,7 +18,7 @@ use crate::domain::limits;
 const BLOCK: Duration = Duration::from_secs(30);
 /// The pause before a server that did not answer is asked again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// A scope that nothing belongs to: asking for it tells the newest sequence and nothing else.
+/// A scope that nothing belongs to: asking for it tells the newest sequence, and the TRUNCATEs, which go to all scopes.
 const NO_SCOPE: &str = "walclock.no-such-scope";
 
 /// The flags of this command.
@@ -57,8 +60,7 @@ pub(super) async fn run(flags: Flags) -> anyhow::Result<()> {
     let client = client::Client::new();
     let mut since = flags.since.clone();
     if since.as_deref() == Some("now") {
-        let newest = ask(&client, &page_url(&base, &[NO_SCOPE.to_owned()], None, Duration::ZERO)).await?;
-        since = Some(newest.last_sequence);
+        since = Some(newest(&client, &base).await?);
     }
     loop {
         let block = if flags.follow { BLOCK } else { Duration::ZERO };
@@ -80,6 +82,18 @@ pub(super) async fn run(flags: Flags) -> anyhow::Result<()> {
         if over && !flags.follow {
             return Ok(());
         }
+    }
+}
+
+/// The newest sequence. A page that is not empty may have ended before it.
+async fn newest(client: &client::Client, base: &Url) -> anyhow::Result<String> {
+    let mut since = None;
+    loop {
+        let page = ask(client, &page_url(base, &[NO_SCOPE.to_owned()], since.as_deref(), Duration::ZERO)).await?;
+        if page.changes.is_empty() {
+            return Ok(page.last_sequence);
+        }
+        since = Some(page.last_sequence);
     }
 }
 
@@ -115,7 +129,8 @@ async fn ask(client: &client::Client, url: &Url) -> anyhow::Result<Page> {
     }
 }
 
-/// A change as a line for people: its sequence, what happened, where, and the row.
+/// A change as a line for people: its sequence, what happened, where, and the row. Values are quoted; `null` and
+/// `unchanged` are not, and so are no values.
 fn human(change: &RawValue) -> anyhow::Result<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -123,8 +138,10 @@ fn human(change: &RawValue) -> anyhow::Result<String> {
         operation: u8,
         table: String,
         sequence: String,
-        new_row: Option<serde_json::Map<String, serde_json::Value>>,
-        old_row: Option<serde_json::Map<String, serde_json::Value>>,
+        new_row: Option<Row>,
+        old_row: Option<Row>,
+        #[serde(default)]
+        unchanged_columns: Vec<String>,
     }
     let change: Change = serde_json::from_str(change.get()).context("reading a change")?;
     let operation = match change.operation {
@@ -134,10 +151,53 @@ fn human(change: &RawValue) -> anyhow::Result<String> {
         4 => "truncate",
         _ => "unknown",
     };
-    let row = change.new_row.or(change.old_row).unwrap_or_default();
-    let columns = row.iter().map(|(name, column)| format!("{name}={}", column["value"]));
-    let columns = columns.collect::<Vec<_>>().join(" ");
-    Ok(format!("{} {operation} {} {columns}", change.sequence, change.table).trim_end().to_owned())
+    let mut line = format!("{} {operation} {}", change.sequence, change.table);
+    for (name, value) in change.new_row.or(change.old_row).unwrap_or_default().0 {
+        let value = serde_json::to_string(&value).context("writing a value")?;
+        line.push_str(&format!(" {}={value}", word(&name)));
+    }
+    for name in &change.unchanged_columns {
+        line.push_str(&format!(" {}=unchanged", word(name)));
+    }
+    Ok(line)
+}
+
+/// A column's name, quoted where it would not be read as one word.
+fn word(name: &str) -> Cow<'_, str> {
+    match name.chars().all(|c| c.is_alphanumeric() || c == '_') {
+        true => name.into(),
+        false => format!("{name:?}").into(),
+    }
+}
+
+/// The columns of a row, in the order of the table.
+#[derive(Default)]
+struct Row(Vec<(String, Option<String>)>);
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Column {
+            value: Option<String>,
+        }
+        struct Columns;
+        impl<'de> Visitor<'de> for Columns {
+            type Value = Row;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the columns of a row")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+                let mut row = Row::default();
+                while let Some((name, column)) = map.next_entry::<String, Column>()? {
+                    row.0.push((name, column.value));
+                }
+                Ok(row)
+            }
+        }
+        deserializer.deserialize_map(Columns)
+    }
 }
 
 #[cfg(test)]
@@ -146,10 +206,28 @@ mod tests {
 
     #[test]
     fn a_change_is_a_line() {
-        let change = r#"{"operation":2,"table":"public.notes","sequence":"0.a.1",
-            "newRow":{"id":{"value":"1","type":23},"body":{"value":null,"type":25}},"oldRow":{}}"#;
-        let change = RawValue::from_string(change.to_owned()).unwrap();
-        assert_eq!(human(&change).unwrap(), r#"0.a.1 update public.notes body=null id="1""#);
+        for (change, expected) in [
+            (
+                // As the table has the columns, with null apart from "null".
+                r#"{"operation":2,"table":"public.notes","sequence":"0.a.1",
+                    "newRow":{"id":{"value":"1","type":23},"body":{"value":null,"type":25}},"oldRow":{}}"#,
+                r#"0.a.1 update public.notes id="1" body=null"#,
+            ),
+            (
+                r#"{"operation":3,"table":"public.notes","sequence":"0.a.2",
+                    "oldRow":{"my id":{"value":"null","type":23},"größe":{"value":"a\n\"b","type":25}}}"#,
+                r#"0.a.2 delete public.notes "my id"="null" größe="a\n\"b""#,
+            ),
+            (
+                r#"{"operation":1,"table":"public.notes","sequence":"0.a.3",
+                    "newRow":{"id":{"value":"1","type":23}},"unchangedColumns":["body"]}"#,
+                r#"0.a.3 insert public.notes id="1" body=unchanged"#,
+            ),
+            (r#"{"operation":4,"table":"public.notes","sequence":"0.a.4"}"#, "0.a.4 truncate public.notes"),
+        ] {
+            let change = RawValue::from_string(change.to_owned()).unwrap();
+            assert_eq!(human(&change).unwrap(), expected);
+        }
     }
 
     #[test]
