@@ -140,6 +140,10 @@ async fn the_documented_rights_are_enough() {
     let [owner, others] = documented_sql().try_into().unwrap();
     superuser.batch_execute(&owner).await.unwrap();
     assert!(run(&["migrate", "--database-url", &url("walclock_owner")]).status.success());
+    let orders = "create table orders (id int primary key, _change_selector text);
+        alter table orders replica identity full;
+        select walclock.publish('public.orders')";
+    superuser.batch_execute(orders).await.unwrap();
     superuser.batch_execute(&others).await.unwrap();
     let output = run(&["doctor", "--database-url", &url("walclock_server")]);
     assert!(output.status.success(), "{}", out(&output));
@@ -271,4 +275,27 @@ async fn dev_works_at_once_and_finds_its_data_again() {
     let dev = Dev::start(&folder).await;
     dev.fires("third").await;
     assert_eq!(dev.terminate().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_there_is_skipped_also_behind_many_truncates() {
+    let url = database().await;
+    let server = Server::start(&url, &super::support::server::folder()).await;
+    let sql = connect(&url).await;
+    let setup = "create table notes (id int primary key, _change_selector text);
+        alter table notes replica identity full; select walclock.publish('notes')";
+    sql.batch_execute(setup).await.unwrap();
+    // They go to the readers of every scope, and are more than a page of them.
+    sql.batch_execute(&"truncate notes;".repeat(120)).await.unwrap();
+    sql.batch_execute("insert into notes values (1, 'demo')").await.unwrap();
+    let base = server.url();
+    let changes = |since: &[&str]| {
+        let output = run(&[&["changes", "--scope", "demo", "--url", &base], since].concat());
+        assert!(output.status.success(), "{}", err(&output));
+        out(&output)
+    };
+    let all =
+        async || changes(&[]).ends_with(" insert public.notes id=\"1\" _change_selector=\"demo\"\n").then_some(());
+    eventually(PATIENCE, "all of it is in the feed", all).await;
+    assert_eq!(changes(&["--since", "now"]), "");
 }
