@@ -59,8 +59,8 @@ fn details(manage: &Manage, reason: Option<String>, headers: &HeaderMap) -> Resp
     }
     let mut text = format!("{}\n", reason.as_deref().unwrap_or("Ready"));
     for (name, status, detail) in parts {
-        text.push_str(format!("{name}: {status} {detail}").trim_end());
-        text.push('\n');
+        let separator = if detail.is_empty() { "" } else { ": " };
+        text.push_str(&format!("{name}: {status}{separator}{detail}\n"));
     }
     (status, [(CONTENT_TYPE, "text/plain")], text).into_response()
 }
