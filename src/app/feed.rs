@@ -197,7 +197,10 @@ impl ports::Feed for InProcess {
         match tokio::time::timeout(BEGIN_PATIENCE, began).await {
             Ok(Ok(_)) => {}
             Ok(Err(ended)) => return Err(unavailable("waiting for the feed to begin", ended.into())),
-            Err(elapsed) => return Err(unavailable("waiting for the feed to begin", elapsed.into())),
+            Err(elapsed) => {
+                let why = self.status.borrow().not_ready().unwrap_or_else(|| elapsed.to_string());
+                return Err(unavailable("waiting for the feed to begin", why.into()));
+            }
         }
         Ok(self.reader.position())
     }

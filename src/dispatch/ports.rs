@@ -31,6 +31,17 @@ pub struct Unavailable {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+impl Unavailable {
+    /// The innermost reason, which is the one that tells most.
+    pub fn cause(&self) -> String {
+        let mut innermost: &dyn std::error::Error = &*self.source;
+        while let Some(source) = innermost.source() {
+            innermost = source;
+        }
+        innermost.to_string()
+    }
+}
+
 /// One round of a dispatcher with the lease table.
 #[derive(Clone, Debug)]
 pub struct LeaseRequest {

@@ -158,7 +158,7 @@ impl Outages {
             return;
         };
         metrics::counter!("walclock_store_failures_total", "doing" => doing).increment(1);
-        let cause = cause(error);
+        let cause = error.cause();
         if is_news {
             warn!(%cause, "{error} failed, and is tried again");
         } else {
@@ -171,15 +171,6 @@ impl Outages {
         let mut failing = self.0.lock();
         if has_failed { failing.insert(doing) } else { failing.remove(doing) }
     }
-}
-
-/// The innermost reason, which is the one that tells most.
-fn cause(error: &Unavailable) -> String {
-    let mut innermost: &dyn std::error::Error = &*error.source;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -109,7 +109,11 @@ impl Pause {
     async fn after(&mut self, error: &FeedError) {
         let pause = match self.0 {
             None => {
-                warn!(%error, "the change feed does not answer; the sweep carries on alone");
+                let cause = match error {
+                    FeedError::Gap => error.to_string(),
+                    FeedError::Unavailable(unavailable) => unavailable.cause(),
+                };
+                warn!(cause, "{error} failed: the sweep alone finds timers until the change feed answers");
                 PAUSE_FIRST
             }
             Some(last) => (last * 2).min(PAUSE_MAX),
