@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::support::http::{Answer, get, request};
+use super::support::http::{Answer, get, request, try_request};
 use super::support::server::{Server, folder, migrate};
 use super::support::{connect, database, eventually};
 
@@ -25,6 +25,29 @@ async fn health_and_ready_are_200_without_a_body() {
     let metrics = get(&server.url(), "/metrics", &[]).await;
     assert_eq!(metrics.status, 200);
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_that_lasts_is_one_line_of_the_log_and_ready_says_why() {
+    let folder = folder();
+    let url = database().await;
+    migrate(&url);
+    let server = Server::spawn_unmigrated(&url, &folder, &["--publication", "nowhere"]);
+    let tried_again = async || {
+        let answer = try_request("GET", &server.url(), "/metrics", &[], "").await?;
+        let metrics = String::from_utf8(answer.body.to_vec()).unwrap();
+        let tries = metrics.lines().find_map(|line| line.strip_prefix("walclock_feed_reconnects_total "));
+        tries.is_some_and(|tries| tries.parse::<f64>().unwrap() >= 4.0).then_some(())
+    };
+    eventually(PATIENCE, "the feed has tried four times", tried_again).await;
+    let log = std::fs::read_to_string(folder.with_extension("log")).unwrap();
+    assert_eq!(log.matches("no change feed for now").count(), 1, "{log}");
+
+    let verbose = get(&server.url(), "/ready?verbose", &[]).await;
+    let text = String::from_utf8(verbose.body.to_vec()).unwrap();
+    assert_eq!(verbose.status, 503);
+    assert!(text.contains("\nfeed: not ready: starting: publication nowhere does not exist"), "{text}");
+    assert!(text.contains("\ndatabase: ready\n"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,14 +110,24 @@ fn percent(kept: u64, left: u64) -> u8 {
     u8::try_from(percent).unwrap_or(100)
 }
 
+impl Standing {
+    /// How much the slot keeps, and how much of what it may keep that is: all there is to say where nothing is wrong.
+    pub fn share(&self) -> String {
+        let kept = format!("the replication slot keeps {} MiB of WAL", self.kept >> 20);
+        match self.percent {
+            Some(percent) => format!("{kept}, {percent} % of what max_slot_wal_keep_size allows"),
+            None => kept,
+        }
+    }
+}
+
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if (self.kept, self.percent) == (0, Some(100)) {
             return write!(f, "the replication slot has lost its WAL, and changes with it");
         }
-        write!(f, "the replication slot keeps {} MiB of WAL", self.kept >> 20)?;
+        f.write_str(&self.share())?;
         let Some(percent) = self.percent else { return Ok(()) };
-        write!(f, ", {percent} % of what max_slot_wal_keep_size allows")?;
         match (percent, self.left) {
             (100.., _) => write!(f, ": the next checkpoint may take it, and changes with it"),
             (_, Some(left)) => write!(f, ": at the present rate it is lost in {}", duration::format(coarse(left))),
@@ -219,6 +229,8 @@ mod tests {
         ] {
             assert!(standing.to_string().ends_with(expected), "{standing}");
         }
+        let share = standing(Some(3), Some(Duration::from_secs(9))).share();
+        assert!(share.ends_with("3 % of what max_slot_wal_keep_size allows"), "relief is no alarm: {share}");
         let lost = Standing { kept: 0, ..standing(Some(100), None) };
         assert!(lost.to_string().contains("has lost its WAL"), "{lost}");
     }

@@ -52,7 +52,7 @@ impl Meter {
         let slot = &self.slot;
         match standing.was {
             Some(was) if was < standing.level => warn!(slot, "{standing}"),
-            Some(_) => info!(slot, "{standing}: that is less than before"),
+            Some(_) => info!(slot, "{}: less than before", standing.share()),
             None => {}
         }
     }

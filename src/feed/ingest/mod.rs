@@ -10,6 +10,7 @@ mod follow;
 mod gap;
 mod meter;
 mod open;
+mod outage;
 mod pulse;
 mod report;
 mod status;
@@ -33,6 +34,7 @@ use crate::feed::source;
 use backoff::Backoff;
 use follow::Follower;
 use meter::Meter;
+use outage::Outage;
 use pulse::Pulse;
 use report::Received;
 
@@ -92,6 +94,7 @@ pub struct Ingest {
     /// The last stream ended because a publication was gone: its slot can never see it again.
     unpublished: bool,
     streamed: bool,
+    outage: Outage,
     meter: Meter,
     /// The session of the last connection: the server may not have noticed its end.
     session: Option<source::Session>,
@@ -122,7 +125,17 @@ impl Ingest {
     pub fn new(config: Config, writer: Writer, journal: Journal) -> Self {
         let (status, _) = watch::channel(Status::Starting { why: "connecting to PostgreSQL".to_owned() });
         let meter = Meter::new(&config.source.slot);
-        Self { config, writer, journal, status, unpublished: false, streamed: false, meter, session: None }
+        Self {
+            config,
+            writer,
+            journal,
+            status,
+            unpublished: false,
+            streamed: false,
+            outage: Outage::default(),
+            meter,
+            session: None,
+        }
     }
 
     /// How it stands, from now on.
@@ -198,6 +211,7 @@ impl Ingest {
             opened = opening.open() => opened?,
         };
         self.streamed = true;
+        self.outage.over();
         let open::Opened { server, facts, mut stream, reports, history, from, catch_up_to } = opened;
         let received = Arc::new(Received::default());
         received.advance(from);
@@ -259,9 +273,11 @@ impl Ingest {
         self.status.send_replace(Status::Blocked { why });
     }
 
-    fn wait_after(&self, error: &(dyn std::error::Error + 'static)) {
+    fn wait_after(&mut self, error: &(dyn std::error::Error + 'static)) {
         let why = chain(error);
-        warn!(error = why, "no change feed for now");
+        if self.outage.is_news(&why, Instant::now()) {
+            warn!(error = why, "no change feed for now");
+        }
         self.status.send_replace(Status::without_stream(self.streamed, why));
     }
 }
