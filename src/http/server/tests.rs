@@ -49,7 +49,8 @@ async fn start_with_stall(
         .route("/", get(|| async { "hello" }))
         .route("/panic", get(|| async { panic!("planted") as &'static str }))
         .route("/large", get(|| async { Body::from(vec![b'x'; LARGE]) }))
-        .route("/wait", get(wait.clone()).post(wait));
+        .route("/wait", get(wait.clone()).post(wait.clone()))
+        .route("/wait/panic", get(move || async move { panic!("planted after {}", wait().await) as &'static str }));
     let config = Config { connections_max, head_max, stall_max, drain_max };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -240,6 +241,10 @@ async fn every_form_of_request_may_wait() {
         "GET /wait HTTP/1.0\r\n\r\n",
         "GET /wait HTTP/1.1\r\nhost: x\r\nconnection: Close\r\n\r\n",
         "GET /wait HTTP/1.1\r\nhost: x\r\nconnection: keep-alive, close\r\n\r\n",
+        "GET /wait HTTP/1.1\r\nhost: x\r\nconnection: keep-alive\r\nconnection: close\r\n\r\n",
+        "GET /wait HTTP/1.1\r\nhost: x\r\nconnection: close, upgrade\r\nupgrade: h2c\r\n\r\n",
+        "GET /wait HTTP/1.0\r\nconnection: close\r\n\r\n",
+        "GET http://x/wait HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
         "GET /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
         "POST /wait HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
         "HEAD /wait HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
@@ -253,4 +258,40 @@ async fn every_form_of_request_may_wait() {
         let is_whole = answer.starts_with(&format!("{version} 200 OK\r\n")) && answer.ends_with(body);
         assert!(is_whole, "{request}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn a_panic_after_a_wait_is_a_500_too_and_the_connection_goes_on() {
+    let world = start(10, LONG, LONG).await;
+    let mut stream = connect(&world, "GET /wait/panic HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    world.asked.notified().await;
+    world.release.notify_one();
+    let answer = until(&mut stream, "Internal server error").await;
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(rest(stream).await.ends_with("hello"));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_idle_after_a_wait_is_not_kept() {
+    let world = start(10, Duration::from_millis(50), LONG).await;
+    let stream = connect(&world, "GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    world.asked.notified().await;
+    world.release.notify_one();
+    // It ends although nobody has asked for that.
+    let answer = rest(stream).await;
+    assert!(answer.ends_with("waited") && !answer.contains("connection: close"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_asked_behind_a_wait_that_the_shutdown_ends_is_not_answered() {
+    let world = start(10, LONG, LONG).await;
+    let wait = "GET /wait HTTP/1.1\r\nhost: x\r\n\r\n";
+    let stream = connect(&world, &format!("{wait}GET / HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    world.asked.notified().await;
+    world.shutdown.cancel();
+    world.release.notify_one();
+    let answer = rest(stream).await;
+    assert!(answer.ends_with("waited") && answer.contains("connection: close"), "{answer}");
+    world.served.await.unwrap();
 }
