@@ -13,6 +13,7 @@ mod login;
 mod partitions;
 mod proxy;
 mod publication;
+mod published;
 mod rights;
 mod stream;
 mod ways;

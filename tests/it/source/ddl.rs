@@ -35,14 +35,14 @@ const STEPS: &[&str] = &[
 ];
 
 /// Writers who neither know nor care what the table looks like. What fails meanwhile has not happened.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Load {
-    async fn start(url: &str) -> Self {
+    pub async fn start(url: &str) -> Self {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut tasks = Vec::new();
         for first in [0, 7] {
@@ -70,7 +70,7 @@ impl Load {
     }
 
     /// Some more has been written since.
-    async fn some(&self) {
+    pub async fn some(&self) {
         let before = self.done.load(Ordering::Relaxed);
         support::eventually(DEADLINE, "the load goes on", async || {
             (self.done.load(Ordering::Relaxed) > before + 20).then_some(())
@@ -78,7 +78,7 @@ impl Load {
         .await;
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.unwrap();
@@ -87,7 +87,7 @@ impl Load {
 }
 
 /// Writes a row and waits until the feed shows it exactly as the table does.
-async fn probe(client: &Client, fold: &mut Fold, table: &str, id: i64, after: &str) {
+pub async fn probe(client: &Client, fold: &mut Fold, table: &str, id: i64, after: &str) {
     let insert = format!("insert into {table} (id, body, _change_selector) values ({id}, 'probe', 's')");
     client.batch_execute(&insert).await.unwrap();
     let expected = rows(client, &format!("(select * from {table} where id = {id})")).await.remove(&id);
@@ -100,7 +100,7 @@ async fn probe(client: &Client, fold: &mut Fold, table: &str, id: i64, after: &s
 }
 
 /// Every row is written once more, so that each has the newest shape; then the feed's table is the table.
-async fn assert_fold_is_table(client: &Client, fold: &mut Fold) {
+pub async fn assert_fold_is_table(client: &Client, fold: &mut Fold) {
     client.batch_execute("update notes set body = coalesce(body, '') || '!'").await.unwrap();
     let table = rows(client, "notes").await;
     assert!(table.len() > 10, "{}", table.len());
@@ -111,7 +111,7 @@ async fn assert_fold_is_table(client: &Client, fold: &mut Fold) {
     .await;
 }
 
-async fn loaded(url: &str) -> (Client, Running, Fold, Load) {
+pub async fn loaded(url: &str) -> (Client, Running, Fold, Load) {
     let client = publish_notes(url).await;
     let running = Feed::new(url).live().await;
     let fold = Fold::new(running.reader.clone());

@@ -158,6 +158,35 @@ async fn what_is_refused_is_explained_in_one_line() {
     assert!(!error.may_heal());
 }
 
+/// The whole program, where PostgreSQL takes nothing without TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changeserver_streams_over_tls_where_the_server_asks_for_it() {
+    let cluster = cluster().await;
+    let client = super::publish_notes(&cluster.url("postgres")).await;
+    support::server::migrate(&cluster.url("postgres"));
+    client.batch_execute("alter role only_tls superuser").await.unwrap();
+    let url =
+        |mode: &str| format!("postgres://only_tls:{PASSWORD}@127.0.0.1:{}/postgres?sslmode={mode}", cluster.port());
+    let flags = ["--roles", "changeserver", "--publication", "feed"];
+    let folder = support::server::folder();
+    let plain = support::server::Server::spawn_unmigrated(&url("disable"), &folder, &flags);
+    support::eventually(super::DEADLINE, "it is told why not", async || {
+        plain.log().contains("pg_hba.conf").then_some(())
+    })
+    .await;
+    drop(plain);
+    let server = support::server::Server::spawn_unmigrated(&url("require"), &folder, &flags);
+    server.until_ready().await;
+    client.batch_execute("insert into notes values (1, 'b', 's')").await.unwrap();
+    let (status, page) = server.get("/changes?scope=s&block=30").await;
+    assert_eq!((status, &page["changes"][0]["newRow"]["body"]["value"]), (200, &"b".into()), "{page}");
+    let sql = "select backend_type, ssl from pg_stat_activity join pg_stat_ssl using (pid) where usename = 'only_tls'";
+    let sessions = client.query(sql, &[]).await.unwrap();
+    assert!(sessions.iter().any(|row| row.get::<_, &str>(0) == "walsender"));
+    assert!(sessions.iter().all(|row| row.get(1)), "a connection without TLS");
+    assert_eq!(server.terminate().await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_tls() {
     let url = support::database().await;

@@ -10,6 +10,7 @@ use walclock::pg::Settings;
 use super::feed::{Feed, insert};
 use super::{DEADLINE, publish_notes};
 use crate::support;
+use crate::support::server::Server;
 
 const SECRET: &str = "hunter2hunter2";
 
@@ -112,4 +113,32 @@ async fn what_is_used_up_is_named_and_waited_for() {
     insert(&client, 0..1).await;
     assert_eq!(running.ids(1).await, [0]);
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_what_would_have_kept_a_slot_that_was_lost() {
+    let cluster =
+        cluster(&[("max_wal_size", "32MB"), ("min_wal_size", "32MB"), ("max_slot_wal_keep_size", "16MB")]).await;
+    let url = cluster.url("postgres");
+    let client = publish_notes(&url).await;
+    support::server::migrate(&url);
+    let folder = support::server::folder();
+    let flags = ["--roles", "changeserver", "--publication", "feed"];
+    let server = Server::spawn_unmigrated(&url, &folder, &flags);
+    server.until_ready().await;
+    assert!(!server.log().contains("max_slot_wal_keep_size"), "too early");
+    assert_eq!(server.terminate().await, 0);
+    support::eventually(DEADLINE, "the slot is lost", async || {
+        client.batch_execute("insert into other select generate_series(1, 200000)").await.unwrap();
+        client.batch_execute("checkpoint").await.unwrap();
+        let lost = client.query_one("select wal_status = 'lost' from pg_replication_slots", &[]).await.unwrap();
+        lost.get::<_, bool>(0).then_some(())
+    })
+    .await;
+    let server = Server::spawn_unmigrated(&url, &folder, &flags);
+    server.until_ready().await;
+    let log = server.log();
+    let told = log.lines().find(|line| line.contains("changes are missing from the feed"));
+    assert!(told.is_some_and(|line| line.contains("raise max_slot_wal_keep_size")), "{log}");
+    assert_eq!(server.terminate().await, 0);
 }

@@ -118,6 +118,11 @@ impl Server {
         Some((answer.status, answer.body))
     }
 
+    /// What it and those before it over the same folder have said.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
     pub fn management_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.management_port)
     }
