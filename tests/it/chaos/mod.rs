@@ -16,3 +16,5 @@ mod rude;
 mod seam;
 mod world;
 mod writers;
+
+pub use world::soak;
