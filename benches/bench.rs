@@ -8,6 +8,9 @@ mod delivery;
 mod fan_out;
 mod feed_drain;
 mod feed_latency;
+mod filled;
+mod journal_purge;
+mod journal_reads;
 mod plain_client;
 mod receiver;
 mod support;
@@ -37,6 +40,12 @@ fn main() {
     }
     if runs("tail_scopes") {
         verdicts.extend(runtime.block_on(tail_scopes::run()));
+    }
+    if runs("journal_reads") {
+        verdicts.extend(journal_reads::run());
+    }
+    if runs("journal_purge") {
+        verdicts.extend(journal_purge::run());
     }
     if runs("writers") {
         verdicts.extend(runtime.block_on(writers::run()));
