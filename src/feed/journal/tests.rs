@@ -4,5 +4,6 @@ mod bounds;
 mod faults;
 mod mend;
 mod model;
+mod purge;
 mod snapshots;
 mod support;
