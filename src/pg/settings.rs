@@ -15,6 +15,9 @@ use super::words::Words;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be idle before the kernel asks whether the other side is still there.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+/// How long sent bytes may stay unconfirmed before the kernel gives the connection up: it notices a peer that vanished while
+/// a question to it is under way, which it does not look after as it does after an idle connection.
+const UNCONFIRMED_MAX: Duration = Duration::from_secs(30);
 
 /// Every key that may stand in the settings, and what its value may be.
 const KEYS: [(&str, &str); 20] = [
@@ -71,6 +74,9 @@ impl Settings {
         }
         if !said("keepalives_idle") {
             config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_IDLE / 3).keepalives_retries(3);
+        }
+        if !said("tcp_user_timeout") {
+            config.tcp_user_timeout(UNCONFIRMED_MAX);
         }
         config.ssl_mode(match mode {
             TlsMode::Disable => SslMode::Disable,
@@ -260,6 +266,11 @@ mod tests {
         assert_eq!(settings.config.get_dbname(), Some("u"));
         assert_eq!(settings.mode, TlsMode::Prefer);
         assert_eq!(settings.config.get_connect_timeout(), Some(&CONNECT_TIMEOUT));
+        // Each connection is made to one host of them.
+        let each = settings.each_host();
+        assert_eq!(each[0].config.get_tcp_user_timeout(), Some(&UNCONFIRMED_MAX));
+        let own = Settings::parse("postgres://u@h?tcp_user_timeout=5").expect("complete");
+        assert_eq!(own.config.get_tcp_user_timeout(), Some(&Duration::from_secs(5)));
         let system = Settings::parse("postgres://u@h?sslrootcert=system").expect("complete");
         assert_eq!(system.mode, TlsMode::VerifyFull);
     }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -20,8 +19,6 @@ use crate::pg::{Settings, TlsMode};
 /// fills it; and it is the full buffer that makes the walsender join its messages instead of sending each by itself.
 /// A quarter of it fills too early to keep the walsender busy through a pause; four times as much varies from run to run.
 const RECEIVE_BYTES: usize = 256 * 1024;
-/// How long sent bytes may stay unconfirmed before the kernel gives the connection up: it notices a peer that vanished.
-const UNCONFIRMED_MAX: Duration = Duration::from_secs(30);
 
 /// How safe the way to the server is.
 pub(super) enum Channel {
@@ -106,7 +103,8 @@ fn tune(stream: &TcpStream, settings: &Settings) -> io::Result<()> {
             sockopt::set_tcp_keepcnt(stream, retries)?;
         }
     }
-    let unconfirmed = config.get_tcp_user_timeout().copied().unwrap_or(UNCONFIRMED_MAX);
-    sockopt::set_tcp_user_timeout(stream, u32::try_from(unconfirmed.as_millis()).unwrap_or(u32::MAX))?;
+    if let Some(unconfirmed) = config.get_tcp_user_timeout() {
+        sockopt::set_tcp_user_timeout(stream, u32::try_from(unconfirmed.as_millis()).unwrap_or(u32::MAX))?;
+    }
     Ok(())
 }
