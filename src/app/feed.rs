@@ -202,7 +202,10 @@ impl ports::Feed for InProcess {
                 return Err(unavailable("waiting for the feed to begin", why.into()));
             }
         }
-        Ok(self.reader.position())
+        match self.reader.position() {
+            Sequence::ZERO => Err(unavailable("waiting for the feed to begin", query::Error::NotBegun.into())),
+            position => Ok(position),
+        }
     }
 
     async fn follow(&self, shards: &[Shard], since: Sequence, wait: Duration) -> Result<News, FeedError> {
@@ -235,6 +238,19 @@ mod tests {
         let other = tokio::spawn(async move { go.send(()).is_ok() });
         assert!(tokio::time::timeout(Duration::from_secs(60), other).await.unwrap().unwrap());
         assert!(part.await.unwrap().unwrap());
+    }
+
+    /// As with a disk that is full at the very first start: a load that began now would miss what commits before the slot.
+    #[tokio::test]
+    async fn there_is_no_position_before_the_feed_has_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_writer, journal) = journal::open(journal::Config::new(folder.path())).unwrap();
+        let (_says, status) = watch::channel(Status::Blocked { why: "disk full".to_owned() });
+        let feed = InProcess { reader: Reader::new(journal.clone()), status };
+        assert!(matches!(ports::Feed::position(&feed).await, Err(FeedError::Unavailable(_))));
+        let origin = Sequence::new(1, crate::domain::sequence::Lsn(100), 0);
+        journal.set_origin(origin).unwrap();
+        assert_eq!(ports::Feed::position(&feed).await.unwrap(), origin);
     }
 
     #[tokio::test(flavor = "multi_thread")]
