@@ -84,9 +84,10 @@ pub const REQUEST_DROPPED_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const REQUEST_BODY_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Timers of one page of a list.
 pub const LIST_LIMIT_MAX: u32 = 1000;
-/// How long the session that claims a replication slot may say nothing before the server ends it, and the claim with it:
-/// far longer than the pauses between its questions, and as long as the walsender waits by default.
-pub const CLAIM_IDLE_MAX: Duration = Duration::from_secs(60);
+/// How long the session that claims a replication slot may say nothing before the server ends it, and the claim with it: ten
+/// of the pauses between its questions. Whoever takes the place of a machine that died waits for so long; who was only slow
+/// claims the slot again.
+pub const CLAIM_IDLE_MAX: Duration = Duration::from_secs(20);
 /// Answers below this size are not compressed: they fit into one packet anyway.
 pub const COMPRESSED_BYTES_MIN: u64 = 1024;
 /// Answers that are compressed at a time: an encoder holds about 1 MiB, for as long as its reader takes. One more leaves as

