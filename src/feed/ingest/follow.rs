@@ -26,12 +26,14 @@ pub(super) struct Follower<'a> {
     pub assembler: Assembler,
     pub received: Arc<Received>,
     pub status: &'a watch::Sender<Status>,
+    /// The server was a standby when its timelines were read.
+    pub standby: bool,
     /// So long may the server be silent before it is asked for an answer; after as long again we look what is wrong.
     pub silence_max: Duration,
     /// How often an idle position is written down.
     pub note_every: Duration,
     /// Until here the feed counts as catching up; none where it does not.
-    pub catch_up_to: Option<Lsn>,
+    pub catch_up_to: &'a mut Option<Lsn>,
     pub state: State,
 }
 
@@ -67,7 +69,7 @@ impl Follower<'_> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.show_progress();
         // Some may have come with the answer to START_REPLICATION.
-        self.take(stream)?;
+        self.arrived(stream, server, shutdown).await?;
         loop {
             tokio::select! {
                 biased;
@@ -75,13 +77,31 @@ impl Follower<'_> {
                 _ = ticks.tick() => self.tick(stream, server).await?,
                 read = stream.fill() => {
                     read?;
-                    self.take(stream)?;
+                    self.arrived(stream, server, shutdown).await?;
                     // Under a flood there is always more to read. Whom this thread has woken meanwhile, the reports above
                     // all, may be where no other thread can take them over.
                     tokio::task::yield_now().await;
                 }
             }
         }
+    }
+
+    /// Takes what one read brought, once its timeline is certain: a standby that is promoted streams on, and what commits
+    /// there is of another timeline than we know of. What had arrived while it still was a standby is not.
+    async fn arrived(
+        &mut self,
+        stream: &mut Stream,
+        server: &Server,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Failure> {
+        if self.standby {
+            match shutdown.run_until_cancelled(server.is_standby()).await {
+                Some(standby) => standby?.then_some(()).ok_or(source::Error::Promoted)?,
+                // It was not acknowledged, and comes again.
+                None => return Ok(()),
+            }
+        }
+        self.take(stream)
     }
 
     /// Takes what one read brought: decodes, renders and appends it, then makes it visible.
@@ -171,7 +191,7 @@ impl Follower<'_> {
             self.status.send_if_modified(|status| replace(status, Status::CatchingUp));
             return;
         }
-        self.catch_up_to = None;
+        *self.catch_up_to = None;
         if self.status.send_if_modified(|status| replace(status, Status::Streaming)) {
             info!(received = %self.received.end(), "the change feed is live");
         }

@@ -109,12 +109,9 @@ impl Gap {
     /// Whether the positions and transaction ids of before mean nothing any more.
     pub(super) fn is_elsewhere(self) -> bool {
         match self {
-            Self::OtherCluster | Self::Restored => true,
-            Self::Parted { .. }
-            | Self::SlotMissing
-            | Self::SlotLost(_)
-            | Self::SlotAhead { .. }
-            | Self::Unpublished => false,
+            // Where two lines part, each goes on to count for itself, perhaps under the same timeline's number.
+            Self::OtherCluster | Self::Restored | Self::Parted { .. } => true,
+            Self::SlotMissing | Self::SlotLost(_) | Self::SlotAhead { .. } | Self::Unpublished => false,
         }
     }
 }

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use crate::domain::sequence::Lsn;
 use crate::feed::assemble;
 use crate::feed::journal::{self, Journal, Writer};
 use crate::feed::sink::Sink;
@@ -95,6 +96,8 @@ pub struct Ingest {
     unpublished: bool,
     streamed: bool,
     outage: Outage,
+    /// Where the WAL ended when the journal began anew, until the stream has come so far: over more than one connection.
+    catch_up_to: Option<Lsn>,
     meter: Meter,
     /// The session of the last connection: the server may not have noticed its end.
     session: Option<source::Session>,
@@ -133,6 +136,7 @@ impl Ingest {
             unpublished: false,
             streamed: false,
             outage: Outage::default(),
+            catch_up_to: None,
             meter,
             session: None,
         }
@@ -195,6 +199,7 @@ impl Ingest {
             return Ok(());
         }
         blocking(|| self.writer.mend())?;
+        let serves = self.serves();
         let opening = open::Opening {
             config: &self.config,
             writer: &mut self.writer,
@@ -203,7 +208,8 @@ impl Ingest {
             session: &mut self.session,
             status: &self.status,
             unpublished: &mut self.unpublished,
-            streamed: self.streamed,
+            catch_up_to: &mut self.catch_up_to,
+            serves,
         };
         let opened = tokio::select! {
             biased;
@@ -212,7 +218,7 @@ impl Ingest {
         };
         self.streamed = true;
         self.outage.over();
-        let open::Opened { server, facts, mut stream, reports, history, from, catch_up_to } = opened;
+        let open::Opened { server, facts, mut stream, reports, history, from } = opened;
         let received = Arc::new(Received::default());
         received.advance(from);
         let done = CancellationToken::new();
@@ -225,9 +231,10 @@ impl Ingest {
             assembler,
             received: Arc::clone(&received),
             status: &self.status,
+            standby: facts.standby,
             silence_max: facts.walsender_timeout,
             note_every: self.config.intervals.note,
-            catch_up_to,
+            catch_up_to: &mut self.catch_up_to,
             state: follow::State::default(),
         };
         let pulse = Pulse {
@@ -278,7 +285,12 @@ impl Ingest {
         if self.outage.is_news(&why, Instant::now()) {
             warn!(error = why, "no change feed for now");
         }
-        self.status.send_replace(Status::without_stream(self.streamed, why));
+        self.status.send_replace(Status::without_stream(self.serves(), why));
+    }
+
+    /// Whether what the journal has is all that it should have by now, but for the present trouble.
+    fn serves(&self) -> bool {
+        self.streamed && self.catch_up_to.is_none()
     }
 }
 

@@ -33,8 +33,6 @@ pub(super) struct Opened {
     pub history: History,
     /// Where the stream begins.
     pub from: Lsn,
-    /// Where the WAL ended when the journal began anew; none where it went on.
-    pub catch_up_to: Option<Lsn>,
 }
 
 /// What it takes to open the stream.
@@ -49,8 +47,10 @@ pub(super) struct Opening<'a> {
     /// The slot met changes without its publication. No longer so once the gap is told and the slot made anew, whatever
     /// fails behind that: the new slot would be dropped again, and another gap told.
     pub unpublished: &'a mut bool,
-    /// There was a stream before.
-    pub streamed: bool,
+    /// Where the WAL ended when the journal began anew, until the stream has come so far.
+    pub catch_up_to: &'a mut Option<Lsn>,
+    /// Readers are served what an earlier stream has told.
+    pub serves: bool,
 }
 
 impl Opening<'_> {
@@ -93,6 +93,8 @@ impl Opening<'_> {
                 let from = self.usable_slot(&server, &facts, settings, found.slot).await?;
                 // Taken behind the beginning: it shows whatever committed before it, which the feed will never tell.
                 let floor = server.snapshot().await?;
+                // A standby writes no heartbeat, which an idle stream would need to get there.
+                *self.catch_up_to = if facts.standby { None } else { Some(server.wal(name).await?.end) };
                 begin(self.writer, self.journal, verdict, just_before(from, &history), floor)?;
                 *self.unpublished = false;
                 self.writer.advance(from);
@@ -112,21 +114,19 @@ impl Opening<'_> {
             Some(slot) if slot.confirmed <= from && slot.active_pid == Some(stream.pid()) => {}
             Some(_) | None => return Err(source::Error::SlotMoved { slot: name.clone() }.into()),
         }
-        let anew = !facts.standby && matches!(verdict, Verdict::Begin | Verdict::Anew(_));
-        let catch_up_to = if anew { Some(server.wal(name).await?.end) } else { None };
         info!(slot = name, server = %settings, %from, timeline = system.timeline, "streaming");
-        Ok(Opened { server, facts, stream, reports, history, from, catch_up_to })
+        Ok(Opened { server, facts, stream, reports, history, from })
     }
 
     /// Keeps every other walclock from the slot while this connection lasts.
     async fn claim(&mut self, server: &Server) -> Result<(), source::Error> {
-        if let Some(before) = self.session.take() {
+        if let Some(before) = *self.session {
             // Where its end was not noticed it still holds the claim. Without a session it is nobody's.
             server.end_session(before).await?;
         }
-        server.claim(&self.config.source.slot, limits::CLAIM_IDLE_MAX).await?;
+        // Known before it claims: the claim may be granted and the answer lost.
         *self.session = Some(server.session().await?);
-        Ok(())
+        server.claim(&self.config.source.slot, limits::CLAIM_IDLE_MAX).await
     }
 
     async fn find_slot(&self, server: &Server, settings: &Settings) -> Result<gap::Slot, source::Error> {
@@ -180,7 +180,7 @@ impl Opening<'_> {
                 Ok(pids) => {
                     let error = source::Error::SlotWaits { slot: self.config.source.slot.clone(), pids: pids.clone() };
                     warn!("{error}");
-                    self.status.send_replace(Status::without_stream(self.streamed, error.to_string()));
+                    self.status.send_replace(Status::without_stream(self.serves, error.to_string()));
                     told = pids;
                 }
                 Err(error) => {
@@ -220,6 +220,11 @@ fn begin(
                 false => writer.begin_anew(before)?,
             }
         }
+        // An attempt that died on its way noted a position of another server. Left as it is, it would be acknowledged.
+        Verdict::Begin if journal.durable() > Lsn(before.lsn.0.saturating_add(1)) => {
+            info!(%before, "the feed begins, before where an earlier attempt did");
+            writer.begin_elsewhere(before)?;
+        }
         Verdict::Begin | Verdict::Continue => {
             info!(%before, "the feed begins");
             journal.set_origin(before)?;
@@ -242,6 +247,63 @@ fn database(settings: &Settings) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
+    use crate::domain::scope::Scope;
+    use crate::feed::query;
+    use crate::feed::sink::{Head, Row, Sink};
+
+    fn new_journal() -> (tempfile::TempDir, Writer, Journal) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (writer, journal) = journal::open(journal::Config::new(folder.path())).expect("a new journal");
+        (folder, writer, journal)
+    }
+
+    fn write(writer: &mut Writer, lsn: u64, txid: u64) {
+        let committed_at = Timestamp::from_micros(0);
+        writer.begin(&Head { timeline: 1, commit_lsn: Lsn(lsn), txid, committed_at }).expect("room");
+        let row = Row { index: 0, scopes: &[], to_everyone: true, body: b"{}", left_body: &[], entered_body: &[] };
+        writer.push(&row).and_then(|()| writer.commit(Lsn(lsn + 1))).expect("room");
+        writer.flush().expect("room");
+    }
+
+    fn read(journal: &Journal, since: Sequence, snapshot: &str) -> Result<usize, query::Error> {
+        let snapshot: Snapshot = snapshot.parse().expect("a snapshot");
+        journal.read(&[Scope::empty()], since, 10, Some(&snapshot)).map(|page| page.changes.len())
+    }
+
+    /// A lagging standby was promoted: transaction ids and positions that the old line had used come again.
+    #[tokio::test]
+    async fn what_the_line_that_was_left_had_counted_says_nothing_of_the_other() {
+        let (_folder, mut writer, journal) = new_journal();
+        write(&mut writer, 900, 1000);
+        let floor = "150:150:".parse().expect("a snapshot");
+        let parted = Verdict::Anew(Gap::Parted { at: Lsn(100) });
+        begin(&mut writer, &journal, parted, Sequence::new(1, Lsn(200), 0), floor).expect("room");
+        write(&mut writer, 300, 160);
+        assert_eq!(read(&journal, Sequence::ZERO, "155:155:").expect("a fresh snapshot is good"), 1);
+        assert!(matches!(read(&journal, Sequence::ZERO, "140:140:"), Err(query::Error::TooOld)));
+        let other_line = Sequence::new(1, Lsn(900), 0);
+        assert!(matches!(read(&journal, other_line, "155:155:"), Err(query::Error::TooOld)), "it would wait");
+    }
+
+    /// The process died between the beginning and the word of whose positions these are, and came back on another server.
+    #[tokio::test]
+    async fn what_a_dead_attempt_noted_on_another_server_is_not_acknowledged() {
+        let (_folder, mut writer, journal) = new_journal();
+        writer.advance(Lsn(900));
+        writer.flush().expect("room");
+        journal.watch_durable().wait_for(|end| *end == Lsn(900)).await.expect("the writer lives");
+        let floor: Snapshot = "150:150:".parse().expect("a snapshot");
+        let before = Sequence::new(1, Lsn(199), 0);
+        begin(&mut writer, &journal, Verdict::Begin, before, floor.clone()).expect("room");
+        assert_eq!(journal.durable(), Lsn(199));
+        // The same server, where the slot has not moved since.
+        writer.advance(Lsn(200));
+        writer.flush().expect("room");
+        journal.watch_durable().wait_for(|end| *end == Lsn(200)).await.expect("the writer lives");
+        begin(&mut writer, &journal, Verdict::Begin, before, floor).expect("room");
+        assert_eq!((journal.durable(), journal.range().last), (Lsn(200), before));
+    }
 
     /// Were it on the new timeline, the journal would skip what is still to come of the old one.
     #[test]

@@ -3,7 +3,7 @@
 /// How the way in stands. The reasons are for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// It has not streamed yet.
+    /// It has not streamed yet, or has not caught up since the journal began anew.
     Starting {
         /// What it is doing.
         why: String,
@@ -30,9 +30,9 @@ pub enum Status {
 }
 
 impl Status {
-    /// There is no stream now; `streamed` says whether there ever was one.
-    pub(super) fn without_stream(streamed: bool, why: String) -> Self {
-        match streamed {
+    /// There is no stream now; `serves` says whether there was one, and all that it had to catch up with is in.
+    pub(super) fn without_stream(serves: bool, why: String) -> Self {
+        match serves {
             true => Self::Waiting { why },
             false => Self::Starting { why },
         }

@@ -133,7 +133,7 @@ pub enum Error {
     },
     /// Another walclock lives on the slot.
     #[error(
-        "another walclock has claimed replication slot {slot}: give each its own (--slot), or stop the other; one that has died is given up within a minute"
+        "another walclock has claimed replication slot {slot}: give each its own (--slot), or stop the other; one that has died is given up after 20 seconds"
     )]
     SlotClaimed {
         /// The slot.
@@ -155,6 +155,9 @@ pub enum Error {
         /// The slot.
         slot: String,
     },
+    /// The standby that the stream comes from was promoted: its timeline is another one now.
+    #[error("the standby was promoted: its timelines are read again")]
+    Promoted,
     /// The server sends on without a publication (PostgreSQL 18): changes were left out.
     #[error("PostgreSQL left changes out of the stream: {notice}")]
     Skipped {
@@ -193,6 +196,7 @@ impl Error {
             | Self::Swallowed { .. }
             | Self::SlotWaits { .. }
             | Self::SlotMoved { .. }
+            | Self::Promoted
             | Self::Skipped { .. }
             | Self::Silent { .. }
             | Self::Ended => true,

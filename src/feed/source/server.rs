@@ -13,6 +13,7 @@ use crate::domain::snapshot::Snapshot;
 use crate::pg::Settings;
 
 const READ_SERVER: &str = include_str!("../../../sql/queries/feed/read_server.sql");
+const READ_RECOVERY: &str = include_str!("../../../sql/queries/feed/read_recovery.sql");
 const LIST_MISSING_PUBLICATIONS: &str = include_str!("../../../sql/queries/feed/list_missing_publications.sql");
 const READ_SLOT: &str = include_str!("../../../sql/queries/feed/read_slot.sql");
 const CREATE_SLOT: &str = include_str!("../../../sql/queries/feed/create_slot.sql");
@@ -168,6 +169,12 @@ impl Server {
             Ok(milliseconds) => Duration::from_millis(milliseconds),
         };
         Ok(Facts { major, standby: get(DOING, &row, 2)?, walsender_timeout, txid: txid.cast_unsigned() })
+    }
+
+    /// Whether it is a standby at this moment. What has arrived from it before it says so is of its history up to now.
+    pub async fn is_standby(&self) -> Result<bool, Error> {
+        const DOING: &str = "asking whether the server is a standby";
+        get(DOING, &self.one(DOING, READ_RECOVERY, &[]).await?, 0)
     }
 
     /// Fails where a publication is not there.

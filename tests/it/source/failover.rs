@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tokio_postgres::Client;
 use walclock::domain::sequence::{Lsn, Sequence};
+use walclock::feed::ingest::Status;
 use walclock::feed::query;
 use walclock::localpg::{Cluster, Config};
 use walclock::pg::Settings;
@@ -17,6 +18,8 @@ use crate::support;
 const STANDBY: &str = "standby";
 /// The first version whose slots can follow to a standby.
 const FAILOVER_SLOTS: u32 = 17;
+/// The first version with logical slots on a standby.
+const STANDBY_SLOTS: u32 = 16;
 
 /// A primary, its standby, and a feed that takes whichever of the two can be written to.
 struct Pair {
@@ -346,6 +349,80 @@ async fn a_primary_that_waits_for_its_standby_keeps_the_feed_from_getting_ahead(
     insert(&promoted.client, 20..25).await;
     assert_eq!(running.ids(20).await, [range(0..15), range(20..25)].concat());
     assert_eq!(ids(&told(&running, cursor).await), range(20..25));
+    running.stop().await;
+}
+
+/// The feed reads from the standby itself. What commits behind the fork is never told as if it were of the old timeline.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_is_promoted_under_the_stream_is_followed_onto_its_timeline() {
+    const NAME: &str = "a_standby_that_is_promoted_under_the_stream_is_followed_onto_its_timeline";
+    if support::server_major().await < STANDBY_SLOTS {
+        return support::say_skipped(NAME, "slots on a standby are there from PostgreSQL 16 on");
+    }
+    let Pair { mut primary, standby, client, .. } = Pair::new(false).await;
+    let feed = Feed::new(&standby.url("postgres"));
+    let running = feed.start();
+    support::eventually(DEADLINE, "the feed streams from the standby", async || {
+        // The slot on the standby waits for it.
+        client.batch_execute("select pg_log_standby_snapshot()").await.unwrap();
+        (*running.status.borrow() == Status::Streaming).then_some(())
+    })
+    .await;
+    insert(&client, 10..20).await;
+    assert_eq!(running.ids(10).await, range(10..20));
+    let before = told(&running, Sequence::ZERO).await;
+    tokio::task::spawn_blocking(move || primary.crash()).await.unwrap();
+    let client = support::connect(&standby.url("postgres")).await;
+    assert!(client.query_one("select pg_promote(true, 60)", &[]).await.unwrap().get::<_, bool>(0));
+    insert(&client, 20..25).await;
+    assert_eq!(running.ids(15).await, range(10..25));
+    let all = told(&running, Sequence::ZERO).await;
+    assert_eq!(&all[..10], before, "what was told before stays as it was");
+    assert!(all[10..].iter().all(|(_, sequence)| sequence.timeline == 2), "{all:?}");
+    assert_eq!(ids(&told(&running, before[9].1).await), range(20..25));
+    running.stop().await;
+}
+
+/// The connection is lost while the feed catches up: it does not count as caught up by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_that_was_cut_off_while_it_catches_up_is_not_ready() {
+    if lacks_failover_slots("a_feed_that_was_cut_off_while_it_catches_up_is_not_ready").await {
+        return;
+    }
+    let mut cluster = tokio::task::spawn_blocking(|| support::new_cluster(&[])).await.unwrap();
+    let url = cluster.url("postgres");
+    let (client, feed) = (publish_notes(&url).await, Feed::new(&url));
+    // The walsender waits for this standby, which there is not, so the feed catches up for as long as we like.
+    let slots = format!(
+        "select pg_create_physical_replication_slot('{STANDBY}', true);
+         select pg_create_logical_replication_slot('{}', 'pgoutput', failover => true)",
+        feed.slot()
+    );
+    client.batch_execute(&slots).await.unwrap();
+    hold_back(&client).await;
+    insert(&client, 0..10).await;
+    let mut running = feed.start();
+    running.wait_for("catching up", |status| *status == Status::CatchingUp).await;
+    cluster = tokio::task::spawn_blocking(move || {
+        cluster.crash();
+        cluster
+    })
+    .await
+    .unwrap();
+    running.wait_for("cut off", |status| !matches!(status, Status::CatchingUp | Status::Streaming)).await;
+    assert!(running.status.borrow().not_ready().is_some(), "{:?}", running.status.borrow());
+    let _cluster = tokio::task::spawn_blocking(move || {
+        cluster.restart().unwrap();
+        cluster
+    })
+    .await
+    .unwrap();
+    running.wait_for("catching up again", |status| *status == Status::CatchingUp).await;
+    let client = support::connect(&url).await;
+    client.batch_execute("alter system reset synchronized_standby_slots").await.unwrap();
+    client.batch_execute("select pg_reload_conf()").await.unwrap();
+    running.wait_for("caught up", |status| *status == Status::Streaming).await;
+    assert_eq!(running.ids(10).await, range(0..10));
     running.stop().await;
 }
 
