@@ -288,6 +288,26 @@ fn faces_do_not_know_each_other() {
     assert_eq!(faces(&planted).len(), 1);
 }
 
+/// Routes that stand beside their description. Those of `dev` are for trying things out, the last ones of `timers` answer
+/// what is no operation.
+fn undescribed(source: &Source) -> Vec<String> {
+    let exempt = ["src/http/common/operations.rs", "src/http/dev/mod.rs"];
+    if !source.path.starts_with("src/http/") && !source.path.starts_with("src/app/") || exempt.contains(&&*source.path)
+    {
+        return Vec::new();
+    }
+    let routes = source.code().into_iter().filter(|(_, line)| line.contains(".route("));
+    let undescribed = routes.filter(|(_, line)| !line.contains("any(handlers::unknown_path)"));
+    undescribed.map(|(number, _)| format!("{}:{number}: a route without a description", source.path)).collect()
+}
+
+#[test]
+fn every_route_is_described() {
+    check(rust().iter().flat_map(undescribed).collect());
+    let planted = Source::new("src/http/timers/mod.rs", "//! X.\nrouter.route(\"/x\", get(x))");
+    assert_eq!(undescribed(&planted).len(), 1);
+}
+
 #[test]
 fn pure_modules_are_pure() {
     check(rust().iter().flat_map(purity).collect());

@@ -188,7 +188,7 @@ impl App {
 
     /// The calls of this process's roles.
     fn calls(&self) -> Router {
-        let mut calls = Router::new();
+        let mut calls = http::openapi::routes(&self.settings.path_prefix);
         if self.settings.has(Role::Api) {
             let config = timers::Config {
                 auto_create: self.settings.auto_create_namespaces,

@@ -4,6 +4,7 @@ pub mod changes;
 pub mod common;
 pub mod dev;
 pub mod manage;
+pub mod openapi;
 pub mod server;
 pub mod snapshots;
 pub mod timers;

@@ -13,6 +13,7 @@ mod end_to_end;
 mod faults;
 mod journal;
 mod manage;
+mod openapi;
 mod pgoutput;
 mod retention;
 mod several;

@@ -1,100 +1,73 @@
-//! The errors of this face: `{code, error, description}`, as JSON whatever Accept says.
+//! The errors of this face.
 
-use axum::Json;
-use axum::http::header::{ALLOW, CACHE_CONTROL};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
-use super::{cache, transcode};
+use super::transcode;
 use crate::feed::query;
+use crate::http::common::refusal::{
+    Kind, METHOD_NOT_ALLOWED, NOT_READY, PARAMETER_INVALID, Refusal, UNSUPPORTED_FORMAT,
+};
+
+const SNAPSHOT_TOO_OLD: Kind = Kind {
+    status: StatusCode::BAD_REQUEST,
+    code: "SNAPSHOT_TOO_OLD",
+    error: "The client is operating on an old snapshot",
+};
+/// It is the server's own fault. The log says more.
+const INTERNAL: Kind = Kind {
+    status: StatusCode::INTERNAL_SERVER_ERROR,
+    code: "INTERNAL_SERVER_ERROR",
+    error: "An error occurred in the server",
+};
+
+/// All that there are.
+pub(super) const KINDS: &[Kind] =
+    &[PARAMETER_INVALID, SNAPSHOT_TOO_OLD, METHOD_NOT_ALLOWED, UNSUPPORTED_FORMAT, INTERNAL, NOT_READY];
 
 /// An answer that is an error.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Failure {
-    #[serde(skip)]
-    status: StatusCode,
-    /// The word that a client's code looks at.
-    code: &'static str,
-    /// The same in a sentence.
-    error: &'static str,
-    /// What this one is about.
-    description: String,
-}
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure(Refusal);
 
 impl Failure {
     /// A parameter breaks its rule.
     pub(super) fn parameter(description: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            code: "PARAMETER_INVALID",
-            error: "A parameter has an invalid value",
-            description: description.into(),
-        }
+        Self(Refusal::parameter(description))
     }
 
     /// Accept allows nothing that the server has.
     pub(super) fn unsupported_format() -> Self {
-        Self {
-            status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            code: "UNSUPPORTED_FORMAT",
-            error: "The specified media type is not supported",
-            description: "changes are application/json, application/transicator+protobuf or text/event-stream"
-                .to_owned(),
-        }
-    }
-
-    /// It is the server's own fault. The log says more.
-    fn internal(description: &str) -> Self {
-        Self {
-            status: StatusCode::INTERNAL_SERVER_ERROR,
-            code: "INTERNAL_SERVER_ERROR",
-            error: "An error occurred in the server",
-            description: description.to_owned(),
-        }
+        let offered = "changes are application/json, application/transicator+protobuf or text/event-stream";
+        Self(Refusal::new(UNSUPPORTED_FORMAT, offered))
     }
 
     /// Only GET asks for changes.
     pub(super) fn method_not_allowed() -> Self {
-        Self {
-            status: StatusCode::METHOD_NOT_ALLOWED,
-            code: "METHOD_NOT_ALLOWED",
-            error: "The method is not supported",
-            description: "the method must be GET".to_owned(),
-        }
+        Self(Refusal::method_not_allowed())
     }
-}
 
-impl Failure {
     /// Its JSON, for a reader that has begun to hear an answer already.
     pub(super) fn told(&self) -> String {
         self.count();
-        serde_json::to_string(self).expect("texts are valid JSON")
+        self.0.json()
     }
 
     fn count(&self) {
-        metrics::counter!("walclock_changes_refused_total", "code" => self.code).increment(1);
+        metrics::counter!("walclock_changes_refused_total", "code" => self.0.code()).increment(1);
     }
 }
 
 impl From<query::Error> for Failure {
     fn from(error: query::Error) -> Self {
         match error {
-            query::Error::NotBegun => Self {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                code: "NOT_READY",
-                error: "The server is not ready",
-                description: "the change feed has not begun yet: ask again in a moment".to_owned(),
-            },
-            query::Error::TooOld => Self {
-                status: StatusCode::BAD_REQUEST,
-                code: "SNAPSHOT_TOO_OLD",
-                error: "The client is operating on an old snapshot",
-                description: "the changes asked for are no longer complete: begin anew with a snapshot".to_owned(),
-            },
+            query::Error::NotBegun => Self(Refusal::not_begun()),
+            query::Error::TooOld => {
+                let description = "the changes asked for are no longer complete: begin anew with a snapshot";
+                Self(Refusal::new(SNAPSHOT_TOO_OLD, description))
+            }
             query::Error::Journal(cause) => {
                 tracing::error!(error = %cause, "a call for changes failed: the journal could not be read");
-                Self::internal("the journal could not be read")
+                Self(Refusal::new(INTERNAL, "the journal could not be read"))
             }
         }
     }
@@ -103,19 +76,13 @@ impl From<query::Error> for Failure {
 impl From<transcode::Error> for Failure {
     fn from(error: transcode::Error) -> Self {
         tracing::error!(error = &error as &dyn std::error::Error, "a call for changes failed");
-        Self::internal("the journal could not be read")
+        Self(Refusal::new(INTERNAL, "the journal could not be read"))
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         self.count();
-        let status = self.status;
-        // The next call may go well: some of these a cache would keep for as long as it likes.
-        let mut response = (status, [(CACHE_CONTROL, cache::NO_STORE)], Json(self)).into_response();
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
-        }
-        response
+        self.0.into_response()
     }
 }

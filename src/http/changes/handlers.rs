@@ -12,12 +12,14 @@ use http_body_util::BodyExt;
 
 use super::body::{JsonPage, PageBody};
 use super::cache::Marks;
+use super::description::{Page as ChangePage, Parameters, Refusals};
 use super::error::Failure;
 use super::protobuf::ProtobufPage;
 use super::{events, pretty, wire};
 use crate::feed::query::Page;
 use crate::http::common::accept::{self, MediaType};
 use crate::http::common::compression::{Places, VARIES};
+use crate::http::common::describe::Binary;
 use crate::service::changes::{Changes, Read};
 
 /// What there is to choose from, the favourite first.
@@ -32,6 +34,46 @@ enum Form {
     Protobuf,
 }
 
+/// Read changes
+///
+/// Tells the changes of some scopes behind a sequence, in the order of their commits, and waits for one where there is none
+/// yet and `block` says so. Follow on with `since=<lastSequence>`. With `Accept: text/event-stream` the same changes come
+/// over a single answer without an end; only who names that type gets it. HEAD is answered, too.
+#[utoipa::path(
+    get,
+    path = "/changes",
+    operation_id = "readChanges",
+    params(Parameters),
+    responses(
+        (
+            status = 200,
+            description = "The changes. An event of the stream has a change as JSON for its data and its sequence for its id; \
+                an id without data moves the position alone; an event of the type `error` has an error for its data, and \
+                is the last.",
+            content(
+                (ChangePage = "application/json"),
+                (Binary = "application/transicator+protobuf"),
+                (String = "text/event-stream"),
+            ),
+            headers(
+                ("Cache-Control" = String, description = "How long the answer may be kept: `no-store`, or for a while, \
+                    `public` or `private`."),
+                ("ETag" = String, description = "Names the answer, where it may be kept."),
+                ("Vary" = String, description = "`accept, accept-encoding`; not on an event stream."),
+            ),
+        ),
+        (
+            status = 304,
+            description = "If-None-Match names the answer.",
+            headers(
+                ("Cache-Control" = String, description = "As with 200."),
+                ("ETag" = String, description = "As with 200."),
+                ("Vary" = String, description = "As with 200."),
+            ),
+        ),
+        Refusals,
+    ),
+)]
 pub(super) async fn changes<R: Read>(
     State(changes): State<Changes<R>>,
     Extension(places): Extension<Places>,

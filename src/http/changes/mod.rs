@@ -2,6 +2,7 @@
 
 mod body;
 mod cache;
+mod description;
 mod error;
 mod events;
 mod handlers;
@@ -14,15 +15,29 @@ mod wire;
 mod tests;
 
 use axum::Router;
-use axum::routing::get;
+use utoipa::openapi::OpenApi;
 
-use crate::http::common::compression;
+use crate::feed::reader::Reader;
+use crate::http::common::operations::Operations;
+use crate::http::common::{compression, describe, refusal};
 use crate::service::changes::{Changes, Read};
 
 /// The routes of this face.
 pub fn routes<R: Read>(changes: Changes<R>) -> Router {
-    let changes = Router::new()
-        .route("/changes", get(handlers::changes::<R>).fallback(handlers::method_not_allowed))
-        .with_state(changes);
-    compression::layer(changes)
+    let router = operations::<R>().router.method_not_allowed_fallback(handlers::method_not_allowed);
+    compression::layer(router.with_state(changes))
+}
+
+/// What there is to call.
+pub fn description() -> OpenApi {
+    operations::<Reader>().description
+}
+
+fn operations<R: Read>() -> Operations<Changes<R>> {
+    Operations::new("changes")
+        .add(handlers::__path_changes, handlers::changes::<R>)
+        .schema::<description::Page>()
+        .schema::<refusal::Body<'_>>()
+        .schema::<describe::Binary>()
+        .schema::<describe::NotServing<'_>>()
 }

@@ -3,7 +3,10 @@
 pub mod accept;
 pub mod body;
 pub mod compression;
+pub mod describe;
 pub mod fields;
+pub mod operations;
 pub mod parameters;
 pub mod protobuf;
+pub mod refusal;
 pub mod scopes;

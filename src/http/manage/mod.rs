@@ -2,13 +2,16 @@
 
 mod handlers;
 mod refusal;
+mod wire;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn;
-use axum::routing::get;
+use utoipa::openapi::OpenApi;
 
+use crate::http::common::describe;
+use crate::http::common::operations::Operations;
 use crate::service::health::Health;
 
 pub use refusal::{Served, refuse_when_down};
@@ -24,10 +27,21 @@ struct Manage {
 
 /// The routes of this face.
 pub fn routes(health: Health, metrics: Exposition) -> Router {
-    let router = Router::new()
-        .route("/health", get(handlers::health))
-        .route("/ready", get(handlers::ready))
-        .route("/markdown", get(handlers::markdown).post(handlers::markdown))
-        .route("/metrics", get(handlers::metrics));
-    router.route_layer(from_fn(refusal::refuse_callbacks)).with_state(Manage { health, metrics })
+    operations().router.route_layer(from_fn(refusal::refuse_callbacks)).with_state(Manage { health, metrics })
+}
+
+/// What there is to call.
+pub fn description() -> OpenApi {
+    operations().description
+}
+
+fn operations() -> Operations<Manage> {
+    Operations::new("management")
+        .add(handlers::__path_health, handlers::health)
+        .add(handlers::__path_ready, handlers::ready)
+        .add(handlers::__path_markdown, handlers::markdown)
+        .add(handlers::__path_markdown_by_post, handlers::markdown_by_post)
+        .add(handlers::__path_metrics, handlers::metrics)
+        .schema::<wire::Readiness<'_>>()
+        .schema::<describe::NotServing<'_>>()
 }

@@ -1,37 +1,24 @@
 //! The refusals of this face. A process that cannot serve says so: the reason as text, or as JSON where the caller asks
 //! for it. A callback of walclock's own is no operator.
 
+use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
+use crate::http::common::describe::{NotServing, NotServingStatus};
 use crate::service::health::Health;
 
 /// The header that every callback of ours carries.
 const FENCE: &str = "walclock-fence";
 
-/// What kind of no it is.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Status {
-    Unhealthy,
-    NotReady,
-}
-
 /// 503 with the reason.
-pub(super) fn refusal(status: Status, reason: &str, accept: Option<&HeaderValue>) -> Response {
-    let word = match status {
-        Status::Unhealthy => "Unhealthy",
-        Status::NotReady => "NotReady",
-    };
+pub(super) fn refusal(status: NotServingStatus, reason: &str, accept: Option<&HeaderValue>) -> Response {
     let (code, uncached) = (StatusCode::SERVICE_UNAVAILABLE, (CACHE_CONTROL, "no-store"));
     match wants_json(accept) {
-        true => {
-            let body = json!({ "status": word, "reason": reason }).to_string();
-            (code, [(CONTENT_TYPE, "application/json"), uncached], body).into_response()
-        }
+        true => (code, [uncached], Json(NotServing { status, reason })).into_response(),
         false => (code, [(CONTENT_TYPE, "text/plain"), uncached], reason.to_owned()).into_response(),
     }
 }
@@ -60,7 +47,7 @@ pub struct Served {
 /// A layer for every route of a port: once the process is marked down, only these paths are answered.
 pub async fn refuse_when_down(State(served): State<Served>, request: Request, next: Next) -> Response {
     if served.health.is_marked_down() && !served.paths.contains(&request.uri().path()) {
-        return refusal(Status::NotReady, "Marked down", request.headers().get(ACCEPT));
+        return refusal(NotServingStatus::NotReady, "Marked down", request.headers().get(ACCEPT));
     }
     next.run(request).await
 }

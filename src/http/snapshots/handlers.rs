@@ -7,16 +7,41 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, Version};
 use axum::response::{IntoResponse, Response};
 
+use super::description::{Parameters, Refusals, Snapshot};
 use super::error::Failure;
 use super::protobuf::Frames;
 use super::wire::{self, Json};
 use crate::http::common::accept::{self, MediaType};
 use crate::http::common::compression::{Places, VARIES};
+use crate::http::common::describe::Binary;
 use crate::service::snapshots::Snapshots;
 
 /// What a snapshot can be written as, the favourite first.
 const OFFERED: &[MediaType] = &[MediaType::Json, MediaType::Protobuf];
 
+/// Take a snapshot
+///
+/// Tells the rows that some scopes have at one moment, of all published tables with a scope column. Follow on with
+/// `/changes?snapshot=<snapshotInfo>`, and keep that parameter: so nothing is missed, and nothing is told twice. A failure in the middle breaks the connection off, so that half a snapshot is never taken for a whole one. HEAD
+/// is answered, too.
+#[utoipa::path(
+    get,
+    path = "/snapshots",
+    operation_id = "takeSnapshot",
+    params(Parameters),
+    responses(
+        (
+            status = 200,
+            description = "The rows. As protobuf it is a row of frames, each a length of four bytes, big endian, and a message.",
+            content((Snapshot = "application/json"), (Binary = "application/transicator+protobuf")),
+            headers(
+                ("Cache-Control" = String, description = "`no-store`"),
+                ("Vary" = String, description = "`accept, accept-encoding`"),
+            ),
+        ),
+        Refusals,
+    ),
+)]
 pub(super) async fn snapshots(
     State(snapshots): State<Snapshots>,
     Extension(places): Extension<Places>,

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
+use utoipa::ToSchema;
 
 use super::wire;
 use crate::clock::wall;
@@ -22,15 +23,37 @@ pub(super) struct Failure {
     details: Option<Details>,
 }
 
+/// An error of the timer service.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TimerError)]
+pub(super) struct Body {
+    /// The word that a client's code looks at.
+    error: &'static str,
+    /// What is wrong, in a sentence.
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    details: Option<Details>,
+    /// When it happened.
+    #[schema(format = DateTime)]
+    timestamp: String,
+}
+
 /// What the error is about.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = TimerErrorDetails)]
 struct Details {
+    /// The field that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<String>,
+    /// Its value, cut where it is long.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     value: Option<String>,
     /// How the timer stands that is not pending.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     status: Option<&'static str>,
 }
 
@@ -113,14 +136,6 @@ impl From<fields::Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Body {
-            error: &'static str,
-            message: String,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            details: Option<Details>,
-            timestamp: String,
-        }
         let Self { status, code, message, details } = self;
         (status, Json(Body { error: code, message, details, timestamp: wall().to_string() })).into_response()
     }

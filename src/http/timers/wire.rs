@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::domain::callback::Callback;
 use crate::domain::invalid::Field;
@@ -18,12 +19,12 @@ use crate::http::common::fields::{Error, Fields};
 pub(super) const CREATE_ID: &str = "id";
 pub(super) const ID: &str = "timerId";
 
-const CREATE_FIELDS: &[&str] =
+pub(super) const CREATE_FIELDS: &[&str] =
     &["namespace", "id", "executeAt", "callbackUrl", "payload", "retryPolicy", "callbackTimeoutSeconds"];
-const UPDATE_FIELDS: &[&str] =
+pub(super) const UPDATE_FIELDS: &[&str] =
     &["namespace", "timerId", "executeAt", "callbackUrl", "payload", "retryPolicy", "callbackTimeoutSeconds"];
-const SELECTION_FIELDS: &[&str] = &["namespace", "timerId"];
-const RETRY_FIELDS: &[&str] =
+pub(super) const SELECTION_FIELDS: &[&str] = &["namespace", "timerId"];
+pub(super) const RETRY_FIELDS: &[&str] =
     &["maxAttempts", "maxRetries", "maxAttemptsDuration", "initialInterval", "backoffMultiplier", "maxInterval"];
 
 const A_TEXT: &str = "a text";
@@ -34,7 +35,7 @@ const A_COUNT: &str = "a whole number";
 const A_MULTIPLIER: &str = "a number from 1.0 to 100";
 const A_POLICY: &str = "an object";
 
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
 /// The face's word for a part of a request; `id` is the operation's word for a timer's id.
 pub(super) fn field_name(field: Field, id: &'static str) -> &'static str {
@@ -134,41 +135,70 @@ fn span(fields: &mut Fields<'_>, name: &str) -> Result<Option<Duration>, Error> 
     fields.parsed(name, A_DURATION, duration::parse)
 }
 
-/// A `Timer` of the specification; the last four are told on a get alone.
-#[derive(Serialize)]
+/// A timer. The last four are told on a get alone.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Timer<'a> {
+    /// Names it within its namespace.
     id: &'a str,
+    /// Isolates ids.
     namespace: &'a str,
+    /// When it is due.
+    #[schema(format = DateTime)]
     execute_at: String,
+    /// Whom it calls.
     callback_url: &'a str,
+    /// What it carries.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, nullable = false)]
     payload: Option<&'a RawValue>,
     retry_policy: Policy,
+    /// How long its call may take.
     callback_timeout_seconds: u64,
+    /// When it was created.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was changed last.
+    #[schema(format = DateTime)]
     updated_at: String,
+    /// When the receiver took it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime, nullable = false)]
     executed_at: Option<String>,
+    /// How it stands.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = super::description::status)]
     status: Option<&'static str>,
+    /// How many calls were made.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     attempts: Option<u32>,
+    /// What became of the last one, where it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     last_error: Option<&'a str>,
+    /// When the next one leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime, nullable = false)]
     next_attempt_at: Option<String>,
 }
 
-/// A `RetryPolicy` of the specification.
-#[derive(Serialize)]
+/// How failed calls are made again.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Policy {
+#[schema(as = RetryPolicy)]
+pub(super) struct Policy {
+    /// How many calls to make at most; as many as fit into the duration where it is not there.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     max_attempts: Option<u32>,
+    /// How long to go on: `24h`.
     max_attempts_duration: String,
+    /// The wait before the second call: `1s`.
     initial_interval: String,
+    /// By how much each wait is longer than the one before.
     backoff_multiplier: f64,
+    /// The longest wait: `5m`.
     max_interval: String,
 }
 

@@ -1,0 +1,143 @@
+//! The refusals of the feed's faces: `{code, error, description}`, as JSON whatever Accept says.
+
+use std::collections::BTreeMap;
+
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::{Content, RefOr, ResponseBuilder};
+
+use super::describe;
+
+/// When a reader who was sent away may come again, in seconds.
+const RETRY_SECONDS: &str = "5";
+/// The methods of the feed's calls.
+const METHODS: &str = "GET,HEAD";
+
+/// A kind of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// The status of the answer.
+    pub status: StatusCode,
+    /// The word that a client's code looks at.
+    pub code: &'static str,
+    /// The same in a sentence.
+    pub error: &'static str,
+}
+
+/// A parameter breaks its rule.
+pub const PARAMETER_INVALID: Kind =
+    Kind { status: StatusCode::BAD_REQUEST, code: "PARAMETER_INVALID", error: "A parameter has an invalid value" };
+/// Accept allows nothing that there is.
+pub const UNSUPPORTED_FORMAT: Kind = Kind {
+    status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    code: "UNSUPPORTED_FORMAT",
+    error: "The specified media type is not supported",
+};
+/// The feed's calls are GET.
+pub const METHOD_NOT_ALLOWED: Kind =
+    Kind { status: StatusCode::METHOD_NOT_ALLOWED, code: "METHOD_NOT_ALLOWED", error: "The method is not supported" };
+/// The feed has not begun yet.
+pub const NOT_READY: Kind =
+    Kind { status: StatusCode::SERVICE_UNAVAILABLE, code: "NOT_READY", error: "The server is not ready" };
+
+/// An answer that refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    kind: Kind,
+    description: String,
+}
+
+/// An error of the feed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = FeedError)]
+pub struct Body<'a> {
+    /// The word that a client's code looks at.
+    code: &'a str,
+    /// The same in a sentence.
+    error: &'a str,
+    /// What this one is about.
+    description: &'a str,
+}
+
+impl Refusal {
+    /// A refusal of this kind, and what it is about.
+    pub fn new(kind: Kind, description: impl Into<String>) -> Self {
+        Self { kind, description: description.into() }
+    }
+
+    /// A parameter breaks its rule.
+    pub fn parameter(description: impl Into<String>) -> Self {
+        Self::new(PARAMETER_INVALID, description)
+    }
+
+    /// Another method than GET.
+    pub fn method_not_allowed() -> Self {
+        Self::new(METHOD_NOT_ALLOWED, "the method must be GET")
+    }
+
+    /// The feed has not begun yet.
+    pub fn not_begun() -> Self {
+        Self::new(NOT_READY, "the change feed has not begun yet: ask again in a moment")
+    }
+
+    /// The word that a client's code looks at.
+    pub fn code(&self) -> &'static str {
+        self.kind.code
+    }
+
+    /// Its JSON.
+    pub fn json(&self) -> String {
+        let Kind { code, error, .. } = self.kind;
+        let body = Body { code, error, description: &self.description };
+        serde_json::to_string(&body).expect("texts can be written as JSON")
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        // The next call may go well: some of these a cache would keep for as long as it likes.
+        let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
+        let mut response = (self.kind.status, headers, self.json()).into_response();
+        if self.kind.status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+        }
+        if self.kind.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+        }
+        response
+    }
+}
+
+/// The description of these refusals, and of that of a process which is marked down.
+pub fn responses(kinds: &[Kind]) -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+    let mut statuses: BTreeMap<u16, Vec<Kind>> = BTreeMap::new();
+    for kind in kinds {
+        statuses.entry(kind.status.as_u16()).or_default().push(*kind);
+    }
+    let described = |(status, kinds): (u16, Vec<Kind>)| (status.to_string(), response(status, &kinds).into());
+    statuses.into_iter().map(described).collect()
+}
+
+fn response(status: u16, kinds: &[Kind]) -> utoipa::openapi::Response {
+    let codes: Vec<&str> = kinds.iter().map(|kind| kind.code).collect();
+    let sentences: Vec<String> = kinds.iter().map(|kind| format!("`{}`: {}.", kind.code, kind.error)).collect();
+    let schema = describe::coded::<Body<'_>>("code", &codes);
+    let response = match status {
+        503 => {
+            let sentences = format!("{} Or the process is marked down.", sentences.join(" "));
+            let again = describe::header("After how many seconds to come again; not where it is marked down.");
+            describe::not_serving(&sentences, Some(schema)).header("Retry-After", again)
+        }
+        _ => ResponseBuilder::new()
+            .description(sentences.join(" "))
+            .content("application/json", Content::new(Some(schema)))
+            .header("Cache-Control", describe::header("`no-store`")),
+    };
+    match status {
+        405 => response.header("Allow", describe::header(METHODS)).build(),
+        _ => response.build(),
+    }
+}

@@ -1,0 +1,6 @@
+//! The description of the API, and whether the server keeps to it.
+
+mod calls;
+mod client;
+mod document;
+mod schema;
