@@ -45,7 +45,7 @@ impl Journal {
             return Ok(0);
         }
         info!(segments = count, "purging the oldest changes");
-        shared.drop_through(meta, newest.id, |meta| meta.bounds.purged = purged)?;
+        shared.drop_through(meta, newest.id, None, |bounds| bounds.purged = purged)?;
         Ok(count)
     }
 }
@@ -100,12 +100,14 @@ impl Shared {
         has_room && segment.summary().newest_at >= old && self.state.read().has_snapshot()
     }
 
-    /// Drops everything up to segment `id`, and whatever else `change` says.
+    /// Drops everything up to segment `id`; where that is all there is, and the feed begins anew, it does so behind
+    /// `begins_behind`, which `change` may say more of.
     fn drop_through(
         &self,
         mut meta: MutexGuard<'_, Meta>,
         id: u32,
-        change: impl FnOnce(&mut Meta),
+        begins_behind: Option<Sequence>,
+        change: impl FnOnce(&mut Bounds),
     ) -> Result<(), Error> {
         let mut next = meta.clone();
         next.segment_first = next.segment_first.max(id.saturating_add(1));
@@ -117,7 +119,10 @@ impl Shared {
                 next.bounds.purge(summary.last, summary.txid_max);
             }
         }
-        change(&mut next);
+        if let Some(after) = begins_behind {
+            (next.last, next.end_lsn, next.bounds.floor) = (after, after.lsn, after);
+        }
+        change(&mut next.bounds);
         let remove = || dropped.iter().try_for_each(|segment| segment.remove()).doing("removing a segment");
         // The meta file comes first: what it says is gone is removed when the journal is opened, should the files
         // survive this. On a full disk it needs the room that they take; opening copes with their absence, too.
@@ -128,7 +133,7 @@ impl Shared {
             }
             other => other?,
         }
-        self.state.write().drop_through(id, next.bounds.clone());
+        self.state.write().drop_through(id, next.bounds.clone(), begins_behind);
         *meta = next;
         self.gauge_bytes();
         remove()
@@ -143,11 +148,8 @@ impl Shared {
             appender.roll(self)?;
         }
         let last_old = appender.active().saturating_sub(1);
-        self.drop_through(meta, last_old, |meta| {
-            (meta.last, meta.end_lsn, meta.bounds.floor) = (after, after.lsn, after);
-            change(&mut meta.bounds);
-        })?;
-        self.state.write().begin_anew(appender.active(), after);
+        self.drop_through(meta, last_old, Some(after), change)?;
+        self.state.write().begin_anew(appender.active());
         self.tail.write().clear(after);
         let end = Address { segment: appender.active(), offset: HEADER_BYTES };
         self.syncer.set_reach(Reach { end, end_lsn: after.lsn });
@@ -171,7 +173,7 @@ impl Shared {
         }
         drop(appender);
         warn!(segment.id = id, "a segment is damaged: it is dropped, with what is before it");
-        self.drop_through(meta, id, |_| ()).map(|()| true)
+        self.drop_through(meta, id, None, |_| ()).map(|()| true)
     }
 }
 

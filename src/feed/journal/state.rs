@@ -109,9 +109,11 @@ impl State {
     }
 
     /// Removes the segments up to number `id`, and sets the bounds that follow from it.
-    pub fn drop_through(&mut self, id: u32, bounds: Bounds) {
+    pub fn drop_through(&mut self, id: u32, bounds: Bounds, begins_behind: Option<Sequence>) {
         let count = self.entries.iter().take_while(|entry| entry.segment.id <= id).count();
         self.bounds = bounds;
+        // At once with the bounds: a reader who began between the two would be sent behind them, and refused once more.
+        self.last = begins_behind.unwrap_or(self.last);
         self.entries.drain(..count);
     }
 
@@ -128,10 +130,9 @@ impl State {
         }
     }
 
-    /// Goes on behind `after` with segment `id`, which is empty like all the others that are left.
-    pub fn begin_anew(&mut self, id: u32, after: Sequence) {
+    /// Goes on with segment `id`, which is empty like all the others that are left.
+    pub fn begin_anew(&mut self, id: u32) {
         self.visible_end = Address { segment: id, offset: HEADER_BYTES };
-        self.last = after;
     }
 
     /// How far back the journal reaches.

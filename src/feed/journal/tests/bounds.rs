@@ -1,5 +1,6 @@
 //! What is whole, how far back the journal reaches, and what it says about it.
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::super::{Config, Identity, Journal, Writer};
@@ -199,6 +200,39 @@ fn an_open_transaction_is_not_purged() {
     assert_eq!(read(&journal, "a", Sequence::ZERO).len(), 1000);
     assert!(journal.purge(at(10_000)).unwrap() > 3);
     assert_eq!(journal.range().first, sequence(20, 999));
+}
+
+/// Whoever begins anew at the very moment is not sent to where the next call is too old once more.
+#[test]
+fn a_gap_is_told_once() {
+    const GAPS: u64 = 100;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    let (over, followed) = (AtomicBool::new(false), AtomicU64::new(0));
+    let told = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let (mut since, mut told) = (Sequence::ZERO, 0);
+            while !over.load(Ordering::Relaxed) {
+                match ask(&journal, since, None) {
+                    Ok(page) => since = page.last,
+                    Err(_) => (since, told) = (Sequence::ZERO, told + 1),
+                }
+                followed.store(since.lsn.0, Ordering::Relaxed);
+            }
+            told
+        });
+        for gap in 1..=GAPS {
+            write(&mut writer, 1000 * gap, &["a"]);
+            writer.flush().unwrap();
+            while followed.load(Ordering::Relaxed) < 1000 * gap {
+                std::thread::yield_now();
+            }
+            writer.begin_anew(sequence(1000 * gap + 500, 0)).unwrap();
+        }
+        over.store(true, Ordering::Relaxed);
+        reader.join().unwrap()
+    });
+    assert!((GAPS - 1..=GAPS).contains(&told), "{told} times for {GAPS} gaps");
 }
 
 #[test]
