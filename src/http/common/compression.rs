@@ -1,23 +1,20 @@
 //! gzip and zstd bodies for those who ask. A face says of each answer whether it is worth it; what it does not mention
 //! leaves as it is, an answer without an end above all.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::Body;
 use axum::http::header::ACCEPT_ENCODING;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Request, StatusCode, Version};
 use axum::response::Response;
 use axum::{Extension, Router};
-use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use http_body::Body as _;
+use tokio::sync::Semaphore;
 use tower::util::MapRequestLayer;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 
 use super::accept::{self, Offer, Precision};
+use super::held::held;
 use crate::domain::limits;
 
 /// Of answers that come in several forms and may be compressed: the headers of a request that they depend on.
@@ -93,36 +90,14 @@ impl Places {
         }
         let Ok(place) = Arc::clone(&self.0).try_acquire_owned() else { return response };
         response.extensions_mut().insert(Chosen);
-        response.map(|body| Body::new(Placed { body, _place: place }))
-    }
-}
-
-/// A body that holds a place until it has been sent or given up.
-#[derive(Debug)]
-struct Placed {
-    body: Body,
-    _place: OwnedSemaphorePermit,
-}
-
-impl http_body::Body for Placed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        response.map(|body| held(body, place))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
     use axum::routing::get;
     use http_body_util::BodyExt;

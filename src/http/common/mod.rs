@@ -5,6 +5,7 @@ pub mod body;
 pub mod compression;
 pub mod describe;
 pub mod fields;
+pub mod held;
 pub mod operations;
 pub mod parameters;
 pub mod protobuf;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::parked::{self, Answer, Awaited, Desk, Kind};
+use super::parked::{self, Answer, Awaited, Desk, Kind, Parked, Until};
 use super::stall::Unstalled;
 use super::wire::Wire;
 
@@ -35,20 +36,18 @@ pub(super) async fn serve(
     head_max: Duration,
     shutdown: CancellationToken,
 ) {
-    let mut wire = Wire::new(Bytes::new(), stream);
-    let mut ready = None;
-    loop {
-        let Some(parked) = attend(wire, ready, &router, head_max, &shutdown).await else { return };
-        let Parked { answer, kind, mut ahead, socket } = parked;
-        let Some(response) = parked::answered(answer, socket.inner(), &mut ahead).await else { return };
-        let request = kind.stands_for(shutdown.is_cancelled());
-        wire = Wire::new([request, &ahead].concat().into(), socket);
-        ready = Some(response);
+    let mut parked = Parked { until: Until::Asked, ahead: Bytes::new(), socket: stream };
+    while let Some((wire, ready)) = parked.over(head_max, &shutdown).await {
+        // Boxed, so that it takes no room while nothing is attended to.
+        match Box::pin(attend(wire, ready, &router, head_max, &shutdown)).await {
+            Some(again) => parked = again,
+            None => return,
+        }
     }
 }
 
-/// Lets hyper serve the connection, to its end, or until an answer is awaited that can be awaited without it. `ready` is
-/// the answer to the first request.
+/// Lets hyper serve the connection, to its end, or until it only waits, for an answer or for the next request, which can
+/// be waited for without it. `ready` is the answer to the first request.
 pub(super) async fn attend(
     wire: Wire,
     ready: Option<Response<Body>>,
@@ -58,6 +57,7 @@ pub(super) async fn attend(
 ) -> Option<Parked> {
     let desk = Desk::default();
     let ready = Mutex::new(ready);
+    let held_up = wire.held_up();
     let service = service_fn(|request| {
         let kind = Kind::of(&request);
         let answer: Answer = match (ready.lock().take(), kind) {
@@ -80,7 +80,11 @@ pub(super) async fn attend(
             Poll::Ready(result) => Poll::Ready(Err(result)),
             Poll::Pending if stopping => Poll::Pending,
             // Hyper takes up a request only when all that it had to say before has left.
-            Poll::Pending => desk.take().map_or(Poll::Pending, |awaited| Poll::Ready(Ok(awaited))),
+            Poll::Pending => match desk.take() {
+                Some(awaited) => Poll::Ready(Ok(Until::Answered(awaited))),
+                None if desk.is_cleared() && !held_up.load(Ordering::Relaxed) => Poll::Ready(Ok(Until::Asked)),
+                None => Poll::Pending,
+            },
         });
         tokio::select! {
             // First what is under way: a connection on which nothing has come yet is closed by the shutdown.
@@ -93,12 +97,12 @@ pub(super) async fn attend(
         }
     };
     match ended {
-        Ok(Awaited { answer, kind }) => {
+        Ok(until) => {
             let http1::Parts { io, read_buf, .. } = connection.into_parts();
             let (unread, socket) = io.into_parts();
             // Copied, since an empty piece of a buffer keeps all of it.
             let ahead = Bytes::from([read_buf, unread].concat());
-            Some(Parked { answer, kind, ahead, socket })
+            Some(Parked { until, ahead, socket })
         }
         Err(Ok(())) => None,
         Err(Err(error)) => {
@@ -107,15 +111,6 @@ pub(super) async fn attend(
             None
         }
     }
-}
-
-/// A connection without hyper, whose request waits for its answer.
-pub(super) struct Parked {
-    answer: Answer,
-    kind: Kind,
-    /// What of the next request is here already.
-    ahead: Bytes,
-    socket: Unstalled<TcpStream>,
 }
 
 /// What a connection over the bound is served: 503 to its one request.

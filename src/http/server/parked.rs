@@ -1,12 +1,13 @@
-//! A connection whose request waits for its answer, without hyper around it.
+//! A connection without hyper around it: nothing is asked, or what is asked waits for its answer.
 //!
 //! Hyper keeps two buffers of 8 KiB for as long as it has a connection. Of ten thousand readers that wait, that would be
-//! most of what they cost; so hyper is let go while nothing is to be read or written, and made anew for the answer.
+//! most of what they cost; so hyper is let go while nothing is to be read or written, and made anew when something is.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response, Version, header};
@@ -14,6 +15,11 @@ use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::stall::Unstalled;
+use super::wire::Wire;
+use crate::http::common::held::held;
 
 /// An answer in the making.
 pub(super) type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -38,9 +44,67 @@ pub(super) fn detached<B>(mut request: Request<B>) -> Request<B> {
     request
 }
 
+/// A connection that hyper has been let go of.
+pub(super) struct Parked {
+    pub until: Until,
+    /// What of the next request is here already.
+    pub ahead: Bytes,
+    pub socket: Unstalled<TcpStream>,
+}
+
+/// What it waits for.
+pub(super) enum Until {
+    /// A request.
+    Asked,
+    /// The answer to the one that is there.
+    Answered(Awaited),
+}
+
+impl Parked {
+    /// Waits until hyper is needed: what it reads, and the answer to what it reads first. None where the connection is over
+    /// instead: the peer went away, or asked nothing for `head_max`, or the server stops.
+    pub(super) async fn over(
+        mut self,
+        head_max: Duration,
+        shutdown: &CancellationToken,
+    ) -> Option<(Wire, Option<Response<Body>>)> {
+        match self.until {
+            Until::Asked => {
+                if self.ahead.is_empty() {
+                    tokio::select! {
+                        // First what has been asked: it is answered also when the server stops.
+                        biased;
+                        ready = self.socket.inner().readable() => ready.ok()?,
+                        () = shutdown.cancelled() => return None,
+                        () = tokio::time::sleep(head_max) => return None,
+                    }
+                }
+                Some((Wire::new(self.ahead, self.socket), None))
+            }
+            Until::Answered(Awaited { answer, kind }) => {
+                let response = answered(answer, self.socket.inner(), &mut self.ahead).await?;
+                let request = kind.stands_for(shutdown.is_cancelled());
+                Some((Wire::new([request, &self.ahead].concat().into(), self.socket), Some(response)))
+            }
+        }
+    }
+}
+
 /// Where the answer that hyper awaits is kept, so that it can be taken over. Cheap to clone; clones are the same.
 #[derive(Clone, Default)]
-pub(super) struct Desk(Arc<Mutex<Option<Awaited>>>);
+pub(super) struct Desk(Arc<Mutex<Papers>>);
+
+/// What lies on a desk.
+#[derive(Default)]
+struct Papers {
+    awaited: Option<Awaited>,
+    /// A request has been taken up.
+    is_used: bool,
+    /// A request was of a kind that needs hyper: what it has left to read is not known.
+    is_attended: bool,
+    /// Each answer that is being sent has a clone of it.
+    sent: Arc<()>,
+}
 
 /// An answer, and what is known of its request.
 pub(super) struct Awaited {
@@ -89,16 +153,26 @@ impl Kind {
 impl Desk {
     /// Puts an answer here; what is returned ends with it, as long as it is not taken.
     pub(super) fn put(&self, awaited: Awaited) -> Delivered {
-        *self.0.lock() = Some(awaited);
+        let mut papers = self.0.lock();
+        papers.is_used = true;
+        papers.is_attended |= awaited.kind == Kind::Attended;
+        papers.awaited = Some(awaited);
         Delivered(self.clone())
+    }
+
+    /// Whether what was asked has been answered, and hyper only waits for more.
+    pub(super) fn is_cleared(&self) -> bool {
+        let papers = self.0.lock();
+        let is_plain = papers.is_used && !papers.is_attended;
+        is_plain && papers.awaited.is_none() && Arc::strong_count(&papers.sent) == 1
     }
 
     /// Takes the answer, if one is awaited that can be without hyper.
     pub(super) fn take(&self) -> Option<Awaited> {
-        let mut desk = self.0.lock();
-        match desk.as_ref()?.kind {
+        let awaited = &mut self.0.lock().awaited;
+        match awaited.as_ref()?.kind {
             Kind::Attended => None,
-            Kind::Plain | Kind::PlainLast => desk.take(),
+            Kind::Plain | Kind::PlainLast => awaited.take(),
         }
     }
 }
@@ -110,26 +184,25 @@ impl Future for Delivered {
     type Output = Response<Body>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Body>> {
-        let mut desk = self.0.0.lock();
+        let mut papers = self.0.0.lock();
         // Whoever takes the answer lets hyper go: nobody asks again.
-        let Some(awaited) = desk.as_mut() else { return Poll::Pending };
-        let answer = awaited.answer.as_mut().poll(cx);
-        if answer.is_ready() {
-            *desk = None;
-        }
-        answer
+        let Some(awaited) = papers.awaited.as_mut() else { return Poll::Pending };
+        let response = ready!(awaited.answer.as_mut().poll(cx));
+        papers.awaited = None;
+        let sent = papers.sent.clone();
+        Poll::Ready(response.map(|body| held(body, sent)))
     }
 }
 
 impl Drop for Delivered {
     /// Hyper gave the request up: so does whoever makes the answer.
     fn drop(&mut self) {
-        *self.0.0.lock() = None;
+        self.0.0.lock().awaited = None;
     }
 }
 
 /// Waits for the answer; none where the peer goes away first. `ahead` is what of the next request is here already.
-pub(super) async fn answered(answer: Answer, socket: &TcpStream, ahead: &mut Bytes) -> Option<Response<Body>> {
+async fn answered(answer: Answer, socket: &TcpStream, ahead: &mut Bytes) -> Option<Response<Body>> {
     tokio::select! {
         biased;
         response = answer => Some(response),

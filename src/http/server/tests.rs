@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::parked::Until;
 use super::stall::Unstalled;
 use super::wire::Wire;
 use super::{Config, Server, connection};
@@ -176,8 +177,44 @@ async fn hyper_is_let_go_while_an_answer_is_awaited() {
     let (socket, _) = listener.accept().await.unwrap();
     let wire = Wire::new(Bytes::new(), Unstalled::new(socket, LONG));
     let router = Router::new().route("/", get(std::future::pending::<()>));
-    let attended = connection::attend(wire, None, &router, LONG, &CancellationToken::new()).await;
-    assert!(attended.is_some(), "it waits without hyper");
+    let parked = connection::attend(wire, None, &router, LONG, &CancellationToken::new()).await;
+    let until = parked.expect("it is not over").until;
+    assert!(matches!(until, Until::Answered(_)), "it waits for the answer without hyper");
+}
+
+#[tokio::test]
+async fn hyper_is_let_go_between_an_answer_and_the_next_request() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    reader.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HT").await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let wire = Wire::new(Bytes::new(), Unstalled::new(socket, LONG));
+    let router = Router::new().route("/", get(|| async { "answer" }));
+    let parked = connection::attend(wire, None, &router, LONG, &CancellationToken::new()).await;
+    let parked = parked.expect("it is not over");
+    assert!(matches!(parked.until, Until::Asked), "it waits for a request without hyper");
+    assert_eq!(parked.ahead, "GET / HT", "what is there of it is not lost");
+    assert!(until(&mut reader, "answer").await.contains("content-length: 6"));
+}
+
+#[tokio::test]
+async fn hyper_stays_while_an_answer_is_not_taken_and_behind_a_request_of_another_kind() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let router = Router::new().route("/", get(|| async { vec![b'x'; 32 << 20] }));
+    for method in ["GET", "HEAD"] {
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        peer.write_all(format!("{method} / HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        let wire = Wire::new(Bytes::new(), Unstalled::new(socket, LONG));
+        let stop = CancellationToken::new();
+        let mut attended = std::pin::pin!(connection::attend(wire, None, &router, LONG, &stop));
+        tokio::select! {
+            biased;
+            _ = attended.as_mut() => panic!("let go before the answer to {method} has left"),
+            byte = peer.read_u8() => assert_eq!(byte.unwrap(), b'H'),
+        }
+        assert!(futures_util::poll!(attended.as_mut()).is_pending(), "{method}");
+    }
 }
 
 /// Reads up to the end of `text`.

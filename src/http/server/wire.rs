@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
@@ -16,12 +18,24 @@ use super::stall::Unstalled;
 pub(super) struct Wire {
     ahead: Bytes,
     socket: TokioIo<Unstalled<TcpStream>>,
+    /// Whether the peer takes nothing at the moment.
+    held_up: Arc<AtomicBool>,
 }
 
 impl Wire {
     /// The bytes of `ahead`, and behind them what comes from the socket.
     pub(super) fn new(ahead: Bytes, socket: Unstalled<TcpStream>) -> Self {
-        Self { ahead, socket: TokioIo::new(socket) }
+        Self { ahead, socket: TokioIo::new(socket), held_up: Arc::default() }
+    }
+
+    /// Whether the last that was to be written is not written yet.
+    pub(super) fn held_up(&self) -> Arc<AtomicBool> {
+        self.held_up.clone()
+    }
+
+    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
+        self.held_up.store(written.is_pending(), Ordering::Relaxed);
+        written
     }
 
     /// The bytes that were not read, and the socket.
@@ -48,7 +62,8 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.note(written)
     }
 
     fn poll_write_vectored(
@@ -56,7 +71,8 @@ impl Write for Wire {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, parts);
+        self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
