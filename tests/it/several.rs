@@ -271,6 +271,13 @@ async fn readers_that_change_servers_at_random_see_everything_once_while_servers
     world.sql.batch_execute("insert into items (name, _change_selector) values ('end', 'end')").await.unwrap();
 
     let urls = world.urls.lock().clone();
+    for url in &urls {
+        // The readers may have had the end from another one.
+        let all_of = async || everything(url, "scope=end", "0.0.0").await.0;
+        let is_end = |change: &String| change.contains(r#""name":{"value":"end""#);
+        eventually(PATIENCE, "a server has the end", async || all_of().await.last().filter(|c| is_end(c)).map(drop))
+            .await;
+    }
     let mut told = BTreeMap::new();
     for reader in readers {
         let reader = tokio::time::timeout(PATIENCE, reader).await.expect("a reader ends").unwrap();
