@@ -89,7 +89,9 @@ impl Chaos {
         self.proxy.set(Weather::default());
         self.world.kill().await;
         let sql = connect(&self.world.database).await;
-        sql.execute("select pg_drop_replication_slot($1)", &[&self.world.slot()]).await.unwrap();
+        // What was on its way through the network at the kill may take the slot for a moment more.
+        let dropped = async || sql.execute("select pg_drop_replication_slot($1)", &[&self.world.slot()]).await.ok();
+        eventually(PATIENCE, "the slot is dropped", dropped).await;
         self.world.restart();
         self.gaps += 1;
         if self.world.rng.bool() {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use walclock::domain::sequence::Lsn;
+use walclock::domain::sequence::{Lsn, Sequence};
 use walclock::feed::journal;
 
 use super::checks::{Violation, acknowledged, check};
@@ -81,6 +81,9 @@ impl World {
             let history = History::new(&scopes.join("+"), scopes);
             world.readers.push(Reader::start(&world.place, database, &mut world.rng, history));
         }
+        // Who has no position yet asks for the oldest that there is, and cannot be told that something older is gone.
+        let positioned = async || world.readers.iter().all(|reader| reader.at() != Sequence::ZERO).then_some(());
+        eventually(PATIENCE, "all readers have a position", positioned).await;
         world
     }
 
