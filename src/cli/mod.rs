@@ -5,7 +5,9 @@ mod client;
 mod database;
 mod dev;
 mod exit;
+mod flags;
 mod output;
+mod schedules;
 mod serve;
 pub mod timers;
 
@@ -76,6 +78,9 @@ enum Command {
     #[command(after_help = "Examples:\n  walclock timers create --id tea --in 3m --url https://example.com/hook\n  \
         walclock timers get --id tea\n  walclock timers list --status failed --json")]
     Timers(timers::Flags),
+    /// Show when a schedule would fire.
+    #[command(after_help = "Example:\n  walclock schedules next --cron '0 9 * * MON-FRI' --time-zone America/New_York")]
+    Schedules(schedules::Flags),
     /// Print the completions of a shell.
     #[command(after_help = "Examples:\n  walclock completions bash > /etc/bash_completion.d/walclock")]
     Completions {
@@ -109,6 +114,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
             Command::Doctor(database) => database::examine(database).await,
             Command::Changes(flags) => changes::run(flags).await,
             Command::Timers(flags) => timers::main(flags).await,
+            Command::Schedules(flags) => schedules::main(flags),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "walclock", &mut script);

@@ -21,3 +21,8 @@ pub(super) fn write(bytes: &[u8]) -> anyhow::Result<()> {
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
     write(format!("{text}\n").as_bytes())
 }
+
+/// What plain SQL or a receiver has written must not steer the terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}

@@ -10,11 +10,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::value::RawValue;
 
-use super::output;
+use super::{flags, output};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{DatabaseFlags, Settings};
 use crate::domain::callback::Callback;
-use crate::domain::invalid::{Field, Invalid};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::run::State;
 use crate::domain::timer::{Definition, Status, TimerKey};
@@ -230,9 +229,9 @@ fn show(status: &Status, out: &mut impl Write) -> io::Result<()> {
         ("next attempt", (status.state == State::Pending).then(|| timer.due_at().to_string())),
         ("executed at", status.executed_at.map(|at| at.to_string())),
         ("attempts", Some(timer.attempts.to_string())),
-        ("last error", timer.last_error.as_deref().map(printable)),
-        ("url", Some(printable(&callback.url))),
-        ("payload", payload.as_deref().map(|payload| printable(payload.get()))),
+        ("last error", timer.last_error.as_deref().map(output::printable)),
+        ("url", Some(output::printable(&callback.url))),
+        ("payload", payload.as_deref().map(|payload| output::printable(payload.get()))),
     ];
     let mut said = lines.into_iter().filter_map(|(name, value)| Some((name, value?)));
     said.try_for_each(|(name, value)| writeln!(out, "{name:<14}{value}"))
@@ -240,13 +239,13 @@ fn show(status: &Status, out: &mut impl Write) -> io::Result<()> {
 
 /// Many timers, a line each; `full` says that there may be more of them.
 fn table(listed: &[Status], full: bool, out: &mut impl Write) -> io::Result<()> {
-    let id = |status: &Status| printable(&status.timer.definition.key.id);
+    let id = |status: &Status| output::printable(&status.timer.definition.key.id);
     let width = listed.iter().map(|status| id(status).chars().count()).max().unwrap_or(0).max(2);
     writeln!(out, "{:<width$}  {:<9}  {:<27}  {:>8}  URL", "ID", "STATUS", "DUE", "ATTEMPTS")?;
     for status in listed {
         let timer = &status.timer;
         let (state, due_at) = (status.state.as_str(), timer.due_at().to_string());
-        let url = printable(&timer.definition.callback.url);
+        let url = output::printable(&timer.definition.callback.url);
         writeln!(out, "{:<width$}  {state:<9}  {due_at:<27}  {:>8}  {url}", id(status), timer.attempts)?;
     }
     match listed.last().filter(|_| full) {
@@ -255,36 +254,10 @@ fn table(listed: &[Status], full: bool, out: &mut impl Write) -> io::Result<()> 
     }
 }
 
-/// What plain SQL or a receiver has written must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
-}
-
 /// The error as this command says it: by its flags.
 fn by_flag(error: Error) -> anyhow::Error {
     match error {
-        Error::Invalid(Invalid { field, value, allowed }) => {
-            let flag = match field {
-                Field::Namespace => "--namespace",
-                Field::Id => "--id",
-                Field::ExecuteAt => "--in or --at",
-                Field::CallbackUrl => "--url",
-                Field::CallbackTimeout => "--timeout",
-                Field::Payload => "--payload",
-                Field::RetryAttemptsMax => "--max-attempts",
-                Field::CallbackMethod
-                | Field::CallbackHeaders
-                | Field::RetryDuration
-                | Field::RetryIntervalFirst
-                | Field::RetryMultiplier
-                | Field::RetryIntervalMax => unreachable!("the command sets no {field:?}, and the defaults are good"),
-            };
-            let value = format!("{value:?}");
-            match allowed.contains(&value) {
-                true => anyhow!("{flag} must be {allowed}"),
-                false => anyhow!("{flag} must be {allowed}, not {value}"),
-            }
-        }
+        Error::Invalid(invalid) => flags::by_flag(&invalid),
         Error::NotPending { .. }
         | Error::NotFound { .. }
         | Error::Refused { .. }
@@ -348,6 +321,6 @@ mod tests {
 
     #[test]
     fn what_is_printed_does_not_steer_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jü\n"), "a\\u{1b}[2Jü\\n");
+        assert_eq!(output::printable("a\u{1b}[2Jü\n"), "a\\u{1b}[2Jü\\n");
     }
 }

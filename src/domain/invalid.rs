@@ -31,6 +31,26 @@ pub enum Field {
     RetryMultiplier,
     /// The longest wait of its policy.
     RetryIntervalMax,
+    /// A schedule's cron expression.
+    Cron,
+    /// The fixed interval of a schedule.
+    Every,
+    /// The place whose clocks a schedule goes by.
+    TimeZone,
+    /// When a schedule begins.
+    StartAt,
+    /// When a schedule ends.
+    EndAt,
+    /// By how much a schedule's callbacks are spread.
+    Jitter,
+    /// What a schedule does while its last callback is not over.
+    Overlap,
+    /// What a schedule does about moments that were missed.
+    CatchUp,
+    /// How far back missed moments still count.
+    CatchUpWindow,
+    /// How many missed moments are made up for.
+    CatchUpMax,
 }
 
 /// A value that breaks a rule.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
+
 /// Longest scope, in bytes: the original change server's bound, and an index entry stays small.
 pub const SCOPE_BYTES_MAX: usize = 255;
 /// Most changes of one answer: the contract's bound.
@@ -93,3 +95,17 @@ pub const COMPRESSED_BYTES_MIN: u64 = 1024;
 /// Answers that are compressed at a time: an encoder holds about 1 MiB, for as long as its reader takes. One more leaves as
 /// it is.
 pub const COMPRESSIONS_MAX: usize = 64;
+/// Longest schedule id, in characters: with `@` and a moment behind it, it is the id of a timer.
+pub const SCHEDULE_ID_CHARS_MAX: usize = 200;
+/// Longest cron expression, in bytes: a list of every minute has 170.
+pub const CRON_BYTES_MAX: usize = 512;
+/// How long a cron expression that fits any day at all may fit none, in seconds: 41 years, for a 29th of February on one day
+/// of the week comes again after 40 where a year that has none lies between.
+pub const CRON_GAP_SECONDS_MAX: i64 = 41 * 366 * 86_400;
+/// Shortest and longest fixed interval of a schedule: what is more often than each second is no schedule, and 100 years are
+/// as far as timers reach.
+pub const SCHEDULE_EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=RETRY_SPAN_MAX;
+/// The last moment that a schedule may have, the end of the year 9999: the last that RFC 3339 can write.
+pub const SCHEDULE_AT_MAX: Timestamp = Timestamp::from_micros(253_402_300_799_999_999);
+/// Longest jitter of a schedule: a day, for what is spread further is another schedule.
+pub const SCHEDULE_JITTER_MAX: Duration = Duration::from_secs(86_400);

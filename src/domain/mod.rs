@@ -11,6 +11,7 @@ pub mod lease;
 pub mod limits;
 pub mod moment;
 pub mod namespace;
+pub mod recurrence;
 pub mod retry;
 pub mod run;
 pub mod scope;

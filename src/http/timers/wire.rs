@@ -53,6 +53,16 @@ pub(super) fn field_name(field: Field, id: &'static str) -> &'static str {
         Field::RetryIntervalFirst => "retryPolicy.initialInterval",
         Field::RetryMultiplier => "retryPolicy.backoffMultiplier",
         Field::RetryIntervalMax => "retryPolicy.maxInterval",
+        Field::Cron
+        | Field::Every
+        | Field::TimeZone
+        | Field::StartAt
+        | Field::EndAt
+        | Field::Jitter
+        | Field::Overlap
+        | Field::CatchUp
+        | Field::CatchUpWindow
+        | Field::CatchUpMax => unreachable!("a timer has no {field:?}"),
     }
 }
 
