@@ -70,6 +70,14 @@ pub struct Attempt {
     pub verdict: Verdict,
 }
 
+impl Attempt {
+    /// Stands for the attempt of a run that was deferred at this moment: none was made, for this reason.
+    pub fn unmade(at: Timestamp, reason: String) -> Self {
+        let verdict = Verdict::Retry { not_before: None, error: reason };
+        Self { sent_at: at, answered_at: at, status: None, reply_head: String::new(), verdict }
+    }
+}
+
 /// How a run ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -81,6 +89,8 @@ pub enum Ending {
     RetryAt(Timestamp),
     /// Back to `walclock.timers` with a new `execute_at` and no attempts, as the receiver asked.
     Reschedule(Timestamp),
+    /// Back to `walclock.timers` until this moment, with as many attempts as before its claim: none was made.
+    Defer(Timestamp),
 }
 
 /// What is written back about a run.
@@ -88,7 +98,7 @@ pub enum Ending {
 pub struct Settlement {
     /// The run, with its epoch.
     pub run: Run,
-    /// The attempt that ends it.
+    /// The attempt that ends it; [`Attempt::unmade`] where it is deferred.
     pub attempt: Attempt,
     /// What becomes of it.
     pub ending: Ending,

@@ -7,7 +7,10 @@ use super::{Error as StoreError, pool};
 use crate::pg;
 
 /// Every migration, oldest first. One that was released is never edited.
-const MIGRATIONS: &[(&str, &str)] = &[("V1__schema", include_str!("../../sql/migrations/0001_schema.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("V1__schema", include_str!("../../sql/migrations/0001_schema.sql")),
+    ("V3__deferrals", include_str!("../../sql/migrations/0003_deferrals.sql")),
+];
 /// The table with what was run, in the schema that the migrations make.
 const HISTORY: &str = "walclock.walclock_migrations";
 

@@ -39,6 +39,9 @@ macro_rules! for_each_case {
         $test! { a_retry_puts_the_timer_back_and_logs_the_attempt }
         $test! { a_success_after_a_retry_keeps_the_count }
         $test! { a_reschedule_puts_the_timer_back_anew }
+        $test! { a_deferral_puts_the_timer_back_as_it_was }
+        $test! { a_deferral_after_a_retry_keeps_the_count }
+        $test! { a_newer_timer_wins_over_a_deferral }
         $test! { a_second_settle_is_not_written }
         $test! { a_settle_under_an_old_epoch_changes_nothing }
         $test! { a_settle_under_an_expired_lease_changes_nothing }

@@ -183,6 +183,11 @@ pub fn reschedule(run: &Run, at: Timestamp) -> Settlement {
     Settlement { run: run.clone(), attempt: attempt(run, 200, Verdict::Reschedule(at)), ending: Ending::Reschedule(at) }
 }
 
+pub fn defer(run: &Run, at: Timestamp) -> Settlement {
+    let attempt = Attempt::unmade(run.key.claimed_at.after(Duration::from_millis(1)), "its host is down".to_owned());
+    Settlement { run: run.clone(), attempt, ending: Ending::Defer(at) }
+}
+
 pub async fn settle(world: &impl World, owner: &Owner, settlements: &[Settlement]) -> Vec<bool> {
     world.store().settle(owner, settlements).await.unwrap()
 }

@@ -105,6 +105,49 @@ pub async fn a_reschedule_puts_the_timer_back_anew(world: &impl World) {
     assert_eq!(world.attempts(key).await.len(), 1);
 }
 
+pub async fn a_deferral_puts_the_timer_back_as_it_was(world: &impl World) {
+    let (a, grant, run) = running(world, "first").await;
+    let key = &run.key.timer;
+    let at = world.store().now().await.unwrap().after(Duration::from_secs(3600));
+    assert_eq!(settle(world, &a, &[defer(&run, at)]).await, [true]);
+    assert_eq!(world.runs(key).await, []);
+    let timer = world.timer(key).await.unwrap();
+    assert_eq!(shown(&timer.definition), shown(&run.timer.definition));
+    assert_eq!((timer.attempts, timer.first_attempt_at), (0, None));
+    assert_eq!((timer.retry_at, timer.due_at()), (Some(at), at));
+    assert_eq!(timer.last_error.as_deref(), Some("its host is down"));
+    assert_eq!((timer.created_at, timer.updated_at), (run.timer.created_at, run.timer.updated_at));
+    assert_eq!(world.attempts(key).await, []);
+    assert_eq!(claim(world, &a, &grant, &[key]).await.left, [Entry { due_at: at, key: key.clone() }]);
+}
+
+pub async fn a_deferral_after_a_retry_keeps_the_count(world: &impl World) {
+    let (a, grant, first) = running(world, "first").await;
+    let key = &first.key.timer;
+    let at = first.key.claimed_at;
+    assert_eq!(settle(world, &a, &[retry_at(&first, at)]).await, [true]);
+    let second = claim(world, &a, &grant, &[key]).await.runs.remove(0);
+    assert_eq!(settle(world, &a, &[defer(&second, at)]).await, [true]);
+    let timer = world.timer(key).await.unwrap();
+    assert_eq!((timer.attempts, timer.first_attempt_at), (1, first.timer.first_attempt_at));
+    let again = claim(world, &a, &grant, &[key]).await.runs.remove(0);
+    assert_eq!(again.timer.attempts, 2);
+    assert_eq!(world.attempts(key).await.len(), 1);
+}
+
+pub async fn a_newer_timer_wins_over_a_deferral(world: &impl World) {
+    let (a, _, run) = running(world, "first").await;
+    let newer_at = world.store().now().await.unwrap().after(Duration::from_secs(60));
+    world.put(&definition(&run.key.timer, newer_at)).await;
+    let settlement = defer(&run, run.key.claimed_at);
+    assert_eq!(settle(world, &a, std::slice::from_ref(&settlement)).await, [true]);
+    assert_eq!(world.timer(&run.key.timer).await.unwrap().definition.execute_at, newer_at);
+    let row = row(world, &run.key.timer).await;
+    assert_eq!((row.state, row.sent_at, row.status), (State::Failed, None, None));
+    assert_eq!(row.answered_at, Some(settlement.attempt.answered_at));
+    assert_eq!(row.last_error.as_deref(), Some(SUPERSEDED));
+}
+
 pub async fn a_second_settle_is_not_written(world: &impl World) {
     let (a, grant, over) = running(world, "over").await;
     let back = run(world, &a, &grant, &key("back")).await;
@@ -122,9 +165,8 @@ pub async fn a_second_settle_is_not_written(world: &impl World) {
 /// Settles in vain, in each of the ways: the run stays under way.
 async fn is_refused(world: &impl World, owner: &Owner, run: &Run) {
     let before = row(world, &run.key.timer).await;
-    for settlement in
-        [succeeded(run), failed(run), retry_at(run, run.key.claimed_at), reschedule(run, run.key.claimed_at)]
-    {
+    let at = run.key.claimed_at;
+    for settlement in [succeeded(run), failed(run), retry_at(run, at), reschedule(run, at), defer(run, at)] {
         assert_eq!(settle(world, owner, &[settlement]).await, [false]);
         assert_eq!(row(world, &run.key.timer).await, before);
         assert!(world.timer(&run.key.timer).await.is_none());

@@ -132,7 +132,7 @@ fn run_row(row: &model::RunRow) -> contract::RunRow {
         epoch: row.run.epoch,
         state: row.state,
         attempts: row.run.timer.attempts,
-        sent_at: answered.map(|attempt| attempt.sent_at),
+        sent_at: answered.filter(|_| !row.unsent).map(|attempt| attempt.sent_at),
         answered_at: answered.map(|attempt| attempt.answered_at),
         status: answered.and_then(|attempt| attempt.status),
         reply: answered.map(|attempt| attempt.reply_head.clone()),

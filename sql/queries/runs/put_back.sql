@@ -1,9 +1,11 @@
--- Moves runs back to timers: for another attempt, which logs the failed one, or anew at another moment. Returns the numbers
--- of the runs that it found under way under an epoch that the caller still holds.
+-- Moves runs back to timers: for another attempt, which logs the failed one, or anew at another moment, or deferred, as they
+-- were before their claims but for the moment. Returns the numbers of the runs that it found under way under an epoch that
+-- the caller still holds.
 -- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], the runs: $4 namespaces text[], $5 ids text[],
 -- $6 claimed_at timestamptz[], $7 shards smallint[], $8 epochs bigint[], their attempts: $9 sent_at timestamptz[],
 -- $10 answered_at timestamptz[], $11 status smallint[], $12 reply text[], $13 error text[],
--- $14 due_at timestamptz[] (when it is to be due again), $15 anew boolean[] (true: as a timer without attempts)
+-- $14 due_at timestamptz[] (when it is to be due again), $15 anew boolean[] (true: as a timer without attempts),
+-- $16 deferred boolean[] (true: no attempt was made)
 --
 -- A client may have inserted a new timer of the same id meanwhile, which may even have been claimed: then that one is what
 -- the client wants, and this run has failed.
@@ -18,12 +20,13 @@ with held as materialized (
     select *
     from unnest(
         $4::text[], $5::text[], $6::timestamptz[], $7::smallint[], $8::bigint[],
-        $9::timestamptz[], $10::timestamptz[], $11::smallint[], $12::text[], $13::text[], $14::timestamptz[], $15::boolean[]
+        $9::timestamptz[], $10::timestamptz[], $11::smallint[], $12::text[], $13::text[], $14::timestamptz[], $15::boolean[],
+        $16::boolean[]
     ) with ordinality
-        as run (namespace, id, claimed_at, shard, epoch, sent_at, answered_at, status, reply, error, again_at, anew, number)
+        as run (namespace, id, claimed_at, shard, epoch, sent_at, answered_at, status, reply, error, again_at, anew, deferred, number)
     where ((shard, epoch) in (select shard, epoch from held)) is true
 ), found as materialized (
-    select wanted.number, wanted.again_at, wanted.anew, wanted.sent_at as sent, wanted.answered_at as answered,
+    select wanted.number, wanted.again_at, wanted.anew, wanted.deferred, wanted.sent_at as sent, wanted.answered_at as answered,
            wanted.status as answer, wanted.reply as body, wanted.error, run.*,
            not exists (
                select from walclock.runs as newer
@@ -47,7 +50,8 @@ with held as materialized (
         namespace, id, case when anew then again_at else execute_at end, case when not anew then again_at end,
         callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
         retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
-        case when anew then 0 else attempts end, case when not anew then first_attempt_at end,
+        case when anew then 0 when deferred then attempts - 1 else attempts end,
+        case when not anew and not (deferred and attempts = 1) then first_attempt_at end,
         case when not anew then error end, created_at, case when anew then clock_timestamp() else updated_at end
     from found
     where newest
@@ -63,7 +67,7 @@ with held as materialized (
       and run.claimed_at = back.claimed_at
 ), superseded as (
     update walclock.runs as run
-    set state = 'failed', sent_at = back.sent, answered_at = back.answered, status = back.answer, reply = back.body,
+    set state = 'failed', sent_at = case when not back.deferred then back.sent end, answered_at = back.answered, status = back.answer, reply = back.body,
         last_error = 'superseded by a newer timer of the same id'
     from back
     where not back.is_put
@@ -75,6 +79,6 @@ with held as materialized (
     )
     select namespace, id, claimed_at, attempts, due_at, sent, answered, answer, body, error
     from back
-    where is_put and not anew
+    where is_put and not anew and not deferred
 )
 select number from back

@@ -198,7 +198,7 @@ impl Engine {
     /// Puts a hint in the queue where the timer is pending again. The row decides, so it does no harm where not.
     fn expect_again(&mut self, settlement: &Settlement) {
         let due_at = match settlement.ending {
-            Ending::RetryAt(at) | Ending::Reschedule(at) => at,
+            Ending::RetryAt(at) | Ending::Reschedule(at) | Ending::Defer(at) => at,
             Ending::Succeeded | Ending::Failed => return,
         };
         let hint = Hint::stored(settlement.run.key.timer.clone(), due_at);

@@ -29,6 +29,8 @@ struct Again {
     at: Timestamp,
     /// As a timer without attempts.
     anew: bool,
+    /// As before its claim: no attempt was made.
+    deferred: bool,
 }
 
 /// Writes back how runs ended. Says of each whether it was written.
@@ -36,14 +38,16 @@ pub async fn settle(client: &Lent, owner: &Owner, settlements: &[Settlement]) ->
     let (mut over, mut back) = (Vec::new(), Vec::new());
     for (place, settlement) in settlements.iter().enumerate() {
         let mut finish = |outcome: State| over.push(Placed { place, settlement, outcome });
-        let mut put_back = |at: Timestamp, anew| {
-            back.push(Placed { place, settlement, outcome: Again { at: at.clamp(EARLIEST, LATEST), anew } });
+        let mut put_back = |at: Timestamp, anew, deferred| {
+            let outcome = Again { at: at.clamp(EARLIEST, LATEST), anew, deferred };
+            back.push(Placed { place, settlement, outcome });
         };
         match settlement.ending {
             Ending::Succeeded => finish(State::Succeeded),
             Ending::Failed => finish(State::Failed),
-            Ending::RetryAt(at) => put_back(at, false),
-            Ending::Reschedule(at) => put_back(at, true),
+            Ending::RetryAt(at) => put_back(at, false, false),
+            Ending::Reschedule(at) => put_back(at, true, false),
+            Ending::Defer(at) => put_back(at, false, true),
         }
     }
     let mut written = vec![false; settlements.len()];
@@ -152,11 +156,12 @@ async fn put_back(client: &Lent, owner: &Owner, batch: &[Placed<'_, Again>]) -> 
 }
 
 async fn put_back_at_once(client: &Lent, owner: &Owner, batch: &[Placed<'_, Again>]) -> Result<Vec<usize>, Error> {
-    let again = |placed: &Placed<'_, Again>| (placed.outcome.at, placed.outcome.anew);
-    let (again_at, anew): (Vec<Timestamp>, Vec<bool>) = batch.iter().map(again).unzip();
+    let again_at: Vec<Timestamp> = batch.iter().map(|placed| placed.outcome.at).collect();
+    let anew: Vec<bool> = batch.iter().map(|placed| placed.outcome.anew).collect();
+    let deferred: Vec<bool> = batch.iter().map(|placed| placed.outcome.deferred).collect();
     let attempts = Attempts::new(batch);
     let mut parameters = attempts.parameters(owner);
-    parameters.extend([&again_at as &(dyn ToSql + Sync), &anew]);
+    parameters.extend([&again_at as &(dyn ToSql + Sync), &anew, &deferred]);
     let rows = client.ask("putting timers back", async {
         let statement = client.prepare_cached(PUT_BACK).await?;
         client.query(&statement, &parameters).await

@@ -21,6 +21,8 @@ pub struct RunRow {
     pub state: State,
     /// The last attempt, once the run is over.
     pub answered: Option<Attempt>,
+    /// That attempt was never made: the run was deferred, and superseded.
+    pub unsent: bool,
 }
 
 /// A row of `walclock.attempts`: one that was followed by another.
@@ -51,7 +53,7 @@ impl Model {
         timer.first_attempt_at = timer.first_attempt_at.or(Some(key.claimed_at));
         let secrets = self.secrets.get(&key.timer.namespace).cloned().unwrap_or_default();
         let run = Run { key: key.clone(), timer, epoch, secrets };
-        self.runs.insert(key, RunRow { run: run.clone(), state: State::Running, answered: None });
+        self.runs.insert(key, RunRow { run: run.clone(), state: State::Running, answered: None, unsent: false });
         run
     }
 
@@ -99,11 +101,16 @@ impl Model {
         match settlement.ending {
             Ending::Succeeded => self.finish(settlement, State::Succeeded, error),
             Ending::Failed => self.finish(settlement, State::Failed, error),
-            Ending::RetryAt(_) | Ending::Reschedule(_) if self.is_superseded(key) => {
+            Ending::RetryAt(_) | Ending::Reschedule(_) | Ending::Defer(_) if self.is_superseded(key) => {
                 self.finish(settlement, State::Failed, Some(SUPERSEDED.to_owned()));
             }
             Ending::RetryAt(at) => self.put_back(settlement, |timer, _| {
                 (timer.retry_at, timer.last_error) = (Some(at), error);
+            }),
+            Ending::Defer(at) => self.put_back(settlement, |timer, _| {
+                (timer.retry_at, timer.last_error) = (Some(at), error);
+                timer.attempts -= 1;
+                timer.first_attempt_at = timer.first_attempt_at.filter(|_| timer.attempts > 0);
             }),
             Ending::Reschedule(at) => self.put_back(settlement, |timer, now| {
                 (timer.definition.execute_at, timer.updated_at) = (at, now);
@@ -124,6 +131,7 @@ impl Model {
         let Some(row) = self.runs.get_mut(&settlement.run.key) else { return };
         row.state = state;
         row.answered = Some(settlement.attempt.clone());
+        row.unsent = matches!(settlement.ending, Ending::Defer(_));
         row.run.timer.last_error = error.or_else(|| row.run.timer.last_error.take());
     }
 
