@@ -1,6 +1,8 @@
 //! Benches: each prints a ratio against something measured in the same run. `cargo bench -- NAME` runs one of them.
 #![expect(clippy::print_stdout, reason = "figures for people")]
 
+mod arrivals;
+mod burst;
 mod catch_up;
 mod counting;
 mod crowd;
@@ -9,8 +11,10 @@ mod fan_out;
 mod feed_drain;
 mod feed_latency;
 mod filled;
+mod insert_to_callback;
 mod journal_purge;
 mod journal_reads;
+mod lateness;
 mod plain_client;
 mod receiver;
 mod support;
@@ -52,6 +56,15 @@ fn main() {
     }
     if runs("timers_fired") {
         runtime.block_on(timers_fired::run());
+    }
+    if runs("lateness") {
+        verdicts.extend(runtime.block_on(lateness::run()));
+    }
+    if runs("insert_to_callback") {
+        verdicts.extend(runtime.block_on(insert_to_callback::run()));
+    }
+    if runs("burst") {
+        verdicts.extend(runtime.block_on(burst::run()));
     }
     if runs("delivery") {
         runtime.block_on(delivery::run());

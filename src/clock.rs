@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use rustix::time::ClockId;
 
 /// A moment: microseconds since 1970-01-01 00:00 UTC, PostgreSQL's resolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,6 +112,20 @@ pub fn wall() -> Timestamp {
     Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
+/// How long the machine has been up, the time during which it was suspended included. A span of it is never shorter than what
+/// went by for other machines, but for the drift of a quartz; so it is what a promise to others is measured with.
+///
+/// [`Instant`] stands still during a suspension: who held a lease before it would believe that it still does.
+pub fn since_boot() -> Duration {
+    Duration::try_from(rustix::time::clock_gettime(BOOT)).expect("it counts from zero upwards")
+}
+
+#[cfg(target_os = "linux")]
+const BOOT: ClockId = ClockId::Boottime;
+/// Elsewhere the monotonic clock goes on during a suspension, or there is none better.
+#[cfg(not(target_os = "linux"))]
+const BOOT: ClockId = ClockId::Monotonic;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +143,15 @@ mod tests {
         assert_eq!(Timestamp::MAX.after(Duration::from_secs(1)), Timestamp::MAX);
         assert_eq!(Timestamp::MIN.before(Duration::from_secs(1)), Timestamp::MIN);
         assert_eq!(Timestamp::MIN.since(Timestamp::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_time_since_boot_goes_on() {
+        let (before, since) = (since_boot(), Instant::now());
+        while since.elapsed() < Duration::from_millis(2) {
+            std::hint::spin_loop();
+        }
+        assert!(since_boot() >= before + Duration::from_millis(2));
     }
 
     #[test]
