@@ -64,10 +64,12 @@ impl Queue {
         self.places.get(key).and_then(|place| self.by_place.get(place))
     }
 
-    /// Notes that the feed has told of the timer.
+    /// Notes that the feed has told of the timer, so that the sweep is no longer the only one that did.
     pub(super) fn told(&mut self, key: &TimerKey, at: Timestamp) {
         if let Some(hint) = self.places.get(key).and_then(|place| self.by_place.get_mut(place)) {
             hint.told_at = hint.told_at.max(at);
+            // What a query found has no such moment.
+            hint.swept &= at == Timestamp::MIN;
         }
     }
 
