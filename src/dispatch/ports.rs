@@ -63,6 +63,8 @@ pub struct LeaseGrant {
     pub held: Vec<Lease>,
     /// How many dispatchers are alive, this one included.
     pub owners_alive: usize,
+    /// How many of these began before this one. Every owner has another rank, and an owner that joins changes no rank.
+    pub rank: usize,
     /// PostgreSQL's clock when the statement ran.
     pub now: Timestamp,
 }

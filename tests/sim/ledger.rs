@@ -36,9 +36,15 @@ pub struct Ledger {
     versions: BTreeMap<String, Version>,
     count: u64,
     broken: Vec<String>,
+    is_orderly: bool,
 }
 
 impl Ledger {
+    /// An empty one. In an orderly world nothing fails and nobody dies, and no change of owner excuses a repetition.
+    pub fn new(is_orderly: bool) -> Self {
+        Self { is_orderly, ..Self::default() }
+    }
+
     pub fn next_version(&mut self) -> u64 {
         self.count += 1;
         self.count
@@ -75,6 +81,7 @@ impl Ledger {
         for before in same_firing {
             repeated |= before.attempt == sent.attempt && before.epoch == sent.epoch;
             repeated |= before.run == sent.run && before.epoch == sent.epoch;
+            repeated |= before.attempt == sent.attempt && self.is_orderly;
             other_id |= before.id != sent.id;
         }
         let checks = [

@@ -104,6 +104,13 @@ fn the_invariants_hold_while_every_answer_may_be_lost() {
     check(FEW_SEEDS, Plan::with_lost_answers);
 }
 
+#[test]
+fn nothing_is_repeated_where_processes_only_come_and_go() {
+    let outcomes = check(FEW_SEEDS, Plan::orderly);
+    let left: u64 = outcomes.iter().map(|outcome| outcome.left).sum();
+    assert!(outcomes.len() < 100 || left > 0, "no process was ever stopped");
+}
+
 /// Each defence is left out in turn, and the simulation must see it.
 fn finds(planted: Planted, plan: fn(&mut fastrand::Rng) -> Plan) {
     let seeds: Vec<u64> = (0..SEEDS_TO_FIND).collect();
@@ -129,6 +136,8 @@ finds! {
     finds_that_gaps_are_ignored: IgnoresGaps in with_a_good_feed;
     finds_that_runs_are_not_adopted: NoAdoption in faulty;
     finds_that_leases_are_trusted_for_ever: TrustsLeases in faulty;
+    finds_that_busy_shards_are_handed_over: HandsOverBusy in orderly;
+    finds_that_leases_are_counted_by_a_clock_that_sleeps: SleepingClock in faulty;
     finds_that_lost_claims_are_forgotten: ForgetsLostClaims in faulty;
     finds_that_lost_adoptions_are_forgotten: ForgetsLostAdoptions in with_lost_answers;
     finds_that_lost_settles_are_forgotten: ForgetsLostSettles in faulty;

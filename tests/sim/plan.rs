@@ -35,6 +35,10 @@ pub struct Plan {
     pub hidden_max: u64,
     /// The sweep has nothing to find: the feed tells of everything, or says that it does not.
     pub good_feed: bool,
+    /// How long a callback may take.
+    pub callback_max: Duration,
+    /// Processes come and go, nothing else: no callback may be repeated that did not fail.
+    pub is_orderly: bool,
     /// One attempt in so many does not succeed; none where it is 0.
     pub fails_one_in: usize,
 }
@@ -59,6 +63,8 @@ impl Plan {
             feed_gaps: some(rng, 3),
             hidden_max: if rng.bool() { 0 } else { rng.u64(1..=100_000) },
             good_feed: false,
+            callback_max: Duration::from_secs(4),
+            is_orderly: false,
             fails_one_in: if rng.bool() { 0 } else { rng.usize(2..=10) },
         }
     }
@@ -66,6 +72,23 @@ impl Plan {
     /// A world in which the sweep has nothing to find: the feed is never away, though it may lose its past and say so.
     pub fn with_a_good_feed(rng: &mut Rng) -> Self {
         Self { feed_outages: 0, hidden_max: 0, good_feed: true, ..Self::faulty(rng) }
+    }
+
+    /// A world in which processes join and leave in good order, and callbacks are over long before a hand-over must be.
+    pub fn orderly(rng: &mut Rng) -> Self {
+        let (processes, stops) = (rng.usize(2..=4), rng.usize(0..=4));
+        Self {
+            processes,
+            stops,
+            ttl: Duration::from_secs(4),
+            callback_max: Duration::from_millis(600),
+            operations: rng.usize(40..=160),
+            lost_one_in: 0,
+            crashes: 0,
+            pauses: 0,
+            is_orderly: true,
+            ..Self::with_a_good_feed(rng)
+        }
     }
 
     /// A world in which processes crash and answers are lost all the time.

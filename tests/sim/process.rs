@@ -1,6 +1,7 @@
 //! One simulated dispatcher: the two machines and what the runner keeps beside them. It has the runner's order of things,
 //! the leases first, and can be told to leave a defence out.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use walclock::clock::Timestamp;
@@ -35,6 +36,10 @@ pub enum Planted {
     ForgetsLostAdoptions,
     /// A settle without an answer is taken for written.
     ForgetsLostSettles,
+    /// Shards are handed over to who joins whatever is under way for them.
+    HandsOverBusy,
+    /// Leases are counted by a clock that stops while the machine is suspended.
+    SleepingClock,
     /// Rows are not loaded.
     NoLoads,
     /// A gap of the feed goes unnoticed.
@@ -77,6 +82,8 @@ pub struct Process {
     pub stale: u64,
     stopping: bool,
     started_at: Timestamp,
+    /// How long it has stood still since.
+    asleep: Duration,
     planted: Planted,
 }
 
@@ -96,6 +103,7 @@ impl Process {
             stale: 0,
             stopping: false,
             started_at: now,
+            asleep: Duration::ZERO,
             planted,
         }
     }
@@ -103,6 +111,20 @@ impl Process {
     /// What its clock reads.
     pub fn reads(&self, now: Timestamp) -> Timestamp {
         Timestamp::from_micros(now.micros() + self.clock_offset)
+    }
+
+    /// It stands still from `now` until `until`.
+    pub fn pause(&mut self, now: Timestamp, until: Timestamp) {
+        self.asleep += until.since(now.max(self.paused_until));
+        self.paused_until = self.paused_until.max(until);
+    }
+
+    /// The moment from which its leases are counted.
+    fn leases_since(&self) -> Timestamp {
+        match self.planted {
+            Planted::SleepingClock => self.started_at.after(self.asleep),
+            _ => self.started_at,
+        }
     }
 
     /// Whether it follows the news of this shard.
@@ -144,8 +166,9 @@ impl Process {
                     effect => wishes.push(Wish::Engine(effect)),
                 }
             }
-            if self.stopping {
-                self.release_idle(now, &mut events, &mut wishes);
+            if self.shards.asks_busy() {
+                let busy = self.busy_shards();
+                self.step_shards(now, shards::Event::Busy(busy), &mut events, &mut wishes);
             }
             if events.is_empty() {
                 return wishes;
@@ -153,12 +176,10 @@ impl Process {
         }
     }
 
-    fn release_idle(&mut self, now: Timestamp, events: &mut Vec<engine::Event>, wishes: &mut Vec<Wish>) {
-        let busy = self.engine.busy_shards();
-        let mut idle = self.shards.holding().held;
-        idle.retain(|lease| !busy.contains(&lease.shard));
-        if !idle.is_empty() {
-            self.step_shards(now, shards::Event::Release(idle), events, wishes);
+    fn busy_shards(&self) -> BTreeSet<Shard> {
+        match self.planted {
+            Planted::HandsOverBusy if !self.stopping => BTreeSet::new(),
+            _ => self.engine.busy_shards(),
         }
     }
 
@@ -175,7 +196,7 @@ impl Process {
         wishes: &mut Vec<Wish>,
     ) {
         let mut effects = Vec::new();
-        self.shards.step(now.since(self.started_at), event, &mut effects);
+        self.shards.step(now.since(self.leases_since()), event, &mut effects);
         for effect in effects {
             match effect {
                 shards::Effect::Ask(request) => wishes.push(Wish::Lease(request)),
@@ -194,7 +215,7 @@ impl Process {
         let engine = self.engine.next_wake();
         assert!(engine.is_none_or(|at| at > self.reads(now)), "{} would spin", self.owner.0);
         let engine = engine.map(|at| Timestamp::from_micros(at.micros().saturating_sub(self.clock_offset)));
-        let shards = self.shards.next_wake().map(|at| self.started_at.after(at));
+        let shards = self.shards.next_wake().map(|at| self.leases_since().after(at));
         engine.into_iter().chain(shards).fold(tick, Timestamp::min).max(Timestamp::from_micros(now.micros() + 1))
     }
 

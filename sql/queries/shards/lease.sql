@@ -11,6 +11,7 @@ with moment as materialized (
     insert into walclock.dispatchers (owner, started_at, expires_at)
     select $1, now, case when $5::bigint > 0 then now + $2::interval else now end from moment
     on conflict (owner) do update set expires_at = excluded.expires_at
+    returning started_at
 ), dead as materialized (
     select dispatchers.owner from walclock.dispatchers, moment
     where dispatchers.expires_at < now - interval '1 hour' and dispatchers.owner <> $1
@@ -51,6 +52,9 @@ with moment as materialized (
 )
 select now,
        (select 1 + count(*) from walclock.dispatchers d where d.expires_at > now and d.owner <> $1) as owners_alive,
+       (select count(*) from announced a
+        join walclock.dispatchers d on (d.started_at, d.owner) < (a.started_at, $1)
+        where d.expires_at > now and d.owner <> $1) as rank,
        (select coalesce(array_agg(shard order by shard), '{}') from holding) as shards,
        (select coalesce(array_agg(epoch order by shard), '{}') from holding) as epochs
 from moment

@@ -65,14 +65,14 @@ impl Engine {
         }
     }
 
-    /// Takes due hints out of the queue, those of unsure shards aside.
+    /// Takes due hints out of the queue, those of shards that are unsure or leaving aside.
     fn take_batch(&mut self, now: Timestamp) -> Claim {
         let rows_max = self.config.batch_max.min(self.room());
         let mut batch = Vec::new();
         while batch.len() < rows_max
             && let Some(hint) = self.queue.pop_due(now)
         {
-            if let Some(epoch) = self.holds.sure(hint.shard) {
+            if let Some(epoch) = self.holds.open(hint.shard) {
                 batch.push((hint, epoch));
             } else if self.is_kept(hint.shard) {
                 self.parked.push(hint);

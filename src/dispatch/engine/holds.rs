@@ -32,13 +32,16 @@ pub(super) struct Holds {
     holds: [Hold; Shard::COUNT],
     /// What older epochs left running has been taken over.
     adopted: [bool; Shard::COUNT],
-    /// No lease that is sure lacks its adoption, as far as was looked: spares each step a walk over all shards.
+    /// Nothing new is begun for it: another owner is to have it.
+    leaving: [bool; Shard::COUNT],
+    /// No such lease lacks its adoption, as far as was looked: spares each step a walk over all shards.
     all_adopted: bool,
 }
 
 impl Default for Holds {
     fn default() -> Self {
-        Self { holds: [Hold::Lost; Shard::COUNT], adopted: [false; Shard::COUNT], all_adopted: false }
+        let none = [false; Shard::COUNT];
+        Self { holds: [Hold::Lost; Shard::COUNT], adopted: none, leaving: none, all_adopted: false }
     }
 }
 
@@ -55,6 +58,11 @@ impl Holds {
         }
     }
 
+    /// The epoch in which something new may be begun for the shard.
+    pub(super) fn open(&self, shard: Shard) -> Option<Epoch> {
+        self.sure(shard).filter(|_| !self.leaving[usize::from(shard.0)])
+    }
+
     pub(super) fn is_kept(&self, shard: Shard) -> bool {
         self.get(shard) != Hold::Lost
     }
@@ -63,12 +71,12 @@ impl Holds {
         Shard::all().filter(|shard| self.is_kept(*shard)).collect()
     }
 
-    /// The leases that are sure.
+    /// The leases that are sure, and under which something new may be begun.
     pub(super) fn leases(&self) -> Vec<Lease> {
-        Shard::all().filter_map(|shard| Some(Lease { shard, epoch: self.sure(shard)? })).collect()
+        Shard::all().filter_map(|shard| Some(Lease { shard, epoch: self.open(shard)? })).collect()
     }
 
-    /// The leases that are sure and whose shards have not been adopted.
+    /// Those whose shards have not been adopted.
     pub(super) fn unadopted(&mut self) -> Vec<Lease> {
         if self.all_adopted {
             return Vec::new();
@@ -130,6 +138,10 @@ impl Engine {
         }
         self.holds.holds = after;
         self.holds.all_adopted = false;
+        self.holds.leaving = [false; Shard::COUNT];
+        for shard in &holding.leaving {
+            self.holds.leaving[usize::from(shard.0)] = true;
+        }
         for shard in &taken {
             self.holds.adopted[usize::from(shard.0)] = false;
         }

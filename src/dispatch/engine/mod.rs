@@ -190,7 +190,7 @@ pub struct Engine {
     draining: bool,
     holds: Holds,
     queue: Queue,
-    /// Due hints of shards that are unsure at the moment.
+    /// Due hints of shards that are unsure or leaving at the moment.
     parked: Vec<Hint>,
     loader: Loader,
     claims: HashMap<u64, Claim>,

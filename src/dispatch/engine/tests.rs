@@ -48,7 +48,7 @@ fn unavailable() -> Unavailable {
 
 fn all_in(epoch: i64) -> Event {
     let held = Shard::all().map(|shard| Lease { shard, epoch: Epoch(epoch) }).collect();
-    Event::Holding(Holding { held, unsure: Vec::new() })
+    Event::Holding(Holding { held, ..Holding::default() })
 }
 
 /// An engine that holds every shard in epoch 1, has adopted what there was, and loaded what was near at `START`.
@@ -199,7 +199,7 @@ fn nothing_is_sent_while_its_lease_is_unsure() {
     let (id, _) = rig.claims(at(950), Event::Noted(vec![entry("a", at(1000))])).unwrap();
     let answer = Ok(Claimed { runs: vec![run("a", at(1000), 1)], left: Vec::new() });
     rig.step(at(960), Event::Claimed { id, answer });
-    let unsure = Event::Holding(Holding { held: Vec::new(), unsure: Shard::all().collect() });
+    let unsure = Event::Holding(Holding { unsure: Shard::all().collect(), ..Holding::default() });
     assert!(rig.step(at(1000), unsure).is_empty());
     // Sure again in the same epoch: nobody else can have had it.
     let effects = rig.step(at(1100), all_in(1));

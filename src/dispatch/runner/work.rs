@@ -37,7 +37,6 @@ pub(super) struct Work<S, D> {
     meters: Meters,
     events: Vec<engine::Event>,
     effects: Vec<engine::Effect>,
-    draining: bool,
 }
 
 impl<S: Store, D: Delivery> Work<S, D> {
@@ -58,7 +57,6 @@ impl<S: Store, D: Delivery> Work<S, D> {
             meters: Meters::new(),
             events: Vec::new(),
             effects: Vec::new(),
-            draining: false,
         }
     }
 
@@ -72,7 +70,6 @@ impl<S: Store, D: Delivery> Work<S, D> {
                 }
                 Answer::Shards(event) => self.step_shards(event),
                 Answer::Drain => {
-                    self.draining = true;
                     self.events.push(engine::Event::Drain);
                     self.step_shards(shards::Event::Drain);
                 }
@@ -80,8 +77,9 @@ impl<S: Store, D: Delivery> Work<S, D> {
         }
         self.step_shards(shards::Event::Tick);
         self.step_engine();
-        if self.draining {
-            self.release_idle();
+        // Right behind the engine, so that nothing is begun for a shard that has been looked at.
+        if self.shards.asks_busy() {
+            self.step_shards(shards::Event::Busy(self.engine.busy_shards()));
         }
         while !self.events.is_empty() {
             self.step_engine();
@@ -96,16 +94,6 @@ impl<S: Store, D: Delivery> Work<S, D> {
                 shards::Effect::Ask(request) => self.calls.lease(request),
                 shards::Effect::Hold(holding) => self.hold(holding),
             }
-        }
-    }
-
-    /// Leaves the shards for which nothing is under way to other dispatchers.
-    fn release_idle(&mut self) {
-        let busy = self.engine.busy_shards();
-        let mut idle = self.shards.holding().held;
-        idle.retain(|lease| !busy.contains(&lease.shard));
-        if !idle.is_empty() {
-            self.step_shards(shards::Event::Release(idle));
         }
     }
 

@@ -1,13 +1,17 @@
 //! Which shards this dispatcher may work for, as a pure machine: a fair share, leased and renewed in one statement.
 //! "Unsure" means "not owner": a lease counts only until the moment at which the request for it was sent, plus its time
-//! to live, minus a margin, by the monotonic clock. It must never trust a lease for longer.
+//! to live, minus a margin, by a clock that never stops. It must never trust a lease for longer.
 //!
-//! Moments here are spans since any fixed instant of the monotonic clock.
+//! What is more than the share goes to others while nothing is under way for it, so that a change of owner repeats no
+//! callback. Only a shard that stays busy is first kept from new work, and in the end given away all the same: the whole
+//! hand-over, from who joins to who works, takes no longer than a lease lasts.
+//!
+//! Moments here are spans since any fixed instant of a clock that goes on while the machine is suspended.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::ports::{LeaseGrant, LeaseRequest, Unavailable};
@@ -57,6 +61,8 @@ impl Config {
 pub struct Holding {
     /// Surely held, in order of the shards.
     pub held: Vec<Lease>,
+    /// Those of the held shards for which nothing new may be begun: they go to another owner once they are idle.
+    pub leaving: Vec<Shard>,
     /// Perhaps still held, or soon again: not to be worked for, but not to be forgotten either.
     pub unsure: Vec<Shard>,
 }
@@ -79,8 +85,8 @@ pub enum Event {
     Answered(Result<LeaseGrant, Unavailable>),
     /// These leases are to be released and acquired anew.
     GiveUp(Vec<Lease>),
-    /// These leases are to be released for others: nothing is under way for their shards.
-    Release(Vec<Lease>),
+    /// For these shards something is under way, and for no other; told where [`Shards::asks_busy`].
+    Busy(BTreeSet<Shard>),
     /// Acquire nothing any more.
     Drain,
     /// Time has passed.
@@ -123,7 +129,12 @@ pub struct Shards {
     releases: Vec<Release>,
     question: Option<Question>,
     ask_at: Duration,
-    owners_alive: usize,
+    /// How many shards are this owner's to hold.
+    share: usize,
+    /// Since when more than the share is held.
+    surplus_since: Duration,
+    /// Of `held`, what nothing new is begun for.
+    leaving: BTreeSet<Shard>,
     draining: bool,
 }
 
@@ -139,7 +150,10 @@ impl Shards {
             releases: Vec::new(),
             question: None,
             ask_at: Duration::ZERO,
-            owners_alive: 1,
+            // As if there were no others.
+            share: Shard::COUNT,
+            surplus_since: Duration::ZERO,
+            leaving: BTreeSet::new(),
             draining: false,
         }
     }
@@ -149,7 +163,7 @@ impl Shards {
         let changed = match event {
             Event::Answered(answer) => self.answered(at, answer),
             Event::GiveUp(leases) => self.give_up(at, &leases),
-            Event::Release(leases) => self.release(at, &leases),
+            Event::Busy(busy) => self.give_way(at, &busy),
             Event::Drain => {
                 self.draining = true;
                 false
@@ -170,7 +184,19 @@ impl Shards {
     pub fn next_wake(&self) -> Option<Duration> {
         let ask_at = self.question.is_none().then_some(self.ask_at);
         let lapse_at = (!self.lapsed && !self.held.is_empty()).then_some(self.held_until);
-        ask_at.into_iter().chain(lapse_at).min()
+        let leave_at = (!self.draining && self.surplus() > 0).then(|| match self.leaving.len() < self.surplus() {
+            true => self.stop_at(),
+            false => self.leave_at(),
+        });
+        // What is to leave waits for the question that is under way, not for a moment.
+        let leave_at = leave_at.filter(|_| self.releases.len() < RELEASE_MAX);
+        ask_at.into_iter().chain(lapse_at).chain(leave_at).min()
+    }
+
+    /// Whether it wants to be told after each step of the engine for which shards something is under way: it has some to
+    /// give away. Whoever tells it must begin nothing between looking and telling.
+    pub fn asks_busy(&self) -> bool {
+        !self.held.is_empty() && !self.lapsed && (self.draining || self.surplus() > 0)
     }
 
     /// Whether a question is under way: what it asks for may still happen.
@@ -183,8 +209,15 @@ impl Shards {
         let leases = self.held.iter().map(|(shard, epoch)| Lease { shard: *shard, epoch: *epoch });
         let wanted = self.releases.iter().filter(|release| release.wanted).map(|release| release.lease.shard);
         match self.lapsed {
-            true => Holding { held: Vec::new(), unsure: self.held.keys().copied().chain(wanted).collect() },
-            false => Holding { held: leases.collect(), unsure: wanted.collect() },
+            true => {
+                let unsure = self.held.keys().copied().chain(wanted).collect();
+                Holding { held: Vec::new(), leaving: Vec::new(), unsure }
+            }
+            false => Holding {
+                held: leases.collect(),
+                leaving: self.leaving.iter().copied().collect(),
+                unsure: wanted.collect(),
+            },
         }
     }
 
@@ -192,12 +225,24 @@ impl Shards {
         let release: Vec<Lease> = self.releases.iter().map(|release| release.lease).collect();
         self.question = Some(Question { asked_at: at, release: release.clone() });
         // What is held is kept all the same.
-        let shards_max = if self.draining { 0 } else { self.fair_share() };
+        let shards_max = if self.draining { 0 } else { self.share };
         LeaseRequest { owner: self.config.owner.clone(), ttl: self.config.ttl, release, shards_max }
     }
 
-    fn fair_share(&self) -> usize {
-        Shard::COUNT.div_ceil(self.owners_alive.max(1))
+    /// How many shards are held beyond the share.
+    fn surplus(&self) -> usize {
+        if self.lapsed { 0 } else { self.held.len().saturating_sub(self.share) }
+    }
+
+    /// From when on nothing new is begun for what is to leave.
+    fn stop_at(&self) -> Duration {
+        self.surplus_since + self.config.ttl / 5
+    }
+
+    /// When what is to leave goes, whatever is under way for it. Others were told of by a renewal, a third of a lease's
+    /// life after they came at the latest, so that everything is where it belongs within one life.
+    fn leave_at(&self) -> Duration {
+        self.surplus_since + self.config.ttl * 3 / 5
     }
 
     /// Takes in a grant; says whether something may have changed.
@@ -215,34 +260,75 @@ impl Shards {
         self.held = grant.held.iter().filter(|lease| !over(lease)).map(|lease| (lease.shard, lease.epoch)).collect();
         self.held_until = question.asked_at + self.config.ttl - self.config.margin;
         self.lapsed = false;
-        self.owners_alive = grant.owners_alive;
-        self.ask_at = question.asked_at + self.config.ttl / 3;
-        if !self.releases.is_empty() {
-            self.ask_at = self.ask_at.min(at + self.config.ttl / 20);
+        let (share_before, surplus_before) = (self.share, self.surplus());
+        self.share = share(grant.owners_alive, grant.rank);
+        self.plan_next(at, question.asked_at, share_before);
+        if surplus_before == 0 {
+            self.surplus_since = at;
         }
-        if !self.draining {
-            self.shed_surplus(at);
+        // Others may have gone again, and what was to leave may stay.
+        let (held, surplus) = (&self.held, self.surplus());
+        self.leaving.retain(|shard| held.contains_key(shard));
+        while self.leaving.len() > surplus {
+            self.leaving.pop_first();
         }
         self.holding() != before
     }
 
-    /// Plans to release what is more than a fair share, some at a time.
-    fn shed_surplus(&mut self, at: Duration) {
-        let surplus = self.held.len().saturating_sub(self.fair_share());
-        for _ in 0..surplus.min(RELEASE_MAX) {
-            if let Some((shard, epoch)) = self.held.pop_last() {
-                self.releases.push(Release { lease: Lease { shard, epoch }, wanted: false });
-                self.ask_at = at;
-            }
+    /// Plans the next question: soon where something is to be released, or shards that are due to this owner are with
+    /// others still.
+    fn plan_next(&mut self, at: Duration, asked_at: Duration, share_before: usize) {
+        let soon = self.config.ttl / 20;
+        self.ask_at = asked_at + self.config.ttl / 3;
+        if !self.releases.is_empty() {
+            self.ask_at = self.ask_at.min(at + soon);
+        }
+        if !self.draining && self.held.len() < self.share {
+            // An owner less was found in this answer: what it held may be free already.
+            let pause = if self.share > share_before { Duration::ZERO } else { soon };
+            self.ask_at = self.ask_at.min(at + pause);
         }
     }
 
-    /// Plans to release these leases, and not to acquire their shards anew.
-    fn release(&mut self, at: Duration, leases: &[Lease]) -> bool {
-        let before = self.releases.len();
-        self.plan_releases(leases, false);
-        self.ask_at = self.ask_at.min(at);
-        self.releases.len() > before
+    /// Plans to release what is idle of the surplus, or in a drain all that is idle; and of what has been in the way of
+    /// others for too long, whatever is under way. Says whether something changed.
+    fn give_way(&mut self, at: Duration, busy: &BTreeSet<Shard>) -> bool {
+        if !self.asks_busy() {
+            return false;
+        }
+        let idle = |shard: &Shard| !busy.contains(shard);
+        if self.draining {
+            let idle: Vec<Shard> = self.held.keys().copied().filter(idle).collect();
+            return self.plan_leaves(at, &idle);
+        }
+        let leaving_before = self.leaving.clone();
+        if at >= self.stop_at() {
+            // Of those that are busy the last ones; the others may turn out to be idle first all the same.
+            let missing = self.surplus().saturating_sub(self.leaving.len());
+            let more = self.held.keys().rev().filter(|shard| !self.leaving.contains(*shard)).take(missing);
+            self.leaving = more.chain(&self.leaving).copied().collect();
+        }
+        let room = RELEASE_MAX.saturating_sub(self.releases.len()).min(self.surplus());
+        let goes = |shard: &Shard| idle(shard) || at >= self.leave_at();
+        let leaving = self.leaving.iter().copied().filter(goes);
+        let others = self.held.keys().rev().copied().filter(|shard| !self.leaving.contains(shard) && idle(shard));
+        let gone: Vec<Shard> = leaving.chain(others).take(room).collect();
+        let released = self.plan_leaves(at, &gone);
+        while self.leaving.len() > self.surplus() {
+            self.leaving.pop_first();
+        }
+        released || self.leaving != leaving_before
+    }
+
+    /// Plans to release these shards for others.
+    fn plan_leaves(&mut self, at: Duration, shards: &[Shard]) -> bool {
+        let lease = |shard: &Shard| Some(Lease { shard: *shard, epoch: *self.held.get(shard)? });
+        let leases: Vec<Lease> = shards.iter().filter_map(lease).collect();
+        if !leases.is_empty() {
+            self.plan_releases(&leases, false);
+            self.ask_at = self.ask_at.min(at);
+        }
+        !leases.is_empty()
     }
 
     /// Plans to release these leases and to acquire their shards anew; not faster than a few times within `ttl`, for a
@@ -258,8 +344,16 @@ impl Shards {
         for lease in leases {
             if self.held.get(&lease.shard) == Some(&lease.epoch) {
                 self.held.remove(&lease.shard);
+                self.leaving.remove(&lease.shard);
                 self.releases.push(Release { lease: *lease, wanted });
             }
         }
     }
+}
+
+/// How many shards are due to the owner of this rank, counted from 0, among so many: all add up to the ring, and no two
+/// differ by more than one.
+fn share(owners_alive: usize, rank: usize) -> usize {
+    let owners = owners_alive.max(1);
+    Shard::COUNT / owners + usize::from(rank < Shard::COUNT % owners)
 }

@@ -32,7 +32,20 @@ fn step(shards: &mut Shards, at: f64, event: Event) -> (Option<LeaseRequest>, Op
 }
 
 fn granted(held: Vec<Lease>, owners_alive: usize) -> Event {
-    Event::Answered(Ok(LeaseGrant { held, owners_alive, now: Timestamp::default() }))
+    ranked(held, owners_alive, 0)
+}
+
+fn ranked(held: Vec<Lease>, owners_alive: usize, rank: usize) -> Event {
+    Event::Answered(Ok(LeaseGrant { held, owners_alive, rank, now: Timestamp::default() }))
+}
+
+fn busy(shards: impl IntoIterator<Item = u8>) -> Event {
+    Event::Busy(shards.into_iter().map(Shard).collect())
+}
+
+/// What is held, once it is known.
+fn holding(held: Vec<Lease>, unsure: Vec<Shard>) -> Option<Holding> {
+    Some(Holding { held, leaving: vec![], unsure })
 }
 
 fn refused() -> Event {
@@ -65,10 +78,10 @@ fn a_lease_counts_from_before_the_question_was_sent() {
     // 9 s of life less a margin of 1.8 s, from 0.0 on.
     assert_eq!(step(&mut shards, 7.19, Event::Tick).1, None);
     let (_, held) = step(&mut shards, 7.2, Event::Tick);
-    assert_eq!(held, Some(Holding { held: vec![], unsure: vec![Shard(7)] }));
+    assert_eq!(held, holding(vec![], vec![Shard(7)]));
     // The late answer makes it sure again, counted from when it was asked for.
     let (_, held) = step(&mut shards, 7.5, granted(vec![lease(7, 1)], 1));
-    assert_eq!(held, Some(Holding { held: vec![lease(7, 1)], unsure: vec![] }));
+    assert_eq!(held, holding(vec![lease(7, 1)], vec![]));
     assert_eq!(shards.held_until, seconds(10.2));
 }
 
@@ -88,20 +101,117 @@ fn a_question_without_an_answer_is_asked_again_soon() {
     assert!(step(&mut shards, 1.45, Event::Tick).0.is_some());
 }
 
-#[test]
-fn surplus_is_released_gradually() {
+/// A machine that held the whole ring when another owner came, and is told so at 3.1.
+fn joined() -> Shards {
     let mut shards = machine();
     step(&mut shards, 0.0, Event::Tick);
-    let (asked, held) = step(&mut shards, 0.1, granted(everything(), 2));
+    step(&mut shards, 0.1, granted(everything(), 1));
+    step(&mut shards, 3.0, Event::Tick);
+    let (asked, _) = step(&mut shards, 3.1, granted(everything(), 2));
+    assert_eq!(asked.map(|request| request.release), None, "nothing goes before it is known to be idle");
+    assert!(shards.asks_busy());
+    shards
+}
+
+#[test]
+fn idle_surplus_is_released_gradually() {
+    let mut shards = joined();
+    let (asked, held) = step(&mut shards, 3.1, busy([]));
     assert_eq!(held.expect("news").held.len(), 192);
     let request = asked.expect("a release at once");
     assert_eq!(request.release.len(), 64);
     // Its own share: what it holds beyond that it keeps until it is released.
     assert_eq!(request.shards_max, 128);
-    let (asked, held) = step(&mut shards, 0.2, granted(everything()[..192].to_vec(), 2));
+    step(&mut shards, 3.2, granted(everything()[..192].to_vec(), 2));
+    let (asked, held) = step(&mut shards, 3.2, busy([]));
     assert_eq!((held.expect("news").held.len(), asked.expect("another release").release.len()), (128, 64));
-    let (asked, held) = step(&mut shards, 0.3, granted(everything()[..128].to_vec(), 2));
+    let (asked, held) = step(&mut shards, 3.3, granted(everything()[..128].to_vec(), 2));
     assert_eq!((asked.is_none(), held), (true, None));
+    assert!(!shards.asks_busy());
+}
+
+#[test]
+fn what_is_busy_is_not_released_while_something_else_is_idle() {
+    let mut shards = joined();
+    let (asked, _) = step(&mut shards, 3.1, busy(100..=255));
+    let idle: Vec<Lease> = everything().into_iter().filter(|lease| (36..100).contains(&lease.shard.0)).collect();
+    let mut released = asked.expect("a release").release;
+    released.sort_unstable();
+    assert_eq!(released, idle);
+}
+
+#[test]
+fn a_shard_that_stays_busy_begins_nothing_new_and_goes_in_the_end() {
+    let mut shards = joined();
+    let all = || busy(0..=255);
+    let (asked, held) = step(&mut shards, 3.1, all());
+    assert_eq!((asked.is_none(), held), (true, None));
+    // A fifth of the lease after it was told: what is under way ends, and nothing new begins.
+    assert_eq!(shards.next_wake(), Some(seconds(4.9)));
+    let (asked, held) = step(&mut shards, 4.9, all());
+    let held = held.expect("news");
+    assert_eq!((asked.is_none(), held.held.len(), held.leaving.len()), (true, 256, 128));
+    // One of them is idle now.
+    let (asked, held) = step(&mut shards, 5.0, busy((0..=255).filter(|shard| *shard != 200)));
+    assert_eq!(asked.expect("a release").release, [lease(200, 1)]);
+    assert_eq!(held.expect("news").leaving.len(), 127);
+    let rest: Vec<Lease> = everything().into_iter().filter(|lease| lease.shard.0 != 200).collect();
+    step(&mut shards, 5.1, granted(rest.clone(), 2));
+    assert_eq!(step(&mut shards, 8.4, all()).1, None);
+    step(&mut shards, 8.45, granted(rest, 2));
+    // Three fifths after: what is still busy is given away.
+    let (asked, held) = step(&mut shards, 8.5, all());
+    assert_eq!(asked.expect("a release").release.len(), 64);
+    assert_eq!(held.expect("news").leaving.len(), 63);
+}
+
+#[test]
+fn what_was_to_leave_stays_where_the_other_owner_is_gone_again() {
+    let mut shards = joined();
+    let (_, held) = step(&mut shards, 4.9, busy(0..=255));
+    assert_eq!(held.expect("news").leaving.len(), 128);
+    step(&mut shards, 6.0, Event::Tick);
+    let (_, held) = step(&mut shards, 6.1, granted(everything(), 1));
+    assert_eq!(held, holding(everything(), vec![]));
+    assert!(!shards.asks_busy());
+}
+
+#[test]
+fn who_lacks_shards_asks_again_soon() {
+    let mut shards = machine();
+    step(&mut shards, 0.0, Event::Tick);
+    // All are with the other one.
+    step(&mut shards, 0.1, ranked(vec![], 2, 1));
+    assert_eq!(shards.next_wake(), Some(seconds(0.55)));
+    step(&mut shards, 0.55, Event::Tick);
+    step(&mut shards, 0.6, ranked(everything()[..128].to_vec(), 2, 1));
+    assert_eq!(shards.next_wake(), Some(seconds(0.55 + 3.0)));
+    // The other one is gone: its shards are free already, or soon.
+    step(&mut shards, 3.55, Event::Tick);
+    let (asked, _) = step(&mut shards, 3.6, ranked(everything()[..128].to_vec(), 1, 0));
+    assert_eq!(asked.expect("a question at once").shards_max, Shard::COUNT);
+    step(&mut shards, 3.7, ranked(everything()[..128].to_vec(), 1, 0));
+    assert_eq!(shards.next_wake(), Some(seconds(3.7 + 0.45)));
+}
+
+#[test]
+fn shares_add_up_to_the_ring_and_differ_by_one_at_most() {
+    for owners in [1, 2, 3, 5, 7, 100, 255, 256, 300] {
+        let shares: Vec<usize> = (0..owners).map(|rank| share(owners, rank)).collect();
+        assert_eq!(shares.iter().sum::<usize>(), Shard::COUNT, "{owners}");
+        assert!(shares[0] - shares[owners - 1] <= 1 && shares.is_sorted_by(|a, b| a >= b), "{owners}");
+    }
+}
+
+#[test]
+fn after_a_sleep_longer_than_a_lease_nothing_is_held() {
+    let mut shards = machine();
+    step(&mut shards, 0.0, Event::Tick);
+    step(&mut shards, 0.1, granted(everything(), 1));
+    // The first thing that it is told after the sleep, whatever it is.
+    let (_, held) = step(&mut shards, 100.0, busy([]));
+    let held = held.expect("news");
+    assert_eq!((held.held.len(), held.unsure.len()), (0, Shard::COUNT));
 }
 
 #[test]
@@ -112,7 +222,7 @@ fn a_lease_given_up_is_released_until_that_was_answered_and_comes_back_in_a_new_
     // A question is under way when the lease is given up: its answer still has the old epoch.
     step(&mut shards, 3.0, Event::Tick);
     let (asked, held) = step(&mut shards, 3.1, Event::GiveUp(vec![lease(1, 1)]));
-    assert_eq!((asked.is_none(), held), (true, Some(Holding { held: vec![lease(2, 1)], unsure: vec![Shard(1)] })));
+    assert_eq!((asked.is_none(), held), (true, holding(vec![lease(2, 1)], vec![Shard(1)])));
     let (_, held) = step(&mut shards, 3.2, granted(vec![lease(1, 1), lease(2, 1)], 1));
     assert_eq!(held, None, "the old epoch counts no more");
     let at = shards.next_wake().expect("a question").as_secs_f64();
@@ -122,7 +232,7 @@ fn a_lease_given_up_is_released_until_that_was_answered_and_comes_back_in_a_new_
     let at = at + 1.0;
     assert_eq!(release(step(&mut shards, at, Event::Tick).0), [lease(1, 1)]);
     let (_, held) = step(&mut shards, at + 0.1, granted(vec![lease(1, 2), lease(2, 1)], 1));
-    assert_eq!(held, Some(Holding { held: vec![lease(1, 2), lease(2, 1)], unsure: vec![] }));
+    assert_eq!(held, holding(vec![lease(1, 2), lease(2, 1)], vec![]));
 }
 
 #[test]
@@ -139,14 +249,14 @@ fn a_drain_acquires_nothing_and_keeps_what_it_has() {
 }
 
 #[test]
-fn what_is_released_goes_at_once_and_is_not_wanted_again() {
+fn in_a_drain_what_is_idle_goes_at_once_and_is_not_wanted_again() {
     let mut shards = machine();
     step(&mut shards, 0.0, Event::Tick);
     step(&mut shards, 0.1, granted(vec![lease(1, 1), lease(2, 1)], 1));
     step(&mut shards, 0.2, Event::Drain);
-    let (asked, held) = step(&mut shards, 0.2, Event::Release(vec![lease(1, 1), lease(2, 7)]));
+    let (asked, held) = step(&mut shards, 0.2, busy([2]));
     assert_eq!(asked.expect("a release").release, [lease(1, 1)]);
-    assert_eq!(held, Some(Holding { held: vec![lease(2, 1)], unsure: vec![] }));
+    assert_eq!(held, holding(vec![lease(2, 1)], vec![]));
     assert!(shards.is_asking());
     let (_, held) = step(&mut shards, 0.3, granted(vec![lease(2, 1)], 1));
     assert_eq!((held, shards.is_asking()), (None, false));

@@ -35,12 +35,14 @@ pub async fn leave(client: &Lent, owner: &Owner) -> Result<(), Error> {
 }
 
 fn grant(row: &Row) -> LeaseGrant {
-    let (owners_alive, shards, epochs): (i64, Vec<i16>, Vec<i64>) = (row.get(1), row.get(2), row.get(3));
+    let (owners_alive, rank): (i64, i64) = (row.get(1), row.get(2));
+    let (shards, epochs): (Vec<i16>, Vec<i64>) = (row.get(3), row.get(4));
     // A check constraint keeps shards within 0 to 255.
     let lease = |(shard, epoch)| Some(Lease { shard: Shard(u8::try_from(shard).ok()?), epoch: Epoch(epoch) });
     LeaseGrant {
         held: shards.into_iter().zip(epochs).filter_map(lease).collect(),
         owners_alive: usize::try_from(owners_alive).unwrap_or(1),
+        rank: usize::try_from(rank).unwrap_or(0),
         now: row.get(0),
     }
 }

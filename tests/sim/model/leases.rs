@@ -30,8 +30,11 @@ impl Model {
         let (now, owner) = (self.now, &request.owner);
         let expires_at = now.after(request.ttl);
         // Who wants none is about to leave, and does not count for others.
-        self.owners.insert(owner.clone(), if request.shards_max > 0 { expires_at } else { now });
-        self.owners.retain(|other, until| *until > now || other == owner);
+        let alive_until = if request.shards_max > 0 { expires_at } else { now };
+        self.owners.entry(owner.clone()).or_insert((now, alive_until)).1 = alive_until;
+        self.owners.retain(|other, (_, until)| *until > now || other == owner);
+        let since = |owner: &Owner| self.owners.get(owner).map(|(since, _)| (*since, owner.clone()));
+        let rank = self.owners.keys().filter(|other| since(other) < since(owner)).count();
         // What is given up is not taken back in the same round.
         let mut given_up = [false; Shard::COUNT];
         for lease in &request.release {
@@ -57,7 +60,7 @@ impl Model {
             row.expires_at = expires_at;
             held.push(Lease { shard, epoch: Epoch(row.epoch) });
         }
-        LeaseGrant { held, owners_alive: self.owners.len(), now }
+        LeaseGrant { held, owners_alive: self.owners.len(), rank, now }
     }
 
     /// An owner gives up everything: it is going away.

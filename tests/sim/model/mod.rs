@@ -66,7 +66,8 @@ pub struct Model {
     attempts: BTreeMap<TimerKey, Vec<AttemptRow>>,
     secrets: BTreeMap<Arc<str>, Arc<[Secret]>>,
     shards: Vec<LeaseRow>,
-    owners: BTreeMap<Owner, Timestamp>,
+    /// Since and until when each owner is alive.
+    owners: BTreeMap<Owner, (Timestamp, Timestamp)>,
 }
 
 impl Model {

@@ -85,11 +85,11 @@ impl World {
         let mut world = Self {
             processes: Vec::new(),
             starts: vec![0; plan.processes],
+            ledger: Ledger::new(plan.is_orderly),
             plan,
             planted,
             rng,
             model,
-            ledger: Ledger::default(),
             calendar: BTreeMap::new(),
             count: 0,
             feed_back_at: Timestamp::MIN,
@@ -107,7 +107,10 @@ impl World {
         }
         self.plan.hidden_max = hidden_max;
         for index in 0..self.plan.processes {
-            let process = self.new_process(index);
+            let mut process = self.new_process(index);
+            if self.plan.is_orderly && index > 0 {
+                process.paused_until = self.soon(0..self.micros(self.plan.busy));
+            }
             self.processes.push(process);
             self.at(EPOCH, Happening::Wake((index, 0)));
         }
@@ -192,7 +195,7 @@ impl World {
             Happening::Crash(index) => self.crash(index),
             Happening::Pause(index) => {
                 let until = self.soon(10_000..4_000_000);
-                self.processes[index].paused_until = until;
+                self.processes[index].pause(self.model.now, until);
             }
             Happening::Stop(index) => self.message((index, self.starts[index]), Box::new(Message::Stop)),
             Happening::ClockStep(index) if self.planted != Planted::ClockAhead => {

@@ -78,7 +78,7 @@ impl World {
         let owner = &self.processes[from.0].owner;
         self.ledger.sent(&self.model, owner, &run);
         let sent_at = self.model.now;
-        let takes = if self.rng.usize(0..8) == 0 { 1..4_000_000 } else { 500..50_000 };
+        let takes = if self.rng.usize(0..8) == 0 { 1..self.micros(self.plan.callback_max) } else { 500..50_000 };
         let answered_at = self.soon(takes);
         let fails = self.is_busy() && self.plan.fails_one_in > 0 && self.rng.usize(0..self.plan.fails_one_in) == 0;
         let verdict = match self.rng.usize(0..8) {
