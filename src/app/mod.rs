@@ -194,7 +194,7 @@ impl App {
                 auto_create: self.settings.auto_create_namespaces,
                 callback_allow: self.settings.callback_allow.clone(),
             };
-            let timers = Timers::new(config, self.store.clone(), self.clock.clone());
+            let timers = Timers::new(config, self.store.clone());
             calls = calls.merge(http::timers::routes(timers));
         }
         if let Some(feed) = &self.feed {

@@ -1,8 +1,11 @@
 //! `walclock timers`: create, show, list and delete timers, straight in the database. Prints tables for people, or with
 //! `--json` what the API would answer, a line each.
 
+mod batch;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -11,7 +14,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::value::RawValue;
 
 use super::{flags, output};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::config::{DatabaseFlags, Settings};
 use crate::domain::callback::Callback;
 use crate::domain::retry::RetryPolicy;
@@ -35,8 +38,11 @@ pub struct Flags {
 /// What to do with timers.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Store a timer; one of the same id is overwritten.
-    #[command(after_help = "Example:\n  walclock timers create --id tea --in 3m --url https://example.com/hook")]
+    /// Store a timer, or many; one of the same id is overwritten.
+    #[command(after_help = "Examples:\n  walclock timers create --id tea --in 3m --url https://example.com/hook\n  \
+        walclock timers create --batch timers.jsonl\n\n\
+        A line of a batch is what POST /api/v1/timers/create takes:\n  \
+        {\"namespace\":\"default\",\"id\":\"tea\",\"executeAt\":\"2030-12-20T15:30:00Z\",\"callbackUrl\":\"https://example.com/hook\"}")]
     Create(Create),
     /// Show a timer, or what became of it.
     Get(Select),
@@ -49,16 +55,26 @@ pub enum Command {
 /// The flags of `create`.
 #[derive(Args, Clone, Debug)]
 pub struct Create {
-    #[command(flatten)]
-    select: Select,
+    /// Store those of a file, one JSON object a line; - reads the standard input. A thousand at a time are one transaction.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["namespace", "id", "wait", "at", "url", "payload", "max_attempts", "timeout"])]
+    batch: Option<PathBuf>,
+    /// Its namespace.
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Its id.
+    #[arg(long, required_unless_present = "batch", default_value = "", hide_default_value = true)]
+    id: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
     /// How long from now it fires: 300ms, 10s, 1h30m.
-    #[arg(long = "in", value_name = "SPAN", value_parser = duration::parse, required_unless_present = "at")]
+    #[arg(long = "in", value_name = "SPAN", value_parser = duration::parse, required_unless_present_any = ["at", "batch"])]
     wait: Option<Duration>,
     /// When it fires: RFC 3339 with an offset.
     #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "wait")]
     at: Option<Timestamp>,
     /// Whom it calls: an absolute http or https URL.
-    #[arg(long)]
+    #[arg(long, required_unless_present = "batch", default_value = "", hide_default_value = true)]
     url: String,
     /// What it carries: a JSON object.
     #[arg(long, value_name = "JSON")]
@@ -134,25 +150,29 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
         // Whoever can write to the database is not kept from it here; the dispatcher judges every call by its own list.
         callback_allow: vec![IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())],
     };
-    let clock = Clock::system();
-    let timers = Timers::new(config, Store::new(store::Config::new(database))?, clock.clone());
+    let timers = Timers::new(config, Store::new(store::Config::new(database))?);
+    if let Command::Create(Create { batch: Some(file), json, .. }) = &flags.command {
+        // It may be long, and is printed as it comes.
+        return batch::create(file, *json, &timers, output::write, io::stderr()).await;
+    }
     let mut out = Vec::new();
-    run(flags.command, &timers, clock.now(), &mut out).await?;
+    run(flags.command, &timers, &mut out).await?;
     output::write(&out)
 }
 
-/// Does it at the moment `now` and prints to `out`. Fails with one line that says why.
-pub async fn run(command: Command, timers: &Timers, now: Timestamp, out: &mut impl Write) -> anyhow::Result<()> {
+/// Does it and prints to `out`. Fails with one line that says why.
+async fn run(command: Command, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
-        Command::Create(flags) => create(flags, timers, now, out).await,
+        Command::Create(flags) => create(flags, timers, out).await,
         Command::Get(flags) => get(flags, timers, out).await,
         Command::List(flags) => list(flags, timers, out).await,
         Command::Delete(flags) => delete(flags, timers, out).await,
     }
 }
 
-async fn create(flags: Create, timers: &Timers, now: Timestamp, out: &mut impl Write) -> anyhow::Result<()> {
-    let json = flags.select.json;
+async fn create(flags: Create, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
+    let json = flags.json;
+    let now = timers.now().await.map_err(by_flag)?;
     let timer = timers.create(definition(flags, now)?).await.map_err(by_flag)?;
     match json {
         true => writeln!(out, "{}", http::timers::json(&timer)),
@@ -167,7 +187,7 @@ async fn create(flags: Create, timers: &Timers, now: Timestamp, out: &mut impl W
 fn definition(flags: Create, now: Timestamp) -> anyhow::Result<Definition> {
     let payload = flags.payload.map(RawValue::from_string).transpose();
     Ok(Definition {
-        key: key(&flags.select),
+        key: TimerKey::new(&flags.namespace, &flags.id),
         execute_at: flags.at.unwrap_or_else(|| now.after(flags.wait.unwrap_or_default())),
         callback: Callback {
             url: flags.url,

@@ -84,6 +84,20 @@ pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 pub const REQUEST_DROPPED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long the body of a request may take to arrive: a slow sender must not hold a connection for ever.
 pub const REQUEST_BODY_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Timers of one batch that is created by one request: some tens of milliseconds of one transaction.
+pub const CREATE_BATCH_MAX: usize = 1000;
+/// Largest body of a request that creates a batch: 8 KiB for each of the most timers that it may have.
+pub const CREATE_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Batches that are read and created at once; the next waits. Each holds its body, what was read from it and what is sent to
+/// PostgreSQL, all of it at most some tens of MiB.
+pub const CREATE_BATCHES_MAX: usize = 16;
+/// Timers created one by one that share a statement, where they come faster than statements end: beyond it the cost of a
+/// statement hardly matters, and the last one waits for the first.
+pub const CREATES_TOGETHER_MAX: usize = 100;
+/// Bytes of payloads in such a statement: many large ones must not be held twice.
+pub const CREATES_TOGETHER_BYTES_MAX: usize = 1024 * 1024;
+/// Creates that may wait to share a statement. One more is written by itself, as soon as there is a connection for it.
+pub const CREATES_WAITING_MAX: usize = 10_000;
 /// Timers of one page of a list.
 pub const LIST_LIMIT_MAX: u32 = 1000;
 /// How long the session that claims a replication slot may say nothing before the server ends it, and the claim with it: ten

@@ -74,10 +74,10 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Checks all of it against the rules at the moment `now`, and returns the host that is to be called.
-    pub fn check(&self, now: Timestamp) -> Result<Host, Invalid> {
+    /// Checks all but its moment, which only who knows PostgreSQL's clock can judge ([`check_execute_at`]), and returns the
+    /// host that is to be called.
+    pub fn check(&self) -> Result<Host, Invalid> {
         self.key.check()?;
-        check_execute_at(self.execute_at, now)?;
         self.payload.as_deref().map_or(Ok(()), check_payload)?;
         self.retry.check()?;
         self.callback.check()
@@ -100,9 +100,8 @@ pub struct Update {
 }
 
 impl Update {
-    /// Checks what is to be different against the rules at the moment `now`, and returns the new host, if there is one.
-    pub fn check(&self, now: Timestamp) -> Result<Option<Host>, Invalid> {
-        self.execute_at.map_or(Ok(()), |at| check_execute_at(at, now))?;
+    /// Checks all that is to be different but the moment ([`check_execute_at`]), and returns the new host, if there is one.
+    pub fn check(&self) -> Result<Option<Host>, Invalid> {
         self.payload.iter().flatten().try_for_each(|payload| check_payload(payload))?;
         self.retry.as_ref().map_or(Ok(()), RetryPolicy::check)?;
         self.callback_timeout.map_or(Ok(()), callback::check_timeout)?;
@@ -110,7 +109,9 @@ impl Update {
     }
 }
 
-fn check_execute_at(at: Timestamp, now: Timestamp) -> Result<(), Invalid> {
+/// Checks that `at` is a moment that a timer may be set to at the moment `now` of PostgreSQL's clock: later, and by at most
+/// `limits::EXECUTE_AT_AHEAD_MAX`.
+pub fn check_execute_at(at: Timestamp, now: Timestamp) -> Result<(), Invalid> {
     if at <= now {
         return Err(Invalid::new(Field::ExecuteAt, at, "a future timestamp"));
     }

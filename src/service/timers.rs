@@ -1,27 +1,35 @@
 //! Timers: create, get, update, delete, list. The rules are the domain's; the races are settled here.
+//!
+//! What is the future, PostgreSQL's clock says: in the statement itself, whatever the clock of this machine shows.
+
+mod creates;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::GenericClient;
 use ipnet::IpNet;
 use url::Host;
 
+use self::creates::Creates;
 use super::Error;
-use crate::clock::Clock;
+use crate::clock::Timestamp;
 use crate::delivery::guard;
+use crate::dispatch::ports;
 use crate::domain::invalid::{Field, Invalid};
 use crate::domain::run::State;
 use crate::domain::timer::{Definition, Status, Timer, TimerKey, Update};
 use crate::domain::{limits, namespace};
-use crate::store::Store;
 pub use crate::store::timers::ListRequest;
 use crate::store::timers::{self as rows, Written};
+use crate::store::{self, Store};
 
 /// How often a write is made that finds no pending timer although there is one the next moment. Each time somebody else
 /// must have put it there in between, so that this many are only reached under many writers of one id.
 const WRITES_MAX: usize = 20;
+/// How long a batch waits for a row that another transaction holds, as a single create does.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// The settings of this part.
 #[derive(Clone, Debug, Default)]
@@ -37,34 +45,59 @@ pub struct Config {
 pub struct Timers {
     config: Arc<Config>,
     store: Store,
-    clock: Clock,
+    creates: Creates,
 }
 
+/// What became of each timer of a batch, in its order.
+pub type Created = Vec<Result<Timer, Error>>;
+
 impl Timers {
-    /// The timers of this database, judged by this clock.
-    pub fn new(config: Config, store: Store, clock: Clock) -> Self {
-        Self { config: Arc::new(config), store, clock }
+    /// The timers of this database.
+    pub fn new(config: Config, store: Store) -> Self {
+        let creates = Creates::new(store.clone(), config.auto_create);
+        Self { config: Arc::new(config), store, creates }
+    }
+
+    /// This moment by PostgreSQL's clock.
+    pub async fn now(&self) -> Result<Timestamp, Error> {
+        let now = ports::Store::now(&self.store).await;
+        now.map_err(|ports::Unavailable { doing, source }| store::Error::Unavailable { doing, source }.into())
     }
 
     /// Stores a timer; whatever there was under that name, pending or over, it is a new one.
     pub async fn create(&self, definition: Definition) -> Result<Timer, Error> {
         measured("create", async {
-            self.check_host(&definition.check(self.clock.now())?, &definition.callback.url)?;
-            let client = self.store.client().await?;
-            match rows::create(&client, &definition, self.config.auto_create, None).await? {
-                Written::Done(created_at) => Ok(Timer {
-                    definition,
-                    retry_at: None,
-                    attempts: 0,
-                    first_attempt_at: None,
-                    last_error: None,
-                    created_at,
-                    updated_at: created_at,
-                }),
-                Written::Missing => Err(unknown_namespace(&definition.key.namespace)),
-                Written::Refused(constraint) => Err(Error::Refused { constraint }),
-                Written::Locked => Err(Error::Contended { key: definition.key }),
+            self.check(&definition)?;
+            let definition = Arc::new(definition);
+            let written = self.creates.store(definition.clone()).await?;
+            created(Arc::unwrap_or_clone(definition), written)
+        })
+        .await
+    }
+
+    /// Creates that stand in line, to be written together once those before them are.
+    pub fn creates_waiting(&self) -> usize {
+        self.creates.waiting()
+    }
+
+    /// Stores timers as [`Self::create`] would one after the other, at most `limits::CREATE_BATCH_MAX` of them. Those that
+    /// can be stored are there all at once, in one transaction; what is wrong with another keeps back no one else.
+    pub async fn create_batch(&self, definitions: Vec<Definition>) -> Result<Created, Error> {
+        assert!(definitions.len() <= limits::CREATE_BATCH_MAX, "who asks keeps to the bound");
+        measured("create_batch", async {
+            let checked: Vec<Result<Definition, Error>> =
+                definitions.into_iter().map(|definition| self.check(&definition).map(|()| definition)).collect();
+            let good: Vec<&Definition> = checked.iter().flatten().collect();
+            let mut written = match good.is_empty() {
+                true => Vec::new(),
+                false => {
+                    let mut client = self.store.client().await?;
+                    rows::create_many(&mut client, &good, self.config.auto_create, LOCK_WAIT, None).await?
+                }
             }
+            .into_iter();
+            let mut next = || written.next().expect("each good one has an answer");
+            Ok(checked.into_iter().map(|checked| checked.and_then(|timer| created(timer, next()?))).collect())
         })
         .await
     }
@@ -83,7 +116,7 @@ impl Timers {
     pub async fn update(&self, key: &TimerKey, update: &Update) -> Result<Timer, Error> {
         measured("update", async {
             key.check()?;
-            if let (Some(host), Some(url)) = (update.check(self.clock.now())?, &update.callback_url) {
+            if let (Some(host), Some(url)) = (update.check()?, &update.callback_url) {
                 self.check_host(&host, url)?;
             }
             let client = self.store.client().await?;
@@ -125,6 +158,11 @@ impl Timers {
         .await
     }
 
+    /// Checks all that can be known without the database.
+    fn check(&self, definition: &Definition) -> Result<(), Error> {
+        Ok(self.check_host(&definition.check()?, &definition.callback.url)?)
+    }
+
     /// Refuses a URL whose host is an address that is never called, however it is written. What a name stands for is
     /// judged at every call, when it has been resolved.
     fn check_host(&self, host: &Host, url: &str) -> Result<(), Invalid> {
@@ -153,6 +191,25 @@ async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<
     result
 }
 
+/// The timer that was stored, or why it was not.
+fn created(definition: Definition, written: Written<Timestamp>) -> Result<Timer, Error> {
+    match written {
+        Written::Done(created_at) => Ok(Timer {
+            definition,
+            retry_at: None,
+            attempts: 0,
+            first_attempt_at: None,
+            last_error: None,
+            created_at,
+            updated_at: created_at,
+        }),
+        Written::Missing => Err(unknown_namespace(&definition.key.namespace)),
+        Written::Untimely(invalid) => Err(invalid.into()),
+        Written::Refused(constraint) => Err(Error::Refused { constraint }),
+        Written::Locked => Err(Error::Contended { key: definition.key }),
+    }
+}
+
 /// What a write has done, none where it found no pending timer and is worth another try; or why it never will.
 ///
 /// A write that waited for a claim finds the timer gone, and does not yet see the run: only a statement after it does.
@@ -161,6 +218,7 @@ async fn done<T>(client: &impl GenericClient, key: &TimerKey, written: Written<T
     match written {
         Written::Done(done) => return Ok(Some(done)),
         Written::Missing => {}
+        Written::Untimely(invalid) => return Err(invalid.into()),
         Written::Refused(constraint) => return Err(Error::Refused { constraint }),
         Written::Locked => return Err(Error::Contended { key: key.clone() }),
     }

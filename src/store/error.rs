@@ -24,8 +24,17 @@ pub enum Error {
 impl Error {
     /// PostgreSQL's code of the error, where it gave one.
     pub fn sql_state(&self) -> Option<&SqlState> {
+        self.postgres()?.code()
+    }
+
+    /// The constraint that forbids it, where PostgreSQL named one.
+    pub fn constraint(&self) -> Option<&str> {
+        self.postgres()?.as_db_error()?.constraint()
+    }
+
+    fn postgres(&self) -> Option<&tokio_postgres::Error> {
         let Self::Unavailable { source, .. } = self;
-        source.downcast_ref::<tokio_postgres::Error>()?.code()
+        source.downcast_ref()
     }
 
     /// Whether the rows themselves are to blame, so that others may fare better without the one that is: its data is out of

@@ -1,18 +1,22 @@
 //! Pending timers and their runs, as the API writes and reads them: each call one statement.
 
+mod create;
+
 use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Json;
 
+pub use self::create::{Many, create, create_many};
 use super::time::Span;
 use super::{Error, rows};
 use crate::clock::Timestamp;
+use crate::domain::invalid::Invalid;
+use crate::domain::limits;
 use crate::domain::run::State;
-use crate::domain::timer::{Definition, Status, Timer, TimerKey, Update};
+use crate::domain::timer::{self, Status, Timer, TimerKey, Update};
 
-const CREATE: &str = include_str!("../../sql/queries/timers/create.sql");
 const UPDATE: &str = include_str!("../../sql/queries/timers/update.sql");
 const DELETE: &str = include_str!("../../sql/queries/timers/delete.sql");
 const GET: &str = include_str!("../../sql/queries/timers/get.sql");
@@ -25,6 +29,8 @@ pub enum Written<T> {
     Done(T),
     /// Nothing has changed: there is no such row to begin with (to create: no such namespace).
     Missing,
+    /// Nothing has changed: by PostgreSQL's clock the timer may not be set to that moment.
+    Untimely(Invalid),
     /// Nothing has changed: a check constraint of this name forbids it.
     Refused(String),
     /// Nothing has changed: another transaction has held the row for longer than a session waits.
@@ -44,43 +50,7 @@ pub struct ListRequest {
     pub state: Option<State>,
 }
 
-/// Stores a timer whole, in place of the pending one of that name; returns the moment that counts as its creation.
-/// A namespace that is not listed is made where `make_namespace` says so. `now` is PostgreSQL's unless it is given.
-pub async fn create(
-    client: &impl GenericClient,
-    definition: &Definition,
-    make_namespace: bool,
-    now: Option<Timestamp>,
-) -> Result<Written<Timestamp>, Error> {
-    let doing = "creating a timer";
-    let statement = client.prepare_cached(CREATE).await.map_err(Error::unavailable(doing))?;
-    let Definition { key, execute_at, callback, payload, retry } = definition;
-    let row = client
-        .query_opt(
-            &statement,
-            &[
-                &&*key.namespace,
-                &&*key.id,
-                execute_at,
-                &callback.url,
-                &callback.method,
-                &Json(&callback.headers),
-                &seconds(callback.timeout),
-                &payload.as_deref().map(Json::<&RawValue>),
-                &retry.attempts_max.map(attempts),
-                &Span(retry.attempts_duration),
-                &Span(retry.interval_first),
-                &retry.multiplier,
-                &Span(retry.interval_max),
-                &make_namespace,
-                &now,
-            ],
-        )
-        .await;
-    written(row, doing, |row| row.try_get("created_at"))
-}
-
-/// Changes a pending timer and returns it as it is then.
+/// Changes a pending timer and returns it as it is then. `now` is PostgreSQL's unless it is given.
 pub async fn update(
     client: &impl GenericClient,
     key: &TimerKey,
@@ -91,7 +61,7 @@ pub async fn update(
     let statement = client.prepare_cached(UPDATE).await.map_err(Error::unavailable(doing))?;
     let retry = update.retry.as_ref();
     let row = client
-        .query_opt(
+        .query_one(
             &statement,
             &[
                 &&*key.namespace,
@@ -107,19 +77,36 @@ pub async fn update(
                 &retry.map(|retry| Span(retry.interval_first)),
                 &retry.map(|retry| retry.multiplier),
                 &retry.map(|retry| Span(retry.interval_max)),
+                &Span(limits::EXECUTE_AT_AHEAD_MAX),
                 &now,
             ],
         )
         .await;
-    written(row, doing, rows::timer)
+    let row = match row {
+        Ok(row) => row,
+        Err(error) => return refused(Error::unavailable(doing)(error)),
+    };
+    let read = |row: &Row| -> Result<_, tokio_postgres::Error> {
+        let now = row.try_get("now")?;
+        let untimely = update.execute_at.and_then(|at| timer::check_execute_at(at, now).err());
+        Ok((untimely, row.try_get::<_, Option<&str>>("namespace")?.is_some()))
+    };
+    match read(&row).map_err(Error::unavailable(doing))? {
+        (Some(invalid), _) => Ok(Written::Untimely(invalid)),
+        (None, false) => Ok(Written::Missing),
+        (None, true) => rows::timer(&row).map(Written::Done).map_err(Error::unavailable(doing)),
+    }
 }
 
 /// Cancels a pending timer.
 pub async fn delete(client: &impl GenericClient, key: &TimerKey) -> Result<Written<()>, Error> {
     let doing = "deleting a timer";
     let statement = client.prepare_cached(DELETE).await.map_err(Error::unavailable(doing))?;
-    let row = client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await;
-    written(row, doing, |_| Ok(()))
+    match client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await {
+        Ok(Some(_)) => Ok(Written::Done(())),
+        Ok(None) => Ok(Written::Missing),
+        Err(error) => refused(Error::unavailable(doing)(error)),
+    }
 }
 
 /// The pending timer of that name, else its latest run.
@@ -143,23 +130,12 @@ pub async fn list(client: &impl GenericClient, request: &ListRequest) -> Result<
 }
 
 /// Tells a row that cannot be written from a database that does not answer.
-fn written<T>(
-    row: Result<Option<Row>, tokio_postgres::Error>,
-    doing: &'static str,
-    read: impl FnOnce(&Row) -> Result<T, tokio_postgres::Error>,
-) -> Result<Written<T>, Error> {
-    let error = match row {
-        Ok(Some(row)) => return read(&row).map(Written::Done).map_err(Error::unavailable(doing)),
-        Ok(None) => return Ok(Written::Missing),
-        Err(error) => error,
-    };
-    match error.code() {
-        Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(Written::Locked),
-        Some(&SqlState::CHECK_VIOLATION) => {
-            let constraint = error.as_db_error().and_then(|error| error.constraint()).unwrap_or_default();
-            Ok(Written::Refused(constraint.to_owned()))
-        }
-        Some(_) | None => Err(Error::unavailable(doing)(error)),
+fn refused<T>(error: Error) -> Result<Written<T>, Error> {
+    match error.sql_state() {
+        // Which of two that wait for each other gives way is chance: it may be tried again.
+        Some(&(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED)) => Ok(Written::Locked),
+        Some(&SqlState::CHECK_VIOLATION) => Ok(Written::Refused(error.constraint().unwrap_or_default().to_owned())),
+        Some(_) | None => Err(error),
     }
 }
 

@@ -18,8 +18,11 @@ pub enum Error {
     #[error("the Content-Type must be application/json")]
     ContentType,
     /// It is larger than the server reads.
-    #[error("the body must be at most {} bytes long", limits::REQUEST_BYTES_MAX)]
-    TooLarge,
+    #[error("the body must be at most {bytes_max} bytes long")]
+    TooLarge {
+        /// What it reads.
+        bytes_max: usize,
+    },
     /// It did not arrive in time.
     #[error("the body must arrive within {} s", limits::REQUEST_BODY_WAIT_MAX.as_secs())]
     TooSlow,
@@ -31,10 +34,15 @@ pub enum Error {
 /// Reads the whole body of a request with JSON in it, at most `limits::REQUEST_BYTES_MAX` bytes within
 /// `limits::REQUEST_BODY_WAIT_MAX`.
 pub async fn json(request: Request) -> Result<Bytes, Error> {
-    json_within(limits::REQUEST_BODY_WAIT_MAX, request).await
+    json_up_to(limits::REQUEST_BYTES_MAX, request).await
 }
 
-async fn json_within(wait_max: Duration, request: Request) -> Result<Bytes, Error> {
+/// The same for a request that may have another size.
+pub async fn json_up_to(bytes_max: usize, request: Request) -> Result<Bytes, Error> {
+    json_within(limits::REQUEST_BODY_WAIT_MAX, bytes_max, request).await
+}
+
+async fn json_within(wait_max: Duration, bytes_max: usize, request: Request) -> Result<Bytes, Error> {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     if !content_type.is_some_and(is_json) {
         return Err(Error::ContentType);
@@ -42,28 +50,28 @@ async fn json_within(wait_max: Duration, request: Request) -> Result<Bytes, Erro
     // Such a client waits to hear whether it may send the body at all.
     let asks_first = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
-    if asks_first && is_announced_too_large(&body) {
-        return Err(Error::TooLarge);
+    if asks_first && is_announced_too_large(&body, bytes_max) {
+        return Err(Error::TooLarge { bytes_max });
     }
-    match tokio::time::timeout(wait_max, collect(body)).await {
+    match tokio::time::timeout(wait_max, collect(body, bytes_max)).await {
         Err(_) => Err(Error::TooSlow),
         Ok(read) => read,
     }
 }
 
 /// What the request announces; a body without a length is counted as it comes.
-fn is_announced_too_large(body: &Body) -> bool {
-    usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > limits::REQUEST_BYTES_MAX
+fn is_announced_too_large(body: &Body, bytes_max: usize) -> bool {
+    usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > bytes_max
 }
 
 /// Collects the body. One that is too large is read on and dropped, up to a bound: a client that is cut off while it is
 /// still sending may never see the answer.
-async fn collect(mut body: Body) -> Result<Bytes, Error> {
-    let mut is_too_large = is_announced_too_large(&body);
+async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Error> {
+    let mut is_too_large = is_announced_too_large(&body, bytes_max);
     let (mut kept, mut dropped_bytes) = (BytesMut::new(), 0_usize);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| Error::Cut(error.into()))?.into_data() else { continue };
-        is_too_large |= kept.len().saturating_add(data.len()) > limits::REQUEST_BYTES_MAX;
+        is_too_large |= kept.len().saturating_add(data.len()) > bytes_max;
         if !is_too_large {
             kept.extend_from_slice(&data);
             continue;
@@ -74,7 +82,7 @@ async fn collect(mut body: Body) -> Result<Bytes, Error> {
         }
     }
     match is_too_large {
-        true => Err(Error::TooLarge),
+        true => Err(Error::TooLarge { bytes_max }),
         false => Ok(kept.freeze()),
     }
 }
@@ -128,8 +136,8 @@ mod tests {
         let max = limits::REQUEST_BYTES_MAX;
         assert_eq!(read(Body::from(vec![b'1'; max])).await.unwrap().len(), max);
         assert_eq!(read(stream(max)).await.unwrap().len(), max);
-        assert!(matches!(read(Body::from(vec![b'1'; max + 1])).await, Err(Error::TooLarge)));
-        assert!(matches!(read(stream(max + 1)).await, Err(Error::TooLarge)));
+        assert!(matches!(read(Body::from(vec![b'1'; max + 1])).await, Err(Error::TooLarge { .. })));
+        assert!(matches!(read(stream(max + 1)).await, Err(Error::TooLarge { .. })));
     }
 
     #[tokio::test]
@@ -143,14 +151,17 @@ mod tests {
                 Ok::<_, Infallible>(chunk.clone())
             }))
         };
-        assert!(matches!(json(request(endless())).await, Err(Error::TooLarge)));
+        assert!(matches!(json(request(endless())).await, Err(Error::TooLarge { .. })));
         let bound = limits::REQUEST_BYTES_MAX + limits::REQUEST_DROPPED_BYTES_MAX;
         let was_read = read.swap(0, Ordering::Relaxed);
         assert!((bound - 128 * 1024..=bound + 128 * 1024).contains(&was_read), "{was_read}");
 
         let mut asks = request(Body::new(Unsent));
         asks.headers_mut().insert("expect", "100-continue".parse().unwrap());
-        assert!(matches!(json_within(Duration::ZERO, asks).await, Err(Error::TooLarge)));
+        assert!(matches!(
+            json_within(Duration::ZERO, limits::REQUEST_BYTES_MAX, asks).await,
+            Err(Error::TooLarge { .. })
+        ));
     }
 
     /// Announces too much, and sends nothing of it.
@@ -172,7 +183,10 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_does_not_end_is_given_up() {
         let endless = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        assert!(matches!(json_within(Duration::ZERO, request(endless)).await, Err(Error::TooSlow)));
+        assert!(matches!(
+            json_within(Duration::ZERO, limits::REQUEST_BYTES_MAX, request(endless)).await,
+            Err(Error::TooSlow)
+        ));
     }
 
     #[tokio::test]

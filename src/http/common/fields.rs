@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::domain::invalid::head;
@@ -52,6 +52,18 @@ impl Error {
     /// Says that `value` is no good for the field `name`, which must be `allowed`.
     pub fn wrong(name: impl Into<String>, value: &str, allowed: &'static str) -> Self {
         Self::Wrong { name: name.into(), value: head(value), allowed }
+    }
+
+    /// The same of an object that stands within another as `way`, whose text is `json`.
+    pub fn within(self, way: &str, json: &str) -> Self {
+        let named = |name: String| head(&format!("{way}.{name}"));
+        match self {
+            Self::Malformed(_) => Self::wrong(way, json, "an object"),
+            Self::Unknown { name, known } => Self::Unknown { name: named(name), known },
+            Self::Duplicate { name } => Self::Duplicate { name: named(name) },
+            Self::Missing { name } => Self::Missing { name: named(name) },
+            Self::Wrong { name, value, allowed } => Self::Wrong { name: named(name), value, allowed },
+        }
     }
 
     /// The field that it is about, and the value where it is the value's fault.
@@ -107,6 +119,16 @@ impl<'a> Fields<'a> {
         self.optional(name, allowed)?.ok_or_else(|| Error::Missing { name: format!("{}{name}", self.prefix) })
     }
 
+    /// Takes a field that must be an array of 1 to `max` values of any kind; `allowed` says so.
+    pub fn list(&mut self, name: &str, max: usize, allowed: &'static str) -> Result<Vec<&'a RawValue>, Error> {
+        let array: &RawValue = self.required(name, allowed)?;
+        let mut values = serde_json::Deserializer::from_str(array.get());
+        match values.deserialize_seq(ListVisitor { max }) {
+            Ok(list) if !list.is_empty() => Ok(list),
+            Ok(_) | Err(_) => Err(self.wrong(name, array.get(), allowed)),
+        }
+    }
+
     /// Takes a text field and reads it, if it is there.
     pub fn parsed<T, E>(
         &mut self,
@@ -120,6 +142,30 @@ impl<'a> Fields<'a> {
 
     fn wrong(&self, name: &str, value: &str, allowed: &'static str) -> Error {
         Error::wrong(format!("{}{name}", self.prefix), value, allowed)
+    }
+}
+
+/// Takes no more than so many values in: an array of very many small ones would take much more memory than its text.
+struct ListVisitor {
+    max: usize,
+}
+
+impl<'de> Visitor<'de> for ListVisitor {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            if list.len() >= self.max {
+                return Err(A::Error::custom("too many"));
+            }
+            list.push(value);
+        }
+        Ok(list)
     }
 }
 

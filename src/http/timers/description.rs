@@ -35,6 +35,15 @@ pub(super) struct CreateTimerRequest {
     callback_timeout_seconds: (),
 }
 
+/// Many timers to create.
+#[derive(ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "requests are read field by field; this describes them")]
+pub(super) struct CreateTimersRequest {
+    #[schema(min_items = 1, max_items = 1000)]
+    timers: Vec<CreateTimerRequest>,
+}
+
 /// How a timer is changed. What is left out stays.
 #[derive(ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -249,6 +258,7 @@ mod tests {
             assert_eq!(schema["additionalProperties"], false);
         }
         check::<CreateTimerRequest>(wire::CREATE_FIELDS);
+        check::<CreateTimersRequest>(wire::BATCH_FIELDS);
         check::<UpdateTimerRequest>(wire::UPDATE_FIELDS);
         check::<TimerSelection>(wire::SELECTION_FIELDS);
         check::<RetryPolicyRequest>(wire::RETRY_FIELDS);

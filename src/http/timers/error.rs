@@ -30,7 +30,7 @@ pub(super) struct Body {
     /// The word that a client's code looks at.
     error: &'static str,
     /// What is wrong, in a sentence.
-    message: String,
+    pub(super) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     details: Option<Details>,
@@ -40,7 +40,7 @@ pub(super) struct Body {
 }
 
 /// What the error is about.
-#[derive(Debug, Default, Serialize, ToSchema)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 #[schema(as = TimerErrorDetails)]
 struct Details {
     /// The field that is wrong.
@@ -85,6 +85,36 @@ impl Failure {
                 Self::internal("the store is unavailable, try again".to_owned())
             }
         }
+    }
+
+    /// The same of a timer of a batch, which stands there as `way`.
+    pub(super) fn within(error: service::Error, way: &str) -> Self {
+        let failure = match error {
+            service::Error::Invalid(invalid) => {
+                let field = format!("{way}.{}", wire::field_name(invalid.field, wire::CREATE_ID));
+                let message = format!("{field} must be {}", invalid.allowed);
+                Self::invalid(message, Some(Details { field: Some(field), value: Some(invalid.value), status: None }))
+            }
+            error @ (service::Error::Refused { .. }
+            | service::Error::NotPending { .. }
+            | service::Error::NotFound { .. }
+            | service::Error::Contended { .. }
+            | service::Error::Unavailable(_)) => Self::of(error, wire::CREATE_ID),
+        };
+        let details = failure.details.unwrap_or_default();
+        let field = details.field.unwrap_or_else(|| way.to_owned());
+        Self { details: Some(Details { field: Some(field), ..details }), ..failure }
+    }
+
+    /// What it says.
+    pub(super) fn body(&self) -> Body {
+        let Self { status: _, code, message, details } = self;
+        Body { error: code, message: message.clone(), details: details.clone(), timestamp: wall().to_string() }
+    }
+
+    /// The answer to a batch that found no place within the time that its body may take.
+    pub(super) fn too_many_batches() -> Self {
+        Self::internal("too many batches are being created at this moment, try again".to_owned())
     }
 
     /// The answer to a method that the operation does not have.
@@ -136,8 +166,7 @@ impl From<fields::Error> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let Self { status, code, message, details } = self;
-        (status, Json(Body { error: code, message, details, timestamp: wall().to_string() })).into_response()
+        (self.status, Json(self.body())).into_response()
     }
 }
 

@@ -1,15 +1,18 @@
 //! The operations: parse, one call of the service, render.
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 
+use super::batch;
 use super::description::{
-    CreateTimerRequest, RefusalsOfChange, RefusalsOfCreate, RefusalsOfGet, TimerSelection, UpdateTimerRequest,
+    CreateTimerRequest, CreateTimersRequest, RefusalsOfChange, RefusalsOfCreate, RefusalsOfGet, TimerSelection,
+    UpdateTimerRequest,
 };
 use super::error::Failure;
 use super::wire::{self, Timer};
+use crate::domain::limits;
 use crate::http::common::body;
 use crate::service::timers::Timers;
 
@@ -27,6 +30,30 @@ pub(super) async fn create(State(timers): State<Timers>, request: Request) -> Re
     let definition = wire::create_request(&body::json(request).await?)?;
     let timer = timers.create(definition).await.map_err(|error| Failure::of(error, wire::CREATE_ID))?;
     Ok(Json(wire::Timer::of(&timer)).into_response())
+}
+
+/// Create timers
+///
+/// As one create after the other, in one transaction: those that are good are there at once, and each of the others has its
+/// error in its place. Of several with one id the last one stays.
+#[utoipa::path(
+    post,
+    path = "/api/v1/timers/create-batch",
+    operation_id = "createTimers",
+    request_body = CreateTimersRequest,
+    responses(
+        (status = 200, description = "What became of each, in their order.", body = batch::Results<'static>),
+        RefusalsOfCreate,
+    ),
+)]
+pub(super) async fn create_batch(
+    State(timers): State<Timers>,
+    Extension(places): Extension<batch::Places>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let _place = places.take().await?;
+    let json = body::json_up_to(limits::CREATE_BATCH_BYTES_MAX, request).await?;
+    batch::create(&timers, &json).await
 }
 
 /// Get a timer

@@ -12,7 +12,7 @@ use crate::domain::invalid::Field;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::run::State;
 use crate::domain::timer::{self, Definition, Status, TimerKey, Update};
-use crate::domain::{duration, moment};
+use crate::domain::{duration, limits, moment};
 use crate::http::common::fields::{Error, Fields};
 
 /// The word for a timer's id where one is created, and everywhere else.
@@ -21,6 +21,7 @@ pub(super) const ID: &str = "timerId";
 
 pub(super) const CREATE_FIELDS: &[&str] =
     &["namespace", "id", "executeAt", "callbackUrl", "payload", "retryPolicy", "callbackTimeoutSeconds"];
+pub(super) const BATCH_FIELDS: &[&str] = &["timers"];
 pub(super) const UPDATE_FIELDS: &[&str] =
     &["namespace", "timerId", "executeAt", "callbackUrl", "payload", "retryPolicy", "callbackTimeoutSeconds"];
 pub(super) const SELECTION_FIELDS: &[&str] = &["namespace", "timerId"];
@@ -34,6 +35,7 @@ const A_TIMEOUT: &str = "a whole number of seconds from 1 to 300";
 const A_COUNT: &str = "a whole number";
 const A_MULTIPLIER: &str = "a number from 1.0 to 100";
 const A_POLICY: &str = "an object";
+const A_BATCH: &str = "an array of 1 to 1000 timers";
 
 pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -82,6 +84,16 @@ pub(super) fn create_request(json: &[u8]) -> Result<Definition, Error> {
         payload: payload(&mut fields).flatten(),
         retry: retry(&mut fields)?.unwrap_or_default(),
     })
+}
+
+/// Reads a `CreateTimersRequest`: each of its timers by itself, as it came.
+pub(super) fn batch_request(json: &[u8]) -> Result<Vec<&RawValue>, Error> {
+    Fields::parse(json, BATCH_FIELDS)?.list("timers", limits::CREATE_BATCH_MAX, A_BATCH)
+}
+
+/// Where a timer of a batch stands in its request.
+pub(super) fn way(index: usize) -> String {
+    format!("timers[{index}]")
 }
 
 /// Reads an `UpdateTimerRequest`.

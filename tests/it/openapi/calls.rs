@@ -96,6 +96,9 @@ async fn calls_for_timers(client: &mut Client, base: &str) {
     for (status, operation, body) in [
         (200, "create", full.clone()),
         (200, "create", timer("a", "https://example.com/hook")),
+        (200, "create-batch", json!({ "timers": [full, timer("", "x"), { "unknown": 1 }, 7] })),
+        (400, "create-batch", json!({ "timers": [] })),
+        (400, "create-batch", json!({ "timers": [full], "atomic": true })),
         (200, "get", selection.clone()),
         (200, "update", json!({ "namespace": "n", "timerId": "a", "payload": null, "callbackTimeoutSeconds": 9 })),
         (400, "create", json!({})),
@@ -113,7 +116,7 @@ async fn calls_for_timers(client: &mut Client, base: &str) {
         let call = format!("POST /api/v1/timers/{operation}");
         client.expect(status, base, &call, &[SENDS_JSON], &body.to_string()).await;
     }
-    for operation in ["create", "get", "update", "delete"] {
+    for operation in ["create", "create-batch", "get", "update", "delete"] {
         client.expect(405, base, &format!("GET /api/v1/timers/{operation}"), &[], "").await;
         client.expect(400, base, &format!("POST /api/v1/timers/{operation}"), &[], "{}").await;
     }
@@ -162,6 +165,7 @@ async fn calls_before_it_is_ready(client: &mut Client) {
     let selection = json!({ "namespace": "n", "timerId": "a" }).to_string();
     for (operation, body) in [
         ("create", &timer("a", "https://example.com/hook").to_string()),
+        ("create-batch", &json!({ "timers": [timer("a", "https://example.com/hook")] }).to_string()),
         ("get", &selection),
         ("update", &selection),
         ("delete", &selection),

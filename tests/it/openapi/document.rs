@@ -80,4 +80,6 @@ fn its_bounds_are_the_servers_own() {
     assert_eq!(create["id"]["maxLength"], limits::TIMER_ID_CHARS_MAX);
     assert_eq!(create["callbackTimeoutSeconds"]["maximum"], *limits::CALLBACK_TIMEOUT_SECONDS.end());
     assert_eq!(create["callbackTimeoutSeconds"]["default"], 30);
+    let batch = &document.json["components"]["schemas"]["CreateTimersRequest"]["properties"]["timers"];
+    assert_eq!((&batch["minItems"], &batch["maxItems"]), (&json!(1), &json!(limits::CREATE_BATCH_MAX)));
 }

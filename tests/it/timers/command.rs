@@ -5,6 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::face::Face;
+use crate::support;
 
 /// Runs the command, and returns whether it succeeded, what it printed, and what it printed as errors.
 async fn timers(face: &Face, arguments: &[&str]) -> (bool, String, String) {
@@ -64,4 +65,42 @@ async fn an_error_is_one_line_that_names_the_flag() {
         assert!(!done && out.is_empty() && error.lines().count() == 1, "{error}");
         assert!(error.starts_with(&format!("walclock: {line}")), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_timers_is_stored_line_by_line() {
+    let face = Face::start().await;
+    let line = |id: &str, more: &str| {
+        format!(
+            r#"{{"namespace":"n","id":"{id}","executeAt":"2090-01-02T03:04:05Z","callbackUrl":"https://example.com/"{more}}}"#
+        )
+    };
+    let mut lines: Vec<String> = (0..2500).map(|n| line(&format!("t{n:04}"), "")).collect();
+    lines[7] = line("past", r#","executeAt":1"#);
+    lines[1200] = "not json".to_owned();
+    lines[2000] = line("", "");
+    lines[2400] = String::new();
+    let file = support::scratch().join("timers.jsonl");
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let create = ["create", "--make-namespace", "--batch", file.to_str().unwrap()];
+    let (done, out, error) = timers(&face, &create).await;
+    assert_eq!((done, out.as_str()), (false, "created 2496 timers, and not 3\n"), "{error}");
+    let errors: Vec<&str> = error.lines().collect();
+    assert_eq!(errors[0], "walclock: line 8: duplicate field executeAt");
+    assert!(errors[1].starts_with("walclock: line 1201: the body must be a JSON object: expected"), "{error}");
+    assert_eq!(errors[2..], ["walclock: line 2001: id must be 1 to 255 characters, none a control character"]);
+    let row = "select count(*), count(distinct xmin::text) from walclock.timers";
+    let row = face.sql.query_one(row, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2496, 3));
+
+    std::fs::write(&file, lines[..2].join("\n")).unwrap();
+    let (done, out, _) = timers(&face, &[&create[..], &["--json"]].concat()).await;
+    assert!(done);
+    let ids: Vec<Value> = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
+    assert_eq!(ids, ["t0000", "t0001"]);
+
+    let (done, _, error) = timers(&face, &["create", "--batch", "/nowhere"]).await;
+    assert_eq!((done, error.as_str()), (false, "walclock: reading /nowhere: No such file or directory (os error 2)\n"));
+    let (done, _, error) = timers(&face, &[&create[..], &["--id", "a"]].concat()).await;
+    assert!(!done && error.contains("'--batch <FILE>' cannot be used with '--id <ID>'"), "{error}");
 }

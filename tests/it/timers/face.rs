@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use walclock::clock::{Clock, Timestamp};
+use walclock::clock::Timestamp;
 use walclock::http;
 use walclock::http::server::{self, Server};
 use walclock::pg;
@@ -66,7 +66,7 @@ impl Face {
     async fn on(store_url: &str, config: Config, database_url: &str) -> Self {
         let sql = support::connect(database_url).await;
         let settings = pg::Settings::parse(store_url).unwrap();
-        let timers = Timers::new(config, Store::new(store::Config::new(settings)).unwrap(), Clock::system());
+        let timers = Timers::new(config, Store::new(store::Config::new(settings)).unwrap());
         let config = server::Config {
             connections_max: 100,
             head_max: Duration::from_secs(10),
@@ -92,6 +92,11 @@ impl Face {
         let answer = self.send(request.header("content-type", "application/json"), body).await;
         spec::check(operation, answer.status, Some(&answer.json).filter(|body| !body.is_null()));
         answer
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub fn request(&self, method: &str, path: &str) -> hyper::http::request::Builder {
