@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
+use metrics::{Counter, Histogram, counter, histogram};
 use rustls::pki_types::CertificateDer;
 
 use super::connect::{Connector, Resolver, system_resolver};
+use super::request::Stamp;
+use super::routes::Routes;
 use super::transport::{Progress, Transport};
 use super::{Error, describe, reply, request};
 use crate::clock::{Clock, Timestamp};
@@ -71,7 +74,42 @@ impl Config {
 /// Makes callbacks.
 pub struct Client {
     transport: Transport,
+    routes: Routes,
     clock: Clock,
+    meters: Meters,
+}
+
+/// Registered once, because looking a metric up costs more than counting.
+struct Meters {
+    succeeded: Counter,
+    rescheduled: Counter,
+    retry: Counter,
+    failed: Counter,
+    took: Histogram,
+}
+
+impl Meters {
+    fn new() -> Self {
+        let attempts = |outcome: &'static str| counter!("walclock_delivery_attempts_total", "outcome" => outcome);
+        Self {
+            succeeded: attempts("succeeded"),
+            rescheduled: attempts("rescheduled"),
+            retry: attempts("retry"),
+            failed: attempts("failed"),
+            took: histogram!("walclock_delivery_attempt_seconds"),
+        }
+    }
+
+    fn count(&self, verdict: &Verdict, took: Duration) {
+        let outcome = match verdict {
+            Verdict::Succeeded => &self.succeeded,
+            Verdict::Reschedule(_) => &self.rescheduled,
+            Verdict::Retry { .. } => &self.retry,
+            Verdict::Failed { .. } => &self.failed,
+        };
+        outcome.increment(1);
+        self.took.record(took.as_secs_f64());
+    }
 }
 
 impl Client {
@@ -84,13 +122,15 @@ impl Client {
     pub fn with_resolver(config: Config, clock: Clock, resolver: Resolver) -> Self {
         let Config { allow, connect_timeout, idle_max, connections_max, roots } = config;
         let connector = Connector::new(Some(allow), connect_timeout, resolver, &roots);
-        Self { transport: Transport::new(connector, connections_max, idle_max, clock.clone()), clock }
+        let transport = Transport::new(connector, connections_max, idle_max, clock.clone());
+        Self { transport, routes: Routes::default(), clock, meters: Meters::new() }
     }
 
     async fn exchange(&self, run: &Run, begun_at: Timestamp, progress: &mut Progress) -> Result<(), Error> {
-        let url = request::url(&run.timer.definition.callback.url)?;
-        let message = request::message(run, &url, begun_at)?;
-        self.transport.exchange(&url, &message, limits::REPLY_BYTES_MAX, progress).await
+        let route = self.routes.of(&run.timer.definition.callback.url)?;
+        let stamp = Stamp { at: begun_at, span: fastrand::u64(1..) };
+        let message = || request::message(run, &route, stamp);
+        self.transport.exchange(&route.url, message, limits::REPLY_BYTES_MAX, progress).await
     }
 }
 
@@ -113,7 +153,7 @@ impl Delivery for Client {
             Ok(Err(failure)) => verdict_of_failure(&failure, not_before),
             Err(_elapsed) => Verdict::Retry { not_before, error: format!("timed out after {timeout:?}") },
         };
-        count(&verdict, answered_at.since(sent_at));
+        self.meters.count(&verdict, answered_at.since(sent_at));
         Attempt { sent_at, answered_at, status: progress.status, reply_head, verdict }
     }
 }
@@ -130,17 +170,6 @@ fn verdict_of_failure(failure: &Error, not_before: Option<Timestamp>) -> Verdict
         | Error::Exchange(_)
         | Error::Cut(_) => Verdict::Retry { not_before, error },
     }
-}
-
-fn count(verdict: &Verdict, took: Duration) {
-    let outcome = match verdict {
-        Verdict::Succeeded => "succeeded",
-        Verdict::Reschedule(_) => "rescheduled",
-        Verdict::Retry { .. } => "retry",
-        Verdict::Failed { .. } => "failed",
-    };
-    metrics::counter!("walclock_delivery_attempts_total", "outcome" => outcome).increment(1);
-    metrics::histogram!("walclock_delivery_attempt_seconds").record(took.as_secs_f64());
 }
 
 #[cfg(test)]

@@ -1,18 +1,22 @@
 //! New connections: resolve, check, connect to the very address that was checked, and speak TLS where the URL says so.
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
+use metrics::Gauge;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -157,11 +161,40 @@ fn server_name(url: &Url) -> Result<ServerName<'static>, Error> {
 }
 
 /// One HTTP/1.1 connection. It closes when it is dropped.
+///
+/// It has no task of its own: whoever uses it moves its bytes too, because a wake-up from one task to another costs more
+/// than the request. So nobody sees its end while it is idle, until it is looked at.
 pub(super) struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    /// What moves the bytes; none once it is over.
+    bytes: Option<BytesMoved>,
     heard: Arc<AtomicBool>,
     /// Whether it has carried a request before: then the server may be closing it at this moment.
     pub(super) kept: bool,
+    _open: Open,
+}
+
+type BytesMoved = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// Counts a connection for as long as it is there, and holds the permit for it.
+struct Open {
+    count: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
+        metrics::counter!("walclock_delivery_connections_opened_total").increment(1);
+        let count = metrics::gauge!("walclock_delivery_connections_open");
+        count.increment(1.0);
+        Self { count, _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count.decrement(1.0);
+    }
 }
 
 impl Connection {
@@ -171,26 +204,35 @@ impl Connection {
     {
         let heard = Arc::new(AtomicBool::new(false));
         let io = TokioIo::new(Heard::new(stream, heard.clone()));
-        let (sender, connection) =
+        let (sender, bytes) =
             http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(io).await.map_err(Error::Exchange)?;
-        metrics::counter!("walclock_delivery_connections_opened_total").increment(1);
-        tokio::spawn(async move {
-            metrics::gauge!("walclock_delivery_connections_open").increment(1.0);
-            // What goes wrong on it is the answer of the request under way.
-            let _ = connection.await;
-            metrics::gauge!("walclock_delivery_connections_open").decrement(1.0);
-            drop(permit);
-        });
-        Ok(Self { sender, heard, kept: false })
+        Ok(Self { sender, bytes: Some(Box::pin(bytes)), heard, kept: false, _open: Open::new(permit) })
+    }
+
+    /// Moves bytes until `wanted` is there.
+    async fn until<W>(bytes: &mut Option<BytesMoved>, wanted: impl Future<Output = W>) -> W {
+        let mut wanted = pin!(wanted);
+        poll_fn(|context| {
+            // What goes wrong with the bytes is the answer of the request under way.
+            if bytes.as_mut().is_some_and(|bytes| bytes.as_mut().poll(context).is_ready()) {
+                *bytes = None;
+            }
+            wanted.as_mut().poll(context)
+        })
+        .await
     }
 
     /// Whether another request may go out on it, waiting for the last answer to be done with.
     pub(super) async fn is_ready(&mut self) -> bool {
-        self.sender.ready().await.is_ok()
+        Self::until(&mut self.bytes, self.sender.ready()).await.is_ok()
     }
 
-    /// Whether the server has closed it.
-    pub(super) fn is_closed(&self) -> bool {
+    /// Looks whether the server has closed it, as far as this machine has been told.
+    pub(super) fn is_closed(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        if self.bytes.as_mut().is_some_and(|bytes| bytes.as_mut().poll(&mut context).is_ready()) {
+            self.bytes = None;
+        }
         self.sender.is_closed()
     }
 
@@ -200,7 +242,12 @@ impl Connection {
         request: http::Request<Full<Bytes>>,
     ) -> Result<http::Response<Incoming>, Error> {
         self.heard.store(false, Ordering::Relaxed);
-        self.sender.send_request(request).await.map_err(Error::Exchange)
+        Self::until(&mut self.bytes, self.sender.send_request(request)).await.map_err(Error::Exchange)
+    }
+
+    /// The next part of the answer's body; nothing behind its end.
+    pub(super) async fn next_frame(&mut self, body: &mut Incoming) -> Option<Result<Frame<Bytes>, Error>> {
+        Some(Self::until(&mut self.bytes, body.frame()).await?.map_err(Error::Cut))
     }
 
     /// Whether a single byte has come back since the last request.

@@ -8,6 +8,7 @@ mod heard;
 mod pool;
 mod reply;
 mod request;
+mod routes;
 mod transport;
 
 use std::io;

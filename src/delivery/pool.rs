@@ -131,7 +131,7 @@ impl Idle {
     fn drop_old(&mut self) {
         let age_max = self.age_max;
         self.by_server.retain(|_, list| {
-            list.retain(|kept| kept.since.elapsed() <= age_max && !kept.connection.is_closed());
+            list.retain_mut(|kept| kept.since.elapsed() <= age_max && !kept.connection.is_closed());
             !list.is_empty()
         });
     }

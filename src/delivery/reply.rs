@@ -42,6 +42,9 @@ pub(super) fn error(text: &str) -> String {
 }
 
 fn limit(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max && !text.contains('\0') {
+        return text.to_owned();
+    }
     let mut limited = String::with_capacity(text.len().min(bytes_max));
     for char in text.chars().map(|char| if char == '\0' { '\u{fffd}' } else { char }) {
         if limited.len() + char.len_utf8() > bytes_max {

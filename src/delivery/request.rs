@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use url::{Position, Url};
 
 use super::Error;
+use super::routes::Route;
 use super::transport::Message;
 use crate::clock::Timestamp;
 use crate::domain::callback::{Callback, is_reserved_header};
@@ -16,6 +17,14 @@ use crate::domain::{limits, webhook};
 
 /// Who calls.
 pub(super) const AGENT: HeaderValue = HeaderValue::from_static(concat!("walclock/", env!("CARGO_PKG_VERSION")));
+
+const ID: HeaderName = HeaderName::from_static("webhook-id");
+const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const ATTEMPT: HeaderName = HeaderName::from_static("walclock-attempt");
+const SCHEDULED_FOR: HeaderName = HeaderName::from_static("walclock-scheduled-for");
+const FENCE: HeaderName = HeaderName::from_static("walclock-fence");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The body of a callback, in the contract's order.
 #[derive(Serialize)]
@@ -33,8 +42,17 @@ fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_str(at)
 }
 
-/// The request of the run's attempt that leaves at `at`.
-pub(super) fn message(run: &Run, url: &Url, at: Timestamp) -> Result<Message, Error> {
+/// What an attempt says of itself, the same where its request goes out twice.
+#[derive(Clone, Copy)]
+pub(super) struct Stamp {
+    /// When it leaves.
+    pub(super) at: Timestamp,
+    /// Names it within the trace of its firing; not zero.
+    pub(super) span: u64,
+}
+
+/// The request of the run's attempt.
+pub(super) fn message(run: &Run, route: &Route, stamp: Stamp) -> Result<Message, Error> {
     let callback = &run.timer.definition.callback;
     let method = Method::from_bytes(callback.method.as_bytes()).map_err(|_| Error::Callback("method"))?;
     let mut headers = own_headers(callback)?;
@@ -43,10 +61,10 @@ pub(super) fn message(run: &Run, url: &Url, at: Timestamp) -> Result<Message, Er
     if !body.is_empty() {
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
     }
-    headers.insert(HOST, host(url)?);
+    headers.insert(HOST, route.host.clone());
     headers.entry(USER_AGENT).or_insert(AGENT);
-    webhook_headers(run, at, &body, &mut headers)?;
-    Ok(Message { method, target: target(url)?, headers, body })
+    webhook_headers(run, stamp, &body, &mut headers)?;
+    Ok(Message { method, target: route.target.clone(), headers, body })
 }
 
 /// The URL of a callback, or a refusal: absolute http or https, within the length, and without user-info.
@@ -101,24 +119,21 @@ fn own_headers(callback: &Callback) -> Result<HeaderMap, Error> {
 }
 
 /// What tells the receiver which firing this is, that it is ours, and that no newer owner has it.
-fn webhook_headers(run: &Run, at: Timestamp, body: &[u8], headers: &mut HeaderMap) -> Result<(), Error> {
+fn webhook_headers(run: &Run, stamp: Stamp, body: &[u8], headers: &mut HeaderMap) -> Result<(), Error> {
     let id = webhook::id(&run.timer);
-    let seconds = at.micros().div_euclid(1_000_000);
-    let mut set = |name: &'static str, value: String| {
-        let value = HeaderValue::try_from(value).map_err(|_| Error::Header(name.to_owned()))?;
-        headers.insert(HeaderName::from_static(name), value);
-        Ok(())
-    };
+    let seconds = stamp.at.micros().div_euclid(1_000_000);
+    let text = |name: &str, value: String| HeaderValue::try_from(value).map_err(|_| Error::Header(name.to_owned()));
     if let Some(signatures) = webhook::signatures(&run.secrets, &id, seconds, body) {
-        set("webhook-signature", signatures)?;
+        headers.insert(SIGNATURE, text("webhook-signature", signatures)?);
     }
-    set("webhook-timestamp", seconds.to_string())?;
-    set("walclock-attempt", run.timer.attempts.to_string())?;
-    set("walclock-scheduled-for", run.timer.due_at().to_string())?;
-    set("walclock-fence", run.epoch.to_string())?;
-    if !run.timer.definition.callback.headers.keys().any(|name| name.eq_ignore_ascii_case("traceparent")) {
+    headers.insert(TIMESTAMP, seconds.into());
+    headers.insert(ATTEMPT, run.timer.attempts.into());
+    headers.insert(SCHEDULED_FOR, text("walclock-scheduled-for", run.timer.due_at().to_string())?);
+    headers.insert(FENCE, run.epoch.0.into());
+    if !headers.contains_key(TRACEPARENT) {
         // All attempts of a firing are one trace.
-        set("traceparent", format!("00-{id}-{:016x}-01", fastrand::u64(1..)))?;
+        headers.insert(TRACEPARENT, text("traceparent", format!("00-{id}-{:016x}-01", stamp.span))?);
     }
-    set("webhook-id", id)
+    headers.insert(ID, text("webhook-id", id)?);
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
 
@@ -23,12 +23,12 @@ pub(super) struct Message {
     pub(super) body: Bytes,
 }
 
-impl Message {
-    fn request(&self) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(self.body.clone()));
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers.clone();
+impl From<Message> for Request<Full<Bytes>> {
+    fn from(message: Message) -> Self {
+        let mut request = Request::new(Full::new(message.body));
+        *request.method_mut() = message.method;
+        *request.uri_mut() = message.target;
+        *request.headers_mut() = message.headers;
         request
     }
 }
@@ -60,20 +60,21 @@ impl Transport {
         Self { pool: Pool::new(connector, connections_max, idle_max), clock }
     }
 
-    /// Sends `message` to the server of `url` and reads at most `body_max` bytes of the answer's body.
+    /// Sends a request to the server of `url` and reads at most `body_max` bytes of the answer's body. `message` makes the
+    /// request; it is called again, and must say the same, where the request has to go out once more.
     pub(super) async fn exchange(
         &self,
         url: &Url,
-        message: &Message,
+        message: impl Fn() -> Result<Message, Error>,
         body_max: usize,
         progress: &mut Progress,
     ) -> Result<(), Error> {
-        let (connection, response) = self.send(url, message, progress).await?;
+        let (mut connection, response) = self.send(url, message, progress).await?;
         let (head, mut body) = response.into_parts();
         progress.status = Some(head.status.as_u16());
         progress.headers = head.headers;
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(Error::Cut)?.into_data() else { continue };
+        while let Some(frame) = connection.next_frame(&mut body).await {
+            let Ok(data) = frame?.into_data() else { continue };
             let room = body_max.saturating_sub(progress.body.len());
             progress.body.extend_from_slice(data.get(..room).unwrap_or(&data));
             if data.len() > room {
@@ -93,12 +94,14 @@ impl Transport {
     async fn send(
         &self,
         url: &Url,
-        message: &Message,
+        message: impl Fn() -> Result<Message, Error>,
         progress: &mut Progress,
     ) -> Result<(Connection, Response<Incoming>), Error> {
+        // What is wrong with the timer is told before anything is connected to.
+        let first = message()?;
         let mut connection = self.pool.take(url).await?;
         progress.sent_at = Some(self.clock.now());
-        let failure = match connection.send(message.request()).await {
+        let failure = match connection.send(first.into()).await {
             Ok(response) => return Ok((connection, response)),
             Err(failure) => failure,
         };
@@ -108,7 +111,7 @@ impl Transport {
         metrics::counter!("walclock_delivery_keepalive_retries_total").increment(1);
         drop(connection);
         let mut connection = self.pool.open(url).await?;
-        let response = connection.send(message.request()).await?;
+        let response = connection.send(message()?.into()).await?;
         Ok((connection, response))
     }
 }

@@ -68,6 +68,8 @@ pub const RETRY_INTERVAL_MIN: Duration = Duration::from_millis(1);
 pub const RETRY_MULTIPLIER: std::ops::RangeInclusive<f64> = 1.0..=100.0;
 /// How much of a wrong value an error shows, in characters.
 pub const ERROR_VALUE_CHARS_MAX: usize = 100;
+/// Callback URLs whose reading is kept: most timers share few of them, and all together they stay within some MiB.
+pub const ROUTES_KEPT_MAX: usize = 1024;
 /// How much of a callback's answer is read; what is behind it is dropped and the connection with it.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024;
 /// How much of a callback's answer is kept with its run: enough to see what went wrong.

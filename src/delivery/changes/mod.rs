@@ -93,10 +93,9 @@ impl Follower {
         // Whole seconds, and at least one where there is a wait at all: none would have the caller spin.
         let block = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
         let url = self.url_of(scopes, since, block);
-        let message = get(&url).map_err(unavailable)?;
         let mut progress = Progress::default();
         let deadline = Duration::from_secs(block).saturating_add(ANSWER_TIMEOUT);
-        let exchange = self.transport.exchange(&url, &message, BODY_BYTES_MAX, &mut progress);
+        let exchange = self.transport.exchange(&url, || get(&url), BODY_BYTES_MAX, &mut progress);
         match tokio::time::timeout(deadline, exchange).await {
             Ok(done) => done.map_err(unavailable)?,
             Err(_elapsed) => return Err(unavailable(Error::TimedOut)),

@@ -1,5 +1,5 @@
-//! The calls: each runs in a task of its own and sends its answer back. None may go missing, for the machines wait for
-//! it; so each call is bounded in time, and one that panics has failed.
+//! The calls of the store: each runs in a task of its own and sends its answer back. None may go missing, for the machines
+//! wait for it; so each call is bounded in time, and one that panics has failed.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -16,17 +16,15 @@ use super::Config;
 use super::work::Answer;
 use crate::clock::{Clock, Timestamp};
 use crate::dispatch::engine::Event;
-use crate::dispatch::ports::{ClaimRequest, Delivery, LeaseRequest, LoadRequest, Store, Unavailable};
+use crate::dispatch::ports::{ClaimRequest, LeaseRequest, LoadRequest, Store, Unavailable};
 use crate::dispatch::shards;
-use crate::domain::callback::Verdict;
 use crate::domain::lease::{Epoch, Lease, Owner};
-use crate::domain::run::{Attempt, Run, Settlement};
+use crate::domain::run::Settlement;
 use crate::domain::timer::TimerKey;
 
-/// The ports, and where their answers go.
-pub(super) struct Calls<S, D> {
+/// The store, and where its answers go.
+pub(super) struct Calls<S> {
     store: Arc<S>,
-    delivery: Arc<D>,
     clock: Clock,
     answers: mpsc::Sender<Answer>,
     owner: Owner,
@@ -35,19 +33,13 @@ pub(super) struct Calls<S, D> {
     outages: Outages,
 }
 
-impl<S: Store, D: Delivery> Calls<S, D> {
-    pub(super) fn new(
-        config: &Config,
-        store: Arc<S>,
-        delivery: Arc<D>,
-        clock: Clock,
-        answers: mpsc::Sender<Answer>,
-    ) -> Self {
+impl<S: Store> Calls<S> {
+    pub(super) fn new(config: &Config, store: Arc<S>, clock: Clock, answers: mpsc::Sender<Answer>) -> Self {
         let timeout = config.store_timeout;
         // Two more questions fit into what is left of a lease.
         let lease_timeout = (config.lease_ttl / 5).min(timeout);
         let (owner, outages) = (config.owner.clone(), Outages::default());
-        Self { store, delivery, clock, answers, owner, timeout, lease_timeout, outages }
+        Self { store, clock, answers, owner, timeout, lease_timeout, outages }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -101,16 +93,6 @@ impl<S: Store, D: Delivery> Calls<S, D> {
         });
     }
 
-    pub(super) fn deliver(&self, run: Box<Run>) {
-        let (delivery, clock) = (self.delivery.clone(), self.clock.clone());
-        self.spawn(async move {
-            let sent_at = clock.now();
-            let attempt = AssertUnwindSafe(delivery.attempt(&run)).catch_unwind().await;
-            let attempt = attempt.unwrap_or_else(|_| panicked(sent_at, clock.now()));
-            Answer::Engine(Event::Attempted { run, attempt })
-        });
-    }
-
     fn spawn(&self, call: impl Future<Output = Answer> + Send + 'static) {
         let answers = self.answers.clone();
         tokio::spawn(async move {
@@ -118,13 +100,6 @@ impl<S: Store, D: Delivery> Calls<S, D> {
             let _ = answers.send(call.await).await;
         });
     }
-}
-
-/// What is known of an attempt that panicked: it failed, and is tried again.
-fn panicked(sent_at: Timestamp, answered_at: Timestamp) -> Attempt {
-    tracing::error!("a callback panicked: this is a bug");
-    let verdict = Verdict::Retry { not_before: None, error: "internal error".to_owned() };
-    Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict }
 }
 
 /// What fails at the moment, so that an outage is told when it begins and when it ends, and not with every try between.

@@ -4,6 +4,7 @@
 mod align;
 mod calls;
 mod follower;
+mod lines;
 mod meters;
 mod work;
 
@@ -193,6 +194,7 @@ impl<S: Store, D: Delivery> Loop<S, D> {
                     answers.push(Answer::Drain);
                 }
                 _ = self.inbox.recv_many(&mut answers, STEP_ANSWERS_MAX) => {}
+                () = self.work.attempted() => {}
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Effects become calls, each in a task of its own, and their answers come back over one bounded channel. The leases are
+//! Effects become calls: of the store, whose answers come back over one bounded channel, and of receivers (`lines`). The leases are
 //! looked at before every step of the engine, so that nothing is done under one that is unsure.
 
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::calls::Calls;
+use super::lines::Lines;
 use super::meters::Meters;
 use super::{Config, Status};
 use crate::clock::Clock;
@@ -30,7 +31,8 @@ pub(super) enum Answer {
 pub(super) struct Work<S, D> {
     engine: Engine,
     shards: Shards,
-    calls: Calls<S, D>,
+    calls: Calls<S>,
+    lines: Lines<D>,
     /// Told before timers of new shards are loaded: the follower must be at a position older than the load.
     followed: watch::Sender<Vec<Shard>>,
     started_at: Instant,
@@ -51,7 +53,8 @@ impl<S: Store, D: Delivery> Work<S, D> {
         Self {
             engine: Engine::new(config.engine.clone()),
             shards: Shards::new(config.leases()),
-            calls: Calls::new(config, store, delivery, clock, answers),
+            lines: Lines::new(delivery, clock.clone()),
+            calls: Calls::new(config, store, clock, answers),
             followed,
             started_at: Instant::now(),
             meters: Meters::new(),
@@ -60,8 +63,19 @@ impl<S: Store, D: Delivery> Work<S, D> {
         }
     }
 
+    /// Waits until attempts have ended.
+    pub(super) async fn attempted(&self) {
+        self.lines.news().await;
+        // Those that are about to end come along: a step for each costs more than they gain by it.
+        tokio::task::yield_now().await;
+    }
+
     /// Takes in the answers, and does what follows from them and from the time.
     pub(super) fn step(&mut self, answers: &mut Vec<Answer>) {
+        for (run, attempt) in self.lines.take_ended() {
+            self.meters.attempted(&run, &attempt);
+            self.events.push(engine::Event::Attempted { run, attempt });
+        }
         for answer in answers.drain(..) {
             match answer {
                 Answer::Engine(event) => {
@@ -109,14 +123,14 @@ impl<S: Store, D: Delivery> Work<S, D> {
     }
 
     fn step_engine(&mut self) {
-        let mut effects = std::mem::take(&mut self.effects);
+        let (mut effects, mut due) = (std::mem::take(&mut self.effects), Vec::new());
         self.engine.step(self.calls.now(), self.events.drain(..), &mut effects);
         for effect in effects.drain(..) {
             match effect {
                 engine::Effect::GiveUp(leases) => self.step_shards(shards::Event::GiveUp(leases)),
                 engine::Effect::Stale(count) => self.meters.stale(count),
                 engine::Effect::Found(key) => self.meters.found(&key),
-                engine::Effect::Deliver(run) => self.calls.deliver(run),
+                engine::Effect::Deliver(run) => due.push(run),
                 engine::Effect::Settle(settlements) => self.calls.settle(settlements),
                 engine::Effect::Claim { id, timers, until } => self.calls.claim(id, timers, until),
                 engine::Effect::Adopt { leases, limit } => self.calls.adopt(leases, limit),
@@ -124,13 +138,14 @@ impl<S: Store, D: Delivery> Work<S, D> {
             }
         }
         self.effects = effects;
+        self.lines.deliver(due.into_iter());
     }
 
     fn measure(&mut self, event: &engine::Event) {
         match event {
-            engine::Event::Attempted { run, attempt } => self.meters.attempted(run, attempt),
             engine::Event::Claimed { answer: Ok(claimed), .. } => self.meters.claimed(claimed.runs.len()),
-            engine::Event::Holding(_)
+            engine::Event::Attempted { .. }
+            | engine::Event::Holding(_)
             | engine::Event::Noted(_)
             | engine::Event::Gap
             | engine::Event::Loaded(_)

@@ -1,0 +1,212 @@
+//! Callbacks on their way out, in a line for each server. A few tasks call for a line, run after run, so that a run costs
+//! no task of its own, and a server that answers fast is called over few connections, again and again. Where it is slow,
+//! a line soon has as many tasks as runs: none waits for the answer to another one.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Timestamp};
+use crate::dispatch::ports::Delivery;
+use crate::domain::callback::Verdict;
+use crate::domain::run::{Attempt, Run};
+
+/// Tasks that a line begins with: enough to keep the cores busy with a server that answers within [`LOOK_EVERY`], at
+/// 25,600 callbacks a second at least.
+const CALLERS_FIRST: usize = 128;
+/// How often a line in which runs wait is looked at. Where most tasks have not ended a call meanwhile, there may be twice
+/// as many: from the first 128 to 4,096 within 25 ms. A server's queue of new connections is not flooded either.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// A run whose attempt is over.
+pub(super) type Ended = (Box<Run>, Attempt);
+
+/// Makes attempts, and keeps how they went until they are taken. Cheap to clone.
+pub(super) struct Lines<D>(Arc<Inner<D>>);
+
+struct Inner<D> {
+    delivery: Arc<D>,
+    clock: Clock,
+    /// By server; as long as somebody calls for it.
+    lines: Mutex<HashMap<Arc<str>, Line>>,
+    /// At most as many as there are runs under way.
+    ended: Mutex<Vec<Ended>>,
+    news: Notify,
+}
+
+/// The runs for one server, and the tasks that call for them.
+#[derive(Debug)]
+struct Line {
+    server: Arc<str>,
+    waiting: VecDeque<Box<Run>>,
+    callers: usize,
+    callers_max: usize,
+    /// Callers that have not taken their first run yet.
+    starting: usize,
+    /// Calls that ended since the last look.
+    ended: usize,
+    /// Whether somebody looks at it again and again.
+    is_watched: bool,
+}
+
+impl Line {
+    fn new(server: &str) -> Self {
+        let (server, waiting) = (server.into(), VecDeque::new());
+        Self { server, waiting, callers: 0, callers_max: CALLERS_FIRST, starting: 0, ended: 0, is_watched: false }
+    }
+
+    /// How many more callers are to start.
+    fn hire(&mut self) -> usize {
+        let wanted = self.waiting.len().saturating_sub(self.starting);
+        let hired = wanted.min(self.callers_max.saturating_sub(self.callers));
+        self.callers += hired;
+        self.starting += hired;
+        hired
+    }
+
+    /// Whether more runs wait than there are callers for, with no more to be had.
+    fn is_short(&self) -> bool {
+        self.waiting.len() > self.starting
+    }
+
+    /// Allows more callers where most of them wait for the server.
+    fn look(&mut self) {
+        if self.ended < self.callers {
+            self.callers_max = self.callers_max.saturating_mul(2);
+        }
+        self.ended = 0;
+    }
+}
+
+impl<D> Clone for Lines<D> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<D: Delivery> Lines<D> {
+    pub(super) fn new(delivery: Arc<D>, clock: Clock) -> Self {
+        let (lines, ended, news) = (Mutex::default(), Mutex::default(), Notify::new());
+        Self(Arc::new(Inner { delivery, clock, lines, ended, news }))
+    }
+
+    /// Begins these attempts, each as soon as somebody is free to call its server.
+    pub(super) fn deliver(&self, runs: impl Iterator<Item = Box<Run>>) {
+        let mut lines = self.0.lines.lock();
+        for run in runs {
+            let server = server(&run.timer.definition.callback.url);
+            let line = match lines.get_mut(server) {
+                Some(line) => line,
+                None => lines.entry(server.into()).or_insert(Line::new(server)),
+            };
+            line.waiting.push_back(run);
+            self.serve(line);
+        }
+    }
+
+    /// Waits until attempts have ended that were not taken yet.
+    pub(super) async fn news(&self) {
+        self.0.news.notified().await;
+    }
+
+    /// Takes what has ended.
+    pub(super) fn take_ended(&self) -> Vec<Ended> {
+        std::mem::take(&mut *self.0.ended.lock())
+    }
+
+    /// Starts the callers that the line may have, and a look at it now and then where they are not enough.
+    fn serve(&self, line: &mut Line) {
+        for _ in 0..line.hire() {
+            tokio::spawn(self.clone().call(line.server.clone()));
+        }
+        if line.is_short() && !line.is_watched {
+            line.is_watched = true;
+            tokio::spawn(self.clone().watch(line.server.clone()));
+        }
+    }
+
+    /// Calls for the runs of a line until none waits.
+    async fn call(self, server: Arc<str>) {
+        let mut next = self.first(&server);
+        while let Some(run) = next {
+            let sent_at = self.0.clock.now();
+            let attempt = AssertUnwindSafe(self.0.delivery.attempt(&run)).catch_unwind().await;
+            let attempt = attempt.unwrap_or_else(|_| panicked(sent_at, self.0.clock.now()));
+            self.end(run, attempt);
+            next = self.next(&server);
+        }
+    }
+
+    async fn watch(self, server: Arc<str>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let mut lines = self.0.lines.lock();
+            let Some(line) = lines.get_mut(&server) else { return };
+            if line.waiting.is_empty() {
+                line.is_watched = false;
+                return;
+            }
+            line.look();
+            self.serve(line);
+        }
+    }
+
+    fn end(&self, run: Box<Run>, attempt: Attempt) {
+        let mut ended = self.0.ended.lock();
+        ended.push((run, attempt));
+        // Whoever takes one takes them all.
+        if ended.len() == 1 {
+            self.0.news.notify_one();
+        }
+    }
+
+    fn first(&self, server: &str) -> Option<Box<Run>> {
+        let mut lines = self.0.lines.lock();
+        let line = lines.get_mut(server)?;
+        line.starting -= 1;
+        Self::take(&mut lines, server)
+    }
+
+    fn next(&self, server: &str) -> Option<Box<Run>> {
+        let mut lines = self.0.lines.lock();
+        let line = lines.get_mut(server)?;
+        line.ended += 1;
+        Self::take(&mut lines, server)
+    }
+
+    /// The next run of the line, or one caller less.
+    fn take(lines: &mut HashMap<Arc<str>, Line>, server: &str) -> Option<Box<Run>> {
+        let line = lines.get_mut(server)?;
+        let run = line.waiting.pop_front();
+        if run.is_none() {
+            line.callers -= 1;
+            if line.callers == 0 {
+                lines.remove(server);
+            }
+        }
+        run
+    }
+}
+
+/// What is known of an attempt that panicked: it failed, and is tried again.
+fn panicked(sent_at: Timestamp, answered_at: Timestamp) -> Attempt {
+    tracing::error!("a callback panicked: this is a bug");
+    let verdict = Verdict::Retry { not_before: None, error: "internal error".to_owned() };
+    Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict }
+}
+
+/// Scheme, host and port as they stand in a URL. One that is written in two ways has two lines, which does no harm.
+fn server(url: &str) -> &str {
+    let host_at = url.find("://").map_or(0, |at| at + 3);
+    let rest = url.get(host_at..).unwrap_or_default();
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    url.get(..host_at + host.len()).unwrap_or(url)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Tests of the lines: that nobody waits for another's answer, and that a fast server is called by few.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::domain::callback::Callback;
+use crate::domain::lease::Epoch;
+use crate::domain::retry::RetryPolicy;
+use crate::domain::run::RunKey;
+use crate::domain::timer::{Definition, Timer, TimerKey};
+
+const AT: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
+
+fn run(id: &str, url: &str) -> Box<Run> {
+    let callback =
+        Callback { url: url.into(), method: "POST".into(), headers: BTreeMap::new(), timeout: Duration::ZERO };
+    let key = TimerKey::new("n", id);
+    let retry = RetryPolicy::default();
+    let definition = Definition { key: key.clone(), execute_at: AT, callback, payload: None, retry };
+    let timer = Timer {
+        definition,
+        retry_at: None,
+        attempts: 1,
+        first_attempt_at: None,
+        last_error: None,
+        created_at: AT,
+        updated_at: AT,
+    };
+    Box::new(Run { key: RunKey { timer: key, claimed_at: AT }, timer, epoch: Epoch(1), secrets: Arc::from([]) })
+}
+
+/// Servers: "slow" answers when it is let, "bad" panics, all others answer after the other tasks had their turn.
+struct Servers {
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+    slow: Semaphore,
+}
+
+impl Delivery for Servers {
+    async fn attempt(&self, run: &Run) -> Attempt {
+        self.most.fetch_max(self.under_way.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        match server(&run.timer.definition.callback.url) {
+            "http://slow" => self.slow.acquire().await.unwrap().forget(),
+            "http://bad" => panic!("planted"),
+            _ => tokio::task::yield_now().await,
+        }
+        self.under_way.fetch_sub(1, Ordering::SeqCst);
+        Attempt {
+            sent_at: AT,
+            answered_at: AT,
+            status: Some(200),
+            reply_head: String::new(),
+            verdict: Verdict::Succeeded,
+        }
+    }
+}
+
+fn lines() -> Lines<Servers> {
+    let (under_way, most, slow) = (AtomicUsize::new(0), AtomicUsize::new(0), Semaphore::new(0));
+    Lines::new(Arc::new(Servers { under_way, most, slow }), Clock::system())
+}
+
+async fn ended(lines: &Lines<Servers>, count: usize) -> Vec<Ended> {
+    let mut ended = lines.take_ended();
+    while ended.len() < count {
+        lines.news().await;
+        ended.extend(lines.take_ended());
+    }
+    ended
+}
+
+#[tokio::test]
+async fn a_server_that_answers_at_once_is_called_by_few() {
+    let lines = lines();
+    lines.deliver((0..1_000).map(|n| run(&n.to_string(), "http://fast/hook")));
+    let ended = ended(&lines, 1_000).await;
+    let ids: std::collections::BTreeSet<_> = ended.iter().map(|(run, _)| run.key.timer.id.clone()).collect();
+    assert_eq!(ids.len(), 1_000, "each run was called for once");
+    assert!(lines.0.delivery.most.load(Ordering::SeqCst) <= CALLERS_FIRST);
+    while !lines.0.lines.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_anothers_answer() {
+    let lines = lines();
+    lines.deliver((0..1_000).map(|n| run(&n.to_string(), "http://slow/")));
+    let all_under_way = async {
+        while lines.0.delivery.under_way.load(Ordering::SeqCst) < 1_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all_under_way).await.expect("each has a caller");
+    lines.deliver((0..10).map(|n| run(&n.to_string(), "http://fast/")));
+    assert!(ended(&lines, 10).await.iter().all(|(run, _)| run.timer.definition.callback.url == "http://fast/"));
+    lines.0.delivery.slow.add_permits(1_000);
+    assert_eq!(ended(&lines, 1_000).await.len(), 1_000);
+}
+
+#[tokio::test]
+async fn an_attempt_that_panics_has_failed_and_takes_no_other_along() {
+    let lines = lines();
+    lines.deliver((0..300).map(|n| run(&n.to_string(), "http://bad/")));
+    for (_, attempt) in ended(&lines, 300).await {
+        assert!(matches!(attempt.verdict, Verdict::Retry { .. }), "{attempt:?}");
+    }
+}
+
+#[test]
+fn a_server_is_scheme_host_and_port() {
+    for (url, expected) in [
+        ("http://a.test/hook", "http://a.test"),
+        ("https://a.test:8443?x=/", "https://a.test:8443"),
+        ("http://a.test#x", "http://a.test"),
+        ("http://a.test", "http://a.test"),
+        ("http://[::1]:80/", "http://[::1]:80"),
+        ("nonsense", "nonsense"),
+        ("a/b://c/d", "a/b://c"),
+        ("", ""),
+        ("://", "://"),
+    ] {
+        assert_eq!(server(url), expected);
+    }
+}
