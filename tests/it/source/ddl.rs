@@ -103,7 +103,7 @@ pub async fn probe(client: &Client, fold: &mut Fold, table: &str, id: i64, after
 pub async fn assert_fold_is_table(client: &Client, fold: &mut Fold) {
     client.batch_execute("update notes set body = coalesce(body, '') || '!'").await.unwrap();
     let table = rows(client, "notes").await;
-    assert!(table.len() > 10, "{}", table.len());
+    assert!(!table.is_empty(), "an empty table proves nothing");
     support::eventually(DEADLINE, "the fold is the table", async || {
         fold.follow().await;
         (fold.rows == table).then_some(())

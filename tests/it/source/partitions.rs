@@ -50,19 +50,24 @@ async fn partitions_come_and_go_and_rows_move_between_them() {
         for step in STEPS {
             client.batch_execute(step).await.unwrap();
         }
+        let tell = |(operation, leaf, id): (u64, &str, &str)| {
+            let table = if via_root { "public.parts".to_owned() } else { format!("public.{leaf}") };
+            (operation, table, id.to_owned())
+        };
+        let mut expected = EXPECTED.map(tell).to_vec();
+        // Its walsender does not notice that a partition it has told of is one no more.
+        if support::server_major().await == 14 {
+            expected.insert(5, tell((1, "p1", "2")));
+        }
         let seen = support::eventually(DEADLINE, "all changes are in", async || {
             let seen: Vec<Value> = running.bodies().await;
-            (seen.len() >= EXPECTED.len()).then_some(seen)
+            (seen.len() >= expected.len()).then_some(seen)
         })
         .await;
         let told = seen.iter().map(|change| {
             let row = if change["newRow"].is_null() { &change["oldRow"] } else { &change["newRow"] };
             let text = |value: &Value| value.as_str().unwrap().to_owned();
             (change["operation"].as_u64().unwrap(), text(&change["table"]), text(&row["id"]["value"]))
-        });
-        let expected = EXPECTED.map(|(operation, leaf, id)| {
-            let table = if via_root { "public.parts".to_owned() } else { format!("public.{leaf}") };
-            (operation, table, id.to_owned())
         });
         assert_eq!(told.collect::<Vec<_>>(), expected, "through the root: {via_root}");
         running.stop().await;
