@@ -1,6 +1,9 @@
 //! Whom a timer may call, as far as the text of the URL tells. What its name resolves to is judged at every call.
 
-use url::{Host, Url};
+use std::borrow::Cow;
+use std::net::Ipv4Addr;
+
+use url::{Host, Position, Url};
 
 use super::invalid::{Field, Invalid};
 use super::limits;
@@ -41,6 +44,37 @@ fn authority(text: &str) -> Option<&str> {
     let http = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
     let authority = rest.split(['/', '?', '#']).next()?;
     (http && !authority.is_empty()).then_some(authority)
+}
+
+/// Scheme, host and port of a callback URL, however they are written: what is limited and spared as one host. Empty where
+/// there is no host.
+pub fn origin(text: &str) -> Cow<'_, str> {
+    if let Some(origin) = plain_origin(text) {
+        return Cow::Borrowed(origin);
+    }
+    match Url::parse(text) {
+        Ok(url) if url.has_host() => Cow::Owned(url[..Position::BeforePath].to_owned()),
+        Ok(_) | Err(_) => Cow::Borrowed(""),
+    }
+}
+
+/// The same where it stands in the text as it would be written anyway, which most do: no URL need be made of it.
+fn plain_origin(text: &str) -> Option<&str> {
+    let (scheme, default_port) = if text.starts_with("http://") { ("http://", "80") } else { ("https://", "443") };
+    let rest = text.strip_prefix(scheme)?;
+    let authority = rest.get(..rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()))?;
+    let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+    let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'-' || byte == b'.' || byte.is_ascii_digit();
+    // What ends in a number is an address, which has many spellings; what has an xn-- is judged by its letters.
+    let last = host.rsplit('.').next()?;
+    let is_address = host.parse::<Ipv4Addr>().is_ok();
+    let is_plain = !last.is_empty() && !last.starts_with(|c: char| c.is_ascii_digit()) && !host.contains("xn--");
+    let port_is_plain = port.is_none_or(|port| {
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        digits && !port.starts_with('0') && port != default_port && port.parse::<u16>().is_ok()
+    });
+    let plain = host.bytes().all(is_name) && (is_plain || is_address) && port_is_plain;
+    plain.then(|| text.get(..scheme.len() + authority.len()))?
 }
 
 #[cfg(test)]
@@ -111,7 +145,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_origin_is_the_same_however_it_is_written() {
+        for (text, wanted) in [
+            ("http://example.com/a?b", "http://example.com"),
+            ("http://example.com", "http://example.com"),
+            ("https://example.com:8443?x", "https://example.com:8443"),
+            ("HTTP://Example.COM:80/", "http://example.com"),
+            ("http://example.com:0080/", "http://example.com"),
+            ("https://example.com:443/", "https://example.com"),
+            ("http://ex%61mple.com/", "http://example.com"),
+            ("http://127.0.0.1:1234/a", "http://127.0.0.1:1234"),
+            ("http://127.1:1234/a", "http://127.0.0.1:1234"),
+            ("http://0x7f.0.0.1/", "http://127.0.0.1"),
+            ("http://[::1]:80/a", "http://[::1]"),
+            ("", ""),
+            ("http://", ""),
+            ("mailto:x", ""),
+        ] {
+            assert_eq!(origin(text), wanted, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn an_origin_is_what_the_client_connects_to(text in "https?://[a-z0-9.-]{1,12}(:[0-9]{0,6})?[/?#\\\\]?[a-z]{0,3}") {
+            if let Ok(url) = Url::parse(&text) {
+                prop_assert_eq!(origin(&text), &url[..Position::BeforePath]);
+            }
+        }
+
         #[test]
         fn what_passes_is_a_url_that_says_what_it_was_given(text in "https?://[a-z0-9.:@\\[\\]%/?#\\\\ -]{0,40}") {
             if check(&text).is_ok() {

@@ -106,6 +106,9 @@ pub const LIST_LIMIT_MAX: u32 = 1000;
 /// of the pauses between its questions. Whoever takes the place of a machine that died waits for so long; who was only slow
 /// claims the slot again.
 pub const CLAIM_IDLE_MAX: Duration = Duration::from_secs(20);
+/// Hosts of callbacks whose state is remembered while they have nothing under way; one more, and another is forgotten: it
+/// is then treated as one that was never called.
+pub const HOSTS_REMEMBERED_MAX: usize = 10_000;
 /// Answers below this size are not compressed: they fit into one packet anyway.
 pub const COMPRESSED_BYTES_MIN: u64 = 1024;
 /// Answers that are compressed at a time: an encoder holds about 1 MiB, for as long as its reader takes. One more leaves as

@@ -93,6 +93,16 @@ pub enum Ending {
     Defer(Timestamp),
 }
 
+impl Ending {
+    /// When the timer is pending again; none where it is over.
+    pub fn again_at(self) -> Option<Timestamp> {
+        match self {
+            Self::RetryAt(at) | Self::Reschedule(at) | Self::Defer(at) => Some(at),
+            Self::Succeeded | Self::Failed => None,
+        }
+    }
+}
+
 /// What is written back about a run.
 #[derive(Clone, Debug)]
 pub struct Settlement {

@@ -98,6 +98,25 @@ pub static METRICS: &[Metric] = &[
     ),
     metric("walclock_callbacks_inflight", Kind::Gauge, Unit::Count, "Runs claimed and not finished"),
     metric(
+        "walclock_callbacks_waiting",
+        Kind::Gauge,
+        Unit::Count,
+        "Those that are due and wait for others of their host",
+    ),
+    metric(
+        "walclock_callbacks_deferred_total",
+        Kind::Counter,
+        Unit::Count,
+        "Claimed timers that were put back without an attempt, because their host was spared or the server stopped",
+    ),
+    metric("walclock_hosts_spared", Kind::Gauge, Unit::Count, "Hosts of callbacks that are spared because they fail"),
+    metric(
+        "walclock_hosts_spared_total",
+        Kind::Counter,
+        Unit::Count,
+        "Times that a host began to be spared, or went on",
+    ),
+    metric(
         "walclock_lateness_seconds",
         Kind::Histogram,
         Unit::Seconds,

@@ -2,11 +2,12 @@
 //! outside.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use walclock::clock::Timestamp;
 use walclock::domain::lease::{Epoch, Lease, Owner};
 use walclock::domain::run::{Run, RunKey};
-use walclock::domain::timer::Timer;
+use walclock::domain::timer::{Timer, TimerKey};
 use walclock::domain::webhook;
 
 use crate::model::Model;
@@ -37,12 +38,17 @@ pub struct Ledger {
     count: u64,
     broken: Vec<String>,
     is_orderly: bool,
+    /// The longest time by which a timer that is not of the crowd may be late, if it falls due after some time.
+    late_max: Option<Duration>,
+    judged_from: Timestamp,
+    /// Callbacks that were not of the crowd.
+    light: usize,
 }
 
 impl Ledger {
     /// An empty one. In an orderly world nothing fails and nobody dies, and no change of owner excuses a repetition.
-    pub fn new(is_orderly: bool) -> Self {
-        Self { is_orderly, ..Self::default() }
+    pub fn new(is_orderly: bool, judged_from: Timestamp, late_max: Option<Duration>) -> Self {
+        Self { is_orderly, judged_from, late_max, ..Self::default() }
     }
 
     pub fn next_version(&mut self) -> u64 {
@@ -61,6 +67,11 @@ impl Ledger {
         if let Some(version) = self.versions.get_mut(&version_of(timer)) {
             version.ended_at = Some(at);
         }
+    }
+
+    /// A run that had not been sent gave way to a newer timer of the same id.
+    pub fn superseded(&mut self, timer: &Timer, at: Timestamp) {
+        self.ended(timer, at);
     }
 
     /// A callback leaves now.
@@ -96,6 +107,13 @@ impl Ledger {
                 self.broken.push(format!("{what}: {} at {} by {}", version.name, model.now, owner.0));
             }
         }
+        if !is_crowd(&run.key.timer) {
+            self.light += 1;
+            let late = model.now.since(run.timer.due_at().max(run.timer.updated_at));
+            if self.late_max.is_some_and(|max| late > max) && run.timer.due_at() >= self.judged_from {
+                self.broken.push(format!("I9: {} is late by {late:?} behind others", version.name));
+            }
+        }
         version.sends.push(sent);
     }
 
@@ -126,9 +144,18 @@ impl Ledger {
         self.broken
     }
 
+    pub fn light(&self) -> usize {
+        self.light
+    }
+
     pub fn sends(&self) -> usize {
         self.versions.values().map(|version| version.sends.len()).sum()
     }
+}
+
+/// The crowd's timers have names of their own.
+fn is_crowd(key: &TimerKey) -> bool {
+    key.id.starts_with("crowd")
 }
 
 /// Each definition has its own URL.

@@ -9,6 +9,7 @@ mod model;
 mod plan;
 mod process;
 mod store;
+mod watch;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,7 +52,7 @@ fn run(
                     let world = || World::run(seed, plan, planted);
                     let outcome = std::panic::catch_unwind(world).unwrap_or_else(|panic| {
                         let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                        Outcome { sends: 0, stale: 0, left: 0, broken: vec![format!("panic: {text}")] }
+                        Outcome { broken: vec![format!("panic: {text}")], ..Outcome::default() }
                     });
                     if outcome.broken.is_empty() {
                         outcomes.lock().push(outcome);
@@ -100,6 +101,24 @@ fn the_sweep_finds_nothing_while_the_feed_is_good() {
 }
 
 #[test]
+fn a_crowded_namespace_holds_up_no_other() {
+    let outcomes = check(FEW_SEEDS, Plan::crowded);
+    if outcomes.len() > 100 {
+        let light: usize = outcomes.iter().map(|outcome| outcome.light).sum();
+        assert!(light > 10 * outcomes.len(), "{light} callbacks of the others in {} worlds", outcomes.len());
+    }
+}
+
+#[test]
+fn a_host_that_is_down_is_spared() {
+    let outcomes = check(FEW_SEEDS, Plan::with_hosts_down);
+    if outcomes.len() > 100 {
+        let deferred: u64 = outcomes.iter().map(|outcome| outcome.deferred).sum();
+        assert!(deferred > 10 * u64::try_from(outcomes.len()).unwrap(), "{deferred} deferrals");
+    }
+}
+
+#[test]
 fn the_invariants_hold_while_every_answer_may_be_lost() {
     check(FEW_SEEDS, Plan::with_lost_answers);
 }
@@ -142,4 +161,9 @@ finds! {
     finds_that_lost_adoptions_are_forgotten: ForgetsLostAdoptions in with_lost_answers;
     finds_that_lost_settles_are_forgotten: ForgetsLostSettles in faulty;
     finds_that_rows_are_not_loaded: NoLoads in faulty;
+    finds_that_namespaces_do_not_take_turns: OneNamespace in crowded;
+    finds_that_hosts_have_no_bound: NoHostBound in faulty;
+    finds_that_hosts_have_no_rate: NoHostRate in faulty;
+    finds_that_hosts_are_not_spared: NoBreaker in with_hosts_down;
+    finds_that_deferrals_are_forgotten: ForgetsDeferrals in with_hosts_down;
 }

@@ -15,8 +15,20 @@ pub struct Plan {
     pub busy: Duration,
     /// Operations of clients in that time.
     pub operations: usize,
-    /// Ids that the clients use.
+    /// Ids that the clients use, in each namespace.
     pub ids: usize,
+    /// Namespaces that the clients use.
+    pub namespaces: usize,
+    /// Hosts that are called.
+    pub hosts: usize,
+    /// How often a host is down for a while.
+    pub host_outages: usize,
+    /// Overdue timers that one more client has at the beginning, whose host does not answer for long.
+    pub crowd: usize,
+    /// Some callbacks take seconds.
+    pub slow: bool,
+    /// The longest time by which a timer that is not of the crowd may be late.
+    pub late_max: Option<Duration>,
     /// One call in so many loses its answer, or is never made; none where it is 0.
     pub lost_one_in: usize,
     /// How often a process crashes.
@@ -54,6 +66,12 @@ impl Plan {
             busy: Duration::from_secs(8),
             operations: rng.usize(10..=80),
             ids: rng.usize(2..=40),
+            namespaces: rng.usize(1..=4),
+            hosts: rng.usize(1..=4),
+            host_outages: some(rng, 3),
+            crowd: 0,
+            slow: true,
+            late_max: None,
             lost_one_in: if rng.bool() { 0 } else { rng.usize(4..=60) },
             crashes: some(rng, 3),
             pauses: some(rng, 4),
@@ -96,6 +114,67 @@ impl Plan {
         let (crashes, lost_one_in) = (rng.usize(3..=6), rng.usize(4..=8));
         Self { crashes, lost_one_in, ..Self::faulty(rng) }
     }
+
+    /// A world in which all is well, but for one namespace with more timers than there is room, at a host that hangs.
+    pub fn crowded(rng: &mut Rng) -> Self {
+        let bounds = engine::Config {
+            lead: Duration::from_millis(50),
+            queue_max: 1_000,
+            inflight_max: rng.usize(18..=40),
+            batch_max: rng.usize(10..=50),
+            backlog_max: rng.usize(5..=60),
+            host_inflight_max: rng.usize(12..=100),
+            host_rate_max: None,
+            ..engine_config(rng)
+        };
+        Self {
+            processes: 1,
+            engine: bounds,
+            operations: 40,
+            ids: 200,
+            namespaces: rng.usize(1..=3),
+            crowd: rng.usize(40..=120),
+            slow: false,
+            late_max: Some(Duration::from_millis(300)),
+            ..Self::calm(rng)
+        }
+    }
+
+    /// A world in which all is well, but for hosts that are down for a while.
+    pub fn with_hosts_down(rng: &mut Rng) -> Self {
+        let bounds = engine::Config {
+            inflight_max: rng.usize(2..=6),
+            batch_max: rng.usize(2..=6),
+            host_failures_max: rng.u32(1..=5),
+            host_rate_max: None,
+            ..engine_config(rng)
+        };
+        Self {
+            processes: rng.usize(1..=2),
+            engine: bounds,
+            operations: 80,
+            ids: 60,
+            hosts: rng.usize(1..=2),
+            host_outages: rng.usize(1..=2),
+            slow: false,
+            ..Self::calm(rng)
+        }
+    }
+
+    /// A world without faults.
+    fn calm(rng: &mut Rng) -> Self {
+        Self {
+            lost_one_in: 0,
+            crashes: 0,
+            pauses: 0,
+            stops: 0,
+            clock_steps: 0,
+            feed_gaps: 0,
+            host_outages: 0,
+            fails_one_in: 0,
+            ..Self::with_a_good_feed(rng)
+        }
+    }
 }
 
 fn engine_config(rng: &mut Rng) -> engine::Config {
@@ -106,6 +185,9 @@ fn engine_config(rng: &mut Rng) -> engine::Config {
         queue_max: if rng.bool() { 1_000 } else { rng.usize(3..=20) },
         backlog_max: rng.usize(2..=30),
         inflight_max: rng.usize(2..=20),
+        host_inflight_max: if rng.bool() { 1_000 } else { rng.usize(1..=5) },
+        host_rate_max: if rng.bool() { None } else { Some(rng.u32(5..=50)) },
+        host_failures_max: if rng.bool() { 0 } else { rng.u32(1..=5) },
         batch_max: rng.usize(1..=6),
         claims_max: rng.usize(1..=3),
         settles_max: rng.usize(1..=2),

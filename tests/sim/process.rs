@@ -12,6 +12,7 @@ use walclock::domain::lease::Owner;
 use walclock::domain::shard::Shard;
 
 use crate::plan::Plan;
+use crate::watch::Watch;
 
 /// A defence that the simulated process, or the store, goes without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,16 @@ pub enum Planted {
     NoLoads,
     /// A gap of the feed goes unnoticed.
     IgnoresGaps,
+    /// All clients are in one namespace.
+    OneNamespace,
+    /// Hosts are called as often at once as there is room.
+    NoHostBound,
+    /// Hosts are called as fast as can be.
+    NoHostRate,
+    /// Hosts that are down are called all the same.
+    NoBreaker,
+    /// Timers that are deferred stay claimed.
+    ForgetsDeferrals,
 }
 
 /// What comes to a process.
@@ -80,6 +91,7 @@ pub struct Process {
     pub wake: Option<(Timestamp, u64)>,
     pub found: u64,
     pub stale: u64,
+    pub watch: Watch,
     stopping: bool,
     started_at: Timestamp,
     /// How long it has stood still since.
@@ -92,7 +104,7 @@ impl Process {
         let leases = shards::Config::with_ttl(owner.clone(), plan.ttl);
         Self {
             owner,
-            engine: Engine::new(plan.engine.clone()),
+            engine: Engine::new(without(planted, plan.engine.clone())),
             shards: Shards::new(leases),
             followed: Vec::new(),
             feed_at: None,
@@ -101,6 +113,7 @@ impl Process {
             wake: None,
             found: 0,
             stale: 0,
+            watch: Watch::new(plan.engine.clone(), plan.clock_steps == 0),
             stopping: false,
             started_at: now,
             asleep: Duration::ZERO,
@@ -144,6 +157,7 @@ impl Process {
                 Some(shards::Event::Drain)
             }
             Some(Message::Engine(event)) => {
+                self.watch.told(&event);
                 events.extend(self.leave_out(event));
                 None
             }
@@ -157,12 +171,14 @@ impl Process {
             self.engine.step(self.reads(now), events.drain(..), &mut effects);
             self.engine.assert_invariants();
             for effect in effects {
+                self.watch.wanted(self.reads(now), &effect);
                 match effect {
                     engine::Effect::GiveUp(leases) => {
                         self.step_shards(now, shards::Event::GiveUp(leases), &mut events, &mut wishes);
                     }
                     engine::Effect::Stale(count) => self.stale += count,
                     engine::Effect::Found(_) => self.found += 1,
+                    engine::Effect::Spared(..) | engine::Effect::Back(_) => {}
                     effect => wishes.push(Wish::Engine(effect)),
                 }
             }
@@ -240,6 +256,16 @@ impl Process {
             (Planted::IgnoresGaps, Event::Gap) => None,
             (_, event) => Some(event),
         }
+    }
+}
+
+/// The settings without the bound that is to be missing.
+fn without(planted: Planted, config: engine::Config) -> engine::Config {
+    match planted {
+        Planted::NoHostBound => engine::Config { host_inflight_max: usize::MAX, ..config },
+        Planted::NoHostRate => engine::Config { host_rate_max: None, ..config },
+        Planted::NoBreaker => engine::Config { host_failures_max: 0, ..config },
+        _ => config,
     }
 }
 

@@ -1,11 +1,16 @@
 //! Claiming: what is nearly due is taken in batches, and the row decides. A claim that is never answered may have
 //! happened all the same. Its runs would then stand under our own epoch, where nobody looks for them. So the leases it
 //! was made under are given up and acquired anew, and the adoption that follows finds them.
+//!
+//! Namespaces take turns, and each has its share of the room for runs (`queue::Share`).
+//!
+//! A timer is not claimed while an older run of the same id is being put back, nor put back while a newer one is being
+//! claimed: the two statements would not see each other, and the old timer could come back behind the new one.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::queue::{Hint, Source};
+use super::queue::{Hint, Share, Source};
 use super::{Effect, Engine};
 use crate::clock::Timestamp;
 use crate::dispatch::ports::{Claimed, Unavailable};
@@ -38,11 +43,18 @@ impl Engine {
         self.config.lead / 4
     }
 
-    /// Whether another claim may start. Where nearly all room is taken by runs, it waits until some more is free, so
-    /// that claims stay batches.
+    /// Whether another claim may start.
     fn may_claim(&self) -> bool {
-        let worthwhile = self.config.batch_max.min(self.config.inflight_max) / 8;
-        self.claims.len() < self.config.claims_max && self.room() > worthwhile
+        self.claims.len() < self.config.claims_max && self.room() > 0
+    }
+
+    /// What a namespace may take while a claim has so many timers already.
+    fn share(&self, claimed: usize) -> Share {
+        Share {
+            room: self.room().saturating_sub(claimed),
+            turn: (self.config.batch_max / 8).max(1),
+            light: self.config.batch_max.min(self.config.inflight_max / 9) / 8,
+        }
     }
 
     pub(super) fn next_claim(&self) -> Option<Timestamp> {
@@ -67,18 +79,35 @@ impl Engine {
 
     /// Takes due hints out of the queue, those of shards that are unsure or leaving aside.
     fn take_batch(&mut self, now: Timestamp) -> Claim {
-        let rows_max = self.config.batch_max.min(self.room());
         let mut batch = Vec::new();
-        while batch.len() < rows_max
-            && let Some(hint) = self.queue.pop_due(now)
+        while batch.len() < self.config.batch_max
+            && let Some(hint) = self.queue.pop_due(now, self.share(batch.len()))
         {
-            if let Some(epoch) = self.holds.open(hint.shard) {
+            if let Some(epoch) = self.holds.open(hint.shard)
+                && !self.is_put_back(&hint.key)
+            {
                 batch.push((hint, epoch));
+                continue;
+            }
+            self.queue.ended(&hint.key.namespace);
+            if self.holds.open(hint.shard).is_some() {
+                self.miss(now, hint);
             } else if self.is_kept(hint.shard) {
                 self.parked.push(hint);
             }
         }
         batch
+    }
+
+    /// Whether an older run of this id is being put back.
+    fn is_put_back(&self, key: &TimerKey) -> bool {
+        !self.putting_back.is_empty() && self.putting_back.contains_key(key)
+    }
+
+    /// Whether a claim of this timer is under way.
+    pub(super) fn is_claimed(&self, key: &TimerKey) -> bool {
+        let shard = key.shard();
+        self.claims.values().flatten().any(|(hint, _)| hint.shard == shard && hint.key == *key)
     }
 
     /// Takes in the answer to a claim.
@@ -91,6 +120,8 @@ impl Engine {
     ) {
         let Some(claim) = self.claims.remove(&id) else { return };
         self.claiming -= claim.len();
+        claim.iter().for_each(|(hint, _)| self.queue.ended(&hint.key.namespace));
+        self.settlements.extend(self.held_back.drain(..));
         match answer {
             Ok(claimed) => self.sort_out(now, claim, claimed, effects),
             Err(_) => {

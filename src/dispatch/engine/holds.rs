@@ -164,17 +164,21 @@ impl Engine {
     /// Drops runs that were claimed under a lease which is gone, and which were not sent: their new owner finds them,
     /// be it this engine in a later epoch. Those of leases that are sure again come back into line.
     fn drop_unsendable(&mut self) {
-        for run in std::mem::take(&mut self.parked_runs) {
+        for run in std::mem::take(&mut self.parked_runs).into_iter().chain(self.hosts.take_waiting()) {
             self.make_ready(run);
         }
         let Self { ready, holds, records, .. } = self;
+        let mut gone = Vec::new();
         ready.retain(|_, run| {
             let Some(record) = records.get(&run.key) else { return false };
             let kept = holds.get(record.shard).epoch() == Some(run.epoch);
             if !kept && record.epoch == run.epoch {
-                records.remove(&run.key);
+                gone.push(run.key.clone());
             }
             kept
         });
+        for run in gone {
+            self.forget(&run);
+        }
     }
 }

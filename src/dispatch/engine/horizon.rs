@@ -25,6 +25,8 @@ enum Kind {
     TakeOver,
     /// The horizon moved.
     Advance,
+    /// The overdue part of a move of the horizon.
+    Backlog,
     /// To find what was missed.
     Sweep,
 }
@@ -56,6 +58,8 @@ pub(super) struct Loader {
     pending: VecDeque<Scan>,
     /// The scan whose page is being read.
     loading: Option<Scan>,
+    /// All that is to be read waits until overdue timers in memory are claimed.
+    stalled: bool,
     retry_at: Timestamp,
     sweep_at: Timestamp,
 }
@@ -66,6 +70,7 @@ impl Default for Loader {
             horizon: Timestamp::MIN,
             pending: VecDeque::new(),
             loading: None,
+            stalled: false,
             retry_at: Timestamp::MIN,
             sweep_at: Timestamp::MIN,
         }
@@ -81,7 +86,8 @@ impl Loader {
     /// Whether the rows of this shard, newly acquired, are still to be read. A sweep that began when the shard was held
     /// before may be there first, and has found nothing that was missed.
     fn will_take_over(&self, shard: Shard) -> bool {
-        self.pending.iter().any(|scan| scan.kind == Kind::TakeOver && scan.shards.contains(&shard))
+        let takes_over = |kind| matches!(kind, Kind::TakeOver | Kind::Backlog);
+        self.pending.iter().any(|scan| takes_over(scan.kind) && scan.shards.contains(&shard))
     }
 
     /// Plans a scan; one without shards has nothing to read.
@@ -91,9 +97,29 @@ impl Loader {
         }
     }
 
+    /// Splits what is to be read at `now`: what falls due from now on need not wait for all that is overdue.
+    fn split(&mut self, now: Timestamp) {
+        for index in 0..self.pending.len() {
+            let Some(scan) = self.pending.get_mut(index).filter(|scan| scan.is_behind(now) && scan.until > now) else {
+                continue;
+            };
+            let (kind, until, shards) = (scan.kind, scan.until, scan.shards.clone());
+            scan.until = now;
+            if scan.kind == Kind::Advance {
+                scan.kind = Kind::Backlog;
+            }
+            self.plan(Scan { kind, shards, after: Some(behind(now)), until });
+        }
+    }
+
     fn has(&self, kind: Kind) -> bool {
         self.loading.iter().chain(&self.pending).any(|scan| scan.kind == kind)
     }
+}
+
+/// Behind every entry of this moment and before every later one, because no namespace is empty.
+fn behind(at: Timestamp) -> Entry {
+    Entry { due_at: at.after(Duration::from_micros(1)), key: TimerKey::new("", "") }
 }
 
 impl Engine {
@@ -121,7 +147,16 @@ impl Engine {
         for Entry { due_at, key } in entries {
             let shard = key.shard();
             if due_at <= near && self.is_kept(shard) {
-                self.offer(Hint { key, shard, due_at, source: Source::Feed, told_at: now, misses: 0, swept: false });
+                self.offer(Hint {
+                    key,
+                    shard,
+                    due_at,
+                    source: Source::Feed,
+                    told_at: now,
+                    misses: 0,
+                    swept: false,
+                    backlog: false,
+                });
             }
         }
     }
@@ -151,14 +186,15 @@ impl Engine {
         self.enqueue(at, hint);
     }
 
-    /// Puts a hint into the queue, to be claimed at `at`. What no longer fits is dropped from the far end, and the
-    /// horizon pulled in before it.
+    /// Puts a hint into the queue, to be claimed at `at`. What no longer fits is dropped from the far end of the namespace
+    /// that has the most, and the horizon pulled in before it.
     pub(super) fn enqueue(&mut self, at: Timestamp, hint: Hint) {
         self.queue.put(at, hint);
-        while self.queue_len() > self.config.queue_max
-            && let Some(last) = self.queue.pop_last()
-        {
-            self.loader.horizon = self.loader.horizon.min(last.due_at.before(Duration::from_micros(1)));
+        while self.queue_len() > self.config.queue_max {
+            // Some at once, because to find the namespace takes a look at all of them.
+            let dropped = self.queue.pop_last((self.config.queue_max / 1000).max(1));
+            let Some(first) = dropped.iter().map(|hint| hint.due_at).min() else { return };
+            self.loader.horizon = self.loader.horizon.min(first.before(Duration::from_micros(1)));
         }
     }
 
@@ -176,6 +212,7 @@ impl Engine {
         let known = if sweeps && !entries.is_empty() { self.keys_under_way() } else { HashSet::new() };
         for Entry { due_at, key } in entries {
             let mut hint = Hint::stored(key, due_at);
+            hint.backlog = due_at <= now;
             hint.swept = sweeps && !known.contains(&hint.key) && !self.loader.will_take_over(hint.shard);
             if self.is_kept(hint.shard) {
                 self.offer(hint);
@@ -208,7 +245,11 @@ impl Engine {
             return;
         }
         let full = self.is_full();
+        if full {
+            self.loader.split(now);
+        }
         let next = self.loader.pending.iter().position(|scan| !(full && scan.is_behind(now)));
+        self.loader.stalled = next.is_none();
         if let Some(scan) = next.and_then(|index| self.loader.pending.remove(index)) {
             effects.push(Effect::Load(LoadRequest {
                 shards: scan.shards.clone(),
@@ -222,7 +263,7 @@ impl Engine {
 
     /// Whether overdue timers in memory are as many as can be claimed soon.
     fn is_full(&self) -> bool {
-        self.queue_len() >= self.config.backlog_max
+        self.queue.backlog_len() + self.parked.len() >= self.config.backlog_max
     }
 
     fn advance(&mut self, now: Timestamp) {
@@ -232,9 +273,7 @@ impl Engine {
         }
         let until = target.after(self.config.horizon_step);
         let old = std::mem::replace(&mut self.loader.horizon, until);
-        // Behind every entry of the old horizon and before every later one, because no namespace is empty.
-        let behind_old = Entry { due_at: old.after(Duration::from_micros(1)), key: TimerKey::new("", "") };
-        let after = (old != Timestamp::MIN).then_some(behind_old);
+        let after = (old != Timestamp::MIN).then(|| behind(old));
         self.loader.plan(Scan { kind: Kind::Advance, shards: self.holds.kept(), after, until });
     }
 
@@ -260,7 +299,7 @@ impl Engine {
     pub(super) fn next_load(&self) -> Option<Timestamp> {
         let page_at =
             (self.loader.loading.is_none() && !self.loader.pending.is_empty()).then_some(self.loader.retry_at);
-        let page_at = page_at.filter(|_| !self.is_full());
+        let page_at = page_at.filter(|_| !self.loader.stalled);
         let advance_at = self.may_advance().then_some(self.loader.horizon.before(self.config.horizon));
         page_at.into_iter().chain(advance_at).chain([self.loader.sweep_at]).min()
     }

@@ -5,6 +5,8 @@
 //! - I2 A delete or update acknowledged before the claim is honoured: the old definition never fires.
 //! - I3 One owner per shard and epoch; a stale owner's writes change no row.
 //! - I4 A callback repeats only after a failed or unanswered attempt, or a change of owner; always with the same id.
+//! - I9 A namespace holds up no other, however many due timers it has and however slow its hosts are.
+//! - I10 A host gets no more requests than it is allowed, and next to none while it fails.
 
 use super::Engine;
 use crate::clock::Timestamp;
@@ -21,19 +23,24 @@ pub(super) fn assert_sendable(now: Timestamp, run: &Run, epoch: Epoch) {
 impl Engine {
     /// Asserts what holds between any two steps. For tests and the simulation: it is too slow for every step of a server.
     pub fn assert_invariants(&self) {
-        assert!(self.queue.is_consistent(), "the queue's two views differ");
+        let under_way = self.claiming + self.records.len();
+        assert!(self.queue.is_consistent(under_way), "the queue's views differ");
+        assert!(self.hosts.is_consistent(), "the hosts' counts are wrong, or one has too much under way");
         assert!(self.queue_len() <= self.config.queue_max, "{} hints are over the bound", self.queue_len());
         let (waiting, inflight_max) = (self.parked_settlements.len(), self.config.inflight_max);
         assert!(waiting <= inflight_max, "{waiting} settlements wait for their shards");
         // An adoption may fill the room beside settlements that wait. Those count again as soon as they may be written.
-        let over = waiting + self.settlements.len() + self.settling * self.config.batch_max;
+        let over = waiting + self.settlements.len() + self.held_back.len() + self.settling * self.config.batch_max;
         let bound = inflight_max + over.min(inflight_max);
         assert!(self.inflight() <= bound, "{} runs are over the bound", self.inflight());
         assert!(self.claims.len() <= self.config.claims_max, "too many claims at once");
         assert!(self.settling <= self.config.settles_max, "too many settles at once");
         let claiming: usize = self.claims.values().map(Vec::len).sum();
         assert_eq!(self.claiming, claiming, "the count of timers being claimed is wrong");
-        for run in self.ready.values().chain(&self.parked_runs) {
+        let mut claimed = self.claims.values().flatten();
+        assert!(!claimed.any(|(hint, _)| self.putting_back.contains_key(&hint.key)), "claimed and put back at once");
+        let ready = self.ready.values().chain(&self.parked_runs).map(|run| &**run);
+        for run in ready.chain(self.hosts.all_waiting()) {
             let record = self.records.get(&run.key).expect("a run that waits has its record");
             assert_eq!(record.epoch, run.epoch, "{} waits under an epoch that is over", run.key.timer);
         }

@@ -2,12 +2,14 @@
 //! and no HTTP, and it must never trust its memory over the row.
 //!
 //! A timer's way through it: a hint from the feed or a load (`horizon`) waits in the due-queue (`queue`); a moment
-//! before it is due it is claimed (`claims`), which makes it a run; the run is sent at its due moment and its outcome
-//! settled (`runs`). `holds` says which shards all this may be done for, `invariants` what must never happen.
+//! before it is due it is claimed (`claims`), which makes it a run; the run is sent at its due moment, if its host may be
+//! called (`hosts`), and its outcome settled (`runs`). `holds` says which shards all this may be done for, `invariants`
+//! what must never happen.
 
 mod claims;
 mod holds;
 mod horizon;
+mod hosts;
 pub mod invariants;
 mod queue;
 mod random;
@@ -16,6 +18,7 @@ mod runs;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ports::{Claimed, Entry, LoadRequest, Unavailable};
@@ -29,6 +32,7 @@ use crate::domain::timer::TimerKey;
 use claims::Claim;
 use holds::Holds;
 use horizon::Loader;
+use hosts::Hosts;
 use queue::{Hint, Queue};
 use random::Random;
 use runs::{Adoption, Record};
@@ -45,11 +49,17 @@ pub struct Config {
     pub horizon_step: Duration,
     /// Most hints in memory; beyond it the horizon is pulled in.
     pub queue_max: usize,
-    /// Hints in memory above which overdue timers are not loaded further until some are claimed.
+    /// Overdue hints in memory above which no more of them are loaded until some are claimed.
     pub backlog_max: usize,
     /// Most runs claimed and not finished, those being claimed included. As many again may be over but for the writing,
     /// while it is unsure who owns their shards.
     pub inflight_max: usize,
+    /// Most requests under way to one host.
+    pub host_inflight_max: usize,
+    /// Most requests a second to one host; none for any number.
+    pub host_rate_max: Option<u32>,
+    /// Failures of one host in a row, after which it is spared for a while; 0 never spares.
+    pub host_failures_max: u32,
     /// Most rows of one statement; at most `limits::BATCH_ROWS_MAX`.
     pub batch_max: usize,
     /// Most claims under way at the same time.
@@ -75,6 +85,9 @@ impl Default for Config {
             queue_max: 1_000_000,
             backlog_max: 50_000,
             inflight_max: 4_096,
+            host_inflight_max: 1_024,
+            host_rate_max: None,
+            host_failures_max: 20,
             batch_max: BATCH_ROWS_MAX,
             claims_max: 3,
             settles_max: 2,
@@ -104,6 +117,9 @@ impl Config {
         let counts = [self.queue_max, self.backlog_max, self.inflight_max, self.claims_max, self.settles_max];
         if counts.contains(&0) {
             return Err("queue_max, backlog_max, inflight_max, claims_max and settles_max must be at least 1");
+        }
+        if self.host_inflight_max == 0 || self.host_rate_max == Some(0) {
+            return Err("host_inflight_max and host_rate_max must be at least 1");
         }
         Ok(())
     }
@@ -176,6 +192,10 @@ pub enum Effect {
     Settle(Vec<Settlement>),
     /// Release these leases and acquire them anew: a write under them has an unknown outcome.
     GiveUp(Vec<Lease>),
+    /// This host fails: it is spared until this moment.
+    Spared(Arc<str>, Timestamp),
+    /// This host answers again.
+    Back(Arc<str>),
     /// So many writes were refused because another owner has taken over.
     Stale(u64),
     /// The sweep found this timer; neither the feed nor a load had told of it. A bug, or a fault of the feed.
@@ -203,11 +223,18 @@ pub struct Engine {
     /// Due runs of shards that are unsure at the moment.
     #[expect(clippy::vec_box, reason = "they go back to `ready` as they are")]
     parked_runs: Vec<Box<Run>>,
+    hosts: Hosts,
+    /// Runs that were put back without an attempt, since the beginning.
+    deferred: u64,
     /// Every run that is claimed and not finished.
     records: HashMap<RunKey, Record>,
+    /// Timers that are being put back, and how many runs of each.
+    putting_back: HashMap<TimerKey, usize>,
     settlements: VecDeque<Settlement>,
     /// Settlements that wait for their shard to be sure again, or for its adoption.
     parked_settlements: Vec<Settlement>,
+    /// Settlements that would put a timer back whose newer one is being claimed at the moment.
+    held_back: Vec<Settlement>,
     settling: usize,
     /// Settlements whose writing failed. They are repeated apart from the others, so that whatever one of them meets
     /// holds up none but those that failed with it.
@@ -225,6 +252,11 @@ impl Engine {
         assert_eq!(config.validate(), Ok(()), "a configuration that was validated");
         Self {
             random: Random::new(config.seed),
+            hosts: Hosts::new(hosts::Bounds {
+                inflight_max: config.host_inflight_max,
+                rate_max: config.host_rate_max,
+                failures_max: config.host_failures_max,
+            }),
             config,
             draining: false,
             holds: Holds::default(),
@@ -237,9 +269,12 @@ impl Engine {
             ready: BTreeMap::new(),
             ready_count: 0,
             parked_runs: Vec::new(),
+            deferred: 0,
             records: HashMap::new(),
+            putting_back: HashMap::new(),
             settlements: VecDeque::new(),
             parked_settlements: Vec::new(),
+            held_back: Vec::new(),
             settling: 0,
             repeats: VecDeque::new(),
             repeating: None,
@@ -273,7 +308,7 @@ impl Engine {
             Event::Loaded(page) => self.loaded(now, page),
             Event::Claimed { id, answer } => self.claimed(now, id, answer, effects),
             Event::Adopted(runs) => self.adopted(runs, effects),
-            Event::Attempted { run, attempt } => self.attempted(run, attempt),
+            Event::Attempted { run, attempt } => self.attempted(now, run, attempt, effects),
             Event::Settled { settlements, written } => self.settled(now, settlements, written, effects),
             Event::Drain => self.drain(),
             Event::Tick => {}
@@ -289,7 +324,7 @@ impl Engine {
             true => [None, None, None],
             false => [self.next_claim(), self.next_load(), self.next_adoption()],
         };
-        work.into_iter().chain([send_at, repeat_at]).flatten().min()
+        work.into_iter().chain([send_at, self.hosts.next_wake(), repeat_at]).flatten().min()
     }
 
     /// Whether nothing is under way that a drain would wait for.
@@ -314,6 +349,26 @@ impl Engine {
         self.claiming + self.records.len() + self.adopting.as_ref().map_or(0, |adoption| adoption.limit)
     }
 
+    /// Runs that are due and wait for others of their host.
+    pub fn waiting(&self) -> usize {
+        self.hosts.waiting()
+    }
+
+    /// Requests under way.
+    pub fn requests(&self) -> usize {
+        self.hosts.inflight()
+    }
+
+    /// Hosts that are spared at the moment.
+    pub fn hosts_spared(&self) -> usize {
+        self.hosts.spared()
+    }
+
+    /// Runs that were put back without an attempt, since the beginning.
+    pub fn deferred(&self) -> u64 {
+        self.deferred
+    }
+
     /// How many more runs may be taken.
     fn room(&self) -> usize {
         self.config.inflight_max.saturating_sub(self.inflight())
@@ -322,8 +377,12 @@ impl Engine {
     /// Takes nothing new any more.
     fn drain(&mut self) {
         self.draining = true;
-        self.queue = Queue::default();
+        self.queue.clear();
         self.parked.clear();
+        // What waits for its host is put back instead.
+        for run in self.hosts.take_waiting() {
+            self.make_ready(run);
+        }
         self.loader = Loader::default();
     }
 

@@ -1,7 +1,9 @@
-//! The due-queue: hints of timers in the near future, in the order in which they are to be claimed, one per timer.
-//! It decides nothing; the row does.
+//! The due-queue: hints of timers in the near future, one per timer, in a lane for each namespace. Within a lane they come
+//! in the order in which they are to be claimed; lanes with due hints take turns, so that one with very many holds up no
+//! other. It decides nothing; the row does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::domain::shard::Shard;
@@ -29,44 +31,113 @@ pub(super) struct Hint {
     pub(super) misses: u32,
     /// The sweep found it: nothing else knew of it.
     pub(super) swept: bool,
+    /// It was overdue when a load brought it.
+    pub(super) backlog: bool,
 }
 
 impl Hint {
     /// A hint that a query gave.
     pub(super) fn stored(key: TimerKey, due_at: Timestamp) -> Self {
-        let shard = key.shard();
-        Self { key, shard, due_at, source: Source::Store, told_at: Timestamp::MIN, misses: 0, swept: false }
+        let (shard, source) = (key.shard(), Source::Store);
+        Self { key, shard, due_at, source, told_at: Timestamp::MIN, misses: 0, swept: false, backlog: false }
     }
 }
 
-/// Where a hint stands: when it is to be claimed, then first in first out.
+/// How much of the room for runs one namespace may take, and how its turns go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    /// How many runs may be taken at the moment.
+    pub(super) room: usize,
+    /// Hints of one turn.
+    pub(super) turn: usize,
+    /// Beyond so many runs, a namespace waits until it may take as many at once, so that claims stay batches.
+    pub(super) light: usize,
+}
+
+impl Share {
+    /// A namespace may have so many runs for each place that is free: one alone 8 of 9 places, two 8 of 17 each. What is
+    /// left is for newcomers (the dynamic thresholds of Choudhury and Hahne, 1998).
+    const ALPHA: usize = 8;
+
+    fn may_take(self, inflight: usize) -> bool {
+        inflight < self.room.saturating_mul(Self::ALPHA)
+    }
+
+    fn may_begin(self, inflight: usize) -> bool {
+        // Each run more raises its own count, and lowers what it is measured by.
+        let after = inflight.saturating_add(self.light.saturating_mul(Self::ALPHA + 1));
+        inflight <= self.light || after <= self.room.saturating_mul(Self::ALPHA)
+    }
+}
+
+/// Where a hint stands in its lane: when it is to be claimed, then first in first out.
 type Place = (Timestamp, u64);
 
-/// Hints by the moment of their claim, and by timer.
+/// Whether it is a lane's turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Turn {
+    /// It has no hints.
+    #[default]
+    None,
+    /// Its first hint is due at this moment.
+    At(Timestamp),
+    /// It stands in line.
+    Now,
+}
+
+/// What is known of a namespace.
+#[derive(Debug, Default)]
+struct Lane {
+    hints: BTreeMap<Place, Hint>,
+    /// Its runs that are claimed or being claimed, and not finished.
+    inflight: usize,
+    turn: Turn,
+}
+
+impl Lane {
+    fn first_at(&self) -> Option<Timestamp> {
+        self.hints.first_key_value().map(|((at, _), _)| *at)
+    }
+}
+
+/// Hints by namespace and the moment of their claim, and by timer.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    by_place: BTreeMap<Place, Hint>,
+    lanes: HashMap<Arc<str>, Lane>,
     places: HashMap<TimerKey, Place>,
+    /// Lanes that are not in line, by the moment of their first hint.
+    waiting: BTreeSet<(Timestamp, Arc<str>)>,
+    /// Lanes in line; the first one's turn lasts for so many hints more.
+    line: VecDeque<Arc<str>>,
+    turn_left: usize,
+    backlog: usize,
     count: u64,
 }
 
 impl Queue {
     pub(super) fn len(&self) -> usize {
-        self.by_place.len()
+        self.places.len()
     }
 
-    /// When the next hint is to be claimed.
+    /// How many hints were overdue when a load brought them.
+    pub(super) fn backlog_len(&self) -> usize {
+        self.backlog
+    }
+
+    /// When the next hint is to be claimed, those aside whose lanes stand in line.
     pub(super) fn first_at(&self) -> Option<Timestamp> {
-        self.by_place.first_key_value().map(|((at, _), _)| *at)
+        self.waiting.first().map(|(at, _)| *at)
     }
 
     pub(super) fn get(&self, key: &TimerKey) -> Option<&Hint> {
-        self.places.get(key).and_then(|place| self.by_place.get(place))
+        let place = self.places.get(key)?;
+        self.lanes.get(&key.namespace)?.hints.get(place)
     }
 
     /// Notes that the feed has told of the timer, so that the sweep is no longer the only one that did.
     pub(super) fn told(&mut self, key: &TimerKey, at: Timestamp) {
-        if let Some(hint) = self.places.get(key).and_then(|place| self.by_place.get_mut(place)) {
+        let Some(place) = self.places.get(key) else { return };
+        if let Some(hint) = self.lanes.get_mut(&key.namespace).and_then(|lane| lane.hints.get_mut(place)) {
             hint.told_at = hint.told_at.max(at);
             // What a query found has no such moment.
             hint.swept &= at == Timestamp::MIN;
@@ -77,42 +148,149 @@ impl Queue {
     pub(super) fn put(&mut self, at: Timestamp, mut hint: Hint) {
         self.count = self.count.wrapping_add(1);
         let place = (at, self.count);
-        let old = self.places.insert(hint.key.clone(), place).and_then(|old| self.by_place.remove(&old));
+        let namespace = hint.key.namespace.clone();
+        let lane = self.lanes.entry(namespace.clone()).or_default();
+        let old = self.places.insert(hint.key.clone(), place).and_then(|old| lane.hints.remove(&old));
         if let Some(old) = old {
             hint.told_at = hint.told_at.max(old.told_at);
+            self.backlog -= usize::from(old.backlog);
         }
-        self.by_place.insert(place, hint);
+        self.backlog += usize::from(hint.backlog);
+        lane.hints.insert(place, hint);
+        self.rest(&namespace);
     }
 
-    /// Takes the next hint whose claim is due at `now`.
-    pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<Hint> {
-        let first = self.by_place.first_entry().filter(|first| first.key().0 <= now)?;
-        let hint = first.remove();
-        self.places.remove(&hint.key);
-        Some(hint)
+    /// Takes the next hint whose claim is due at `now`, of the namespace whose turn it is, and counts it as under way.
+    pub(super) fn pop_due(&mut self, now: Timestamp, share: Share) -> Option<Hint> {
+        self.wake(now);
+        let mut passed_over = 0;
+        while passed_over < self.line.len() {
+            let namespace = self.line.front()?.clone();
+            let lane = self.lanes.get_mut(&namespace).expect("a lane in line is not forgotten");
+            let Some(first) = lane.hints.first_entry().filter(|first| first.key().0 <= now) else {
+                lane.turn = Turn::None;
+                self.line.pop_front();
+                self.turn_left = 0;
+                self.rest(&namespace);
+                continue;
+            };
+            let may_begin = self.turn_left > 0 || share.may_begin(lane.inflight);
+            if !may_begin || !share.may_take(lane.inflight) {
+                self.line.rotate_left(1);
+                self.turn_left = 0;
+                passed_over += 1;
+                continue;
+            }
+            let hint = first.remove();
+            lane.inflight += 1;
+            self.places.remove(&hint.key);
+            self.backlog -= usize::from(hint.backlog);
+            self.turn_left = if self.turn_left > 0 { self.turn_left } else { share.turn } - 1;
+            if self.turn_left == 0 {
+                self.line.rotate_left(1);
+            }
+            return Some(hint);
+        }
+        None
     }
 
-    /// Takes the hint that is to be claimed last.
-    pub(super) fn pop_last(&mut self) -> Option<Hint> {
-        let (_, hint) = self.by_place.pop_last()?;
-        self.places.remove(&hint.key);
-        Some(hint)
+    /// A run of this namespace is under way.
+    pub(super) fn began(&mut self, namespace: &Arc<str>) {
+        match self.lanes.get_mut(namespace) {
+            Some(lane) => lane.inflight += 1,
+            None => drop(self.lanes.insert(namespace.clone(), Lane { inflight: 1, ..Lane::default() })),
+        }
+    }
+
+    /// One is not any more.
+    pub(super) fn ended(&mut self, namespace: &Arc<str>) {
+        if let Some(lane) = self.lanes.get_mut(namespace) {
+            lane.inflight -= 1;
+            if lane.inflight == 0 && lane.turn == Turn::None {
+                self.lanes.remove(namespace);
+            }
+        }
+    }
+
+    /// Takes up to `count` hints that are to be claimed last, of the namespace that has the most.
+    pub(super) fn pop_last(&mut self, count: usize) -> Vec<Hint> {
+        let largest = self.lanes.iter().max_by_key(|(_, lane)| lane.hints.len());
+        let Some(namespace) = largest.map(|(namespace, _)| namespace.clone()) else { return Vec::new() };
+        let mut popped = Vec::with_capacity(count);
+        if let Some(lane) = self.lanes.get_mut(&namespace) {
+            popped.extend(std::iter::from_fn(|| lane.hints.pop_last()).take(count).map(|(_, hint)| hint));
+        }
+        for hint in &popped {
+            self.places.remove(&hint.key);
+            self.backlog -= usize::from(hint.backlog);
+        }
+        self.rest(&namespace);
+        popped
     }
 
     /// Drops the hints of shards that are not to be kept.
     pub(super) fn retain(&mut self, keep: impl Fn(Shard) -> bool) {
-        let Self { by_place, places, .. } = self;
-        by_place.retain(|_, hint| {
-            let kept = keep(hint.shard);
-            if !kept {
-                places.remove(&hint.key);
-            }
-            kept
-        });
+        let Self { lanes, places, backlog, .. } = self;
+        for lane in lanes.values_mut() {
+            lane.hints.retain(|_, hint| {
+                let kept = keep(hint.shard);
+                if !kept {
+                    places.remove(&hint.key);
+                    *backlog -= usize::from(hint.backlog);
+                }
+                kept
+            });
+        }
+        for namespace in self.lanes.keys().cloned().collect::<Vec<_>>() {
+            self.rest(&namespace);
+        }
     }
 
-    /// Whether both views tell the same, as far as it can be seen at a glance.
-    pub(super) fn is_consistent(&self) -> bool {
-        self.by_place.len() == self.places.len()
+    /// Forgets all hints, but not what is under way.
+    pub(super) fn clear(&mut self) {
+        self.retain(|_| false);
+    }
+
+    /// Puts lanes whose first hint is due at `now` in line.
+    fn wake(&mut self, now: Timestamp) {
+        while self.waiting.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, namespace)) = self.waiting.pop_first()
+        {
+            if let Some(lane) = self.lanes.get_mut(&namespace) {
+                lane.turn = Turn::Now;
+            }
+            self.line.push_back(namespace);
+        }
+    }
+
+    /// Brings a lane that does not stand in line to where its first hint says, or forgets it.
+    fn rest(&mut self, namespace: &Arc<str>) {
+        let Some(lane) = self.lanes.get_mut(namespace).filter(|lane| lane.turn != Turn::Now) else { return };
+        let turn = lane.first_at().map_or(Turn::None, Turn::At);
+        let old = std::mem::replace(&mut lane.turn, turn);
+        if turn == Turn::None && lane.inflight == 0 {
+            self.lanes.remove(namespace);
+        }
+        if turn == old {
+            return;
+        }
+        if let Turn::At(at) = old {
+            self.waiting.remove(&(at, namespace.clone()));
+        }
+        if let Turn::At(at) = turn {
+            self.waiting.insert((at, namespace.clone()));
+        }
+    }
+
+    /// Whether all views tell the same, as far as it can be seen at a glance, and `inflight` runs are under way.
+    pub(super) fn is_consistent(&self, inflight: usize) -> bool {
+        let lanes = || self.lanes.values();
+        let count = |turn: fn(Turn) -> bool| lanes().filter(|lane| turn(lane.turn)).count();
+        lanes().map(|lane| lane.hints.len()).sum::<usize>() == self.places.len()
+            && lanes().map(|lane| lane.inflight).sum::<usize>() == inflight
+            && lanes().flat_map(|lane| lane.hints.values()).filter(|hint| hint.backlog).count() == self.backlog
+            && count(|turn| turn == Turn::Now) == self.line.len()
+            && count(|turn| matches!(turn, Turn::At(_))) == self.waiting.len()
+            && lanes().all(|lane| lane.inflight > 0 || lane.turn != Turn::None)
     }
 }

@@ -1,17 +1,20 @@
-//! Runs under way: sent at their due moment, then settled; and those that an earlier owner left, adopted.
+//! Runs under way: sent at their due moment or deferred where their host may not be called, then settled; and those that an
+//! earlier owner left, adopted.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::holds::Hold;
+use super::hosts::{Admission, News};
 use super::queue::Hint;
 use super::{Effect, Engine, invariants};
 use crate::clock::Timestamp;
 use crate::dispatch::ports::Unavailable;
 use crate::domain::callback::Verdict;
+use crate::domain::callback_url;
 use crate::domain::lease::{Epoch, Lease};
 use crate::domain::retry::AfterFailure;
-use crate::domain::run::{Attempt, Ending, Run, Settlement};
+use crate::domain::run::{Attempt, Ending, Run, RunKey, Settlement};
 use crate::domain::shard::Shard;
 
 /// The pause after a settle that failed.
@@ -25,6 +28,8 @@ pub(super) struct Record {
     pub(super) epoch: Epoch,
     /// Its settlement was written once already, with an unknown outcome.
     pub(super) doubtful: bool,
+    /// Its timer is being put back, or may be.
+    putting_back: bool,
 }
 
 /// An adoption that is under way.
@@ -52,8 +57,35 @@ impl Engine {
             Hold::Lost => false,
         };
         if current {
-            self.records.insert(run.key.clone(), Record { shard, epoch: run.epoch, doubtful: false });
+            let record = Record { shard, epoch: run.epoch, doubtful: false, putting_back: false };
+            if self.records.insert(run.key.clone(), record).is_none() {
+                self.queue.began(&run.key.timer.namespace);
+            }
             self.make_ready(Box::new(run));
+        }
+    }
+
+    /// A run is not under way any more.
+    pub(super) fn forget(&mut self, run: &RunKey) -> Option<Record> {
+        let record = self.records.remove(run)?;
+        self.queue.ended(&run.timer.namespace);
+        if record.putting_back
+            && let Some(count) = self.putting_back.get_mut(&run.timer)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.putting_back.remove(&run.timer);
+            }
+        }
+        Some(record)
+    }
+
+    /// Notes that the timer of this run is about to be put back.
+    fn begin_put_back(&mut self, run: &RunKey) {
+        let record = self.records.get_mut(run).filter(|record| !record.putting_back);
+        if let Some(record) = record {
+            record.putting_back = true;
+            *self.putting_back.entry(run.timer.clone()).or_default() += 1;
         }
     }
 
@@ -62,24 +94,89 @@ impl Engine {
         self.ready.insert((run.timer.due_at(), self.ready_count), run);
     }
 
-    /// Sends the runs that are due.
+    /// Sends the runs that are due, as far as their hosts may be called.
     pub(super) fn send(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        while let Some((run, admission)) = self.hosts.release(now) {
+            let origin = callback_url::origin(&run.timer.definition.callback.url).into_owned();
+            match self.sure_epoch(&run) {
+                None if admission == Admission::Send => {
+                    self.hosts.unsent(now, &origin, &run.key);
+                    self.parked_runs.push(run);
+                }
+                None => self.parked_runs.push(run),
+                Some(epoch) => self.launch(now, &origin, run, epoch, admission, effects),
+            }
+        }
         while let Some(first) = self.ready.first_entry().filter(|first| first.key().0 <= now) {
             let run = first.remove();
-            let shard = self.records.get(&run.key).map(|record| record.shard);
-            match shard.and_then(|shard| self.holds.sure(shard)) {
-                None => self.parked_runs.push(run),
-                Some(epoch) => {
-                    invariants::assert_sendable(now, &run, epoch);
-                    effects.push(Effect::Deliver(run));
-                }
+            let Some(epoch) = self.sure_epoch(&run) else {
+                self.parked_runs.push(run);
+                continue;
+            };
+            let origin = callback_url::origin(&run.timer.definition.callback.url);
+            let admission = self.hosts.admit(now, &origin, &run);
+            if admission == Admission::Send {
+                invariants::assert_sendable(now, &run, epoch);
+                effects.push(Effect::Deliver(run));
+            } else {
+                let origin = origin.into_owned();
+                self.launch(now, &origin, run, epoch, admission, effects);
             }
         }
     }
 
+    fn sure_epoch(&self, run: &Run) -> Option<Epoch> {
+        self.records.get(&run.key).and_then(|record| self.holds.sure(record.shard))
+    }
+
+    fn launch(
+        &mut self,
+        now: Timestamp,
+        origin: &str,
+        run: Box<Run>,
+        epoch: Epoch,
+        admission: Admission,
+        effects: &mut Vec<Effect>,
+    ) {
+        match admission {
+            Admission::Send => {
+                invariants::assert_sendable(now, &run, epoch);
+                effects.push(Effect::Deliver(run));
+            }
+            // Whoever is to have the shard need not wait for it.
+            Admission::Wait if self.draining || self.holds.open(run.key.timer.shard()).is_none() => {
+                self.defer(now, now, *run, "not sent: its shard was handed over".to_owned());
+            }
+            Admission::Wait => self.hosts.wait(now, origin, run),
+            Admission::Defer(from, until) => {
+                let spread = until.since(from).mul_f64(self.random.fraction());
+                self.defer(
+                    now,
+                    from.after(spread),
+                    *run,
+                    format!("not sent: {origin} fails, and is spared for a while"),
+                );
+            }
+        }
+    }
+
+    /// Puts a run back as it was before its claim, to be due again at `at`.
+    fn defer(&mut self, now: Timestamp, at: Timestamp, run: Run, reason: String) {
+        self.deferred += 1;
+        let attempt = Attempt::unmade(now, reason);
+        self.settlements.push_back(Settlement { run, attempt, ending: Ending::Defer(at) });
+    }
+
     /// Takes in how an attempt went.
-    pub(super) fn attempted(&mut self, run: Box<Run>, attempt: Attempt) {
-        let ending = ending(&run, &attempt, self.random.fraction());
+    pub(super) fn attempted(&mut self, now: Timestamp, run: Box<Run>, attempt: Attempt, effects: &mut Vec<Effect>) {
+        let jitter = self.random.fraction();
+        let origin = callback_url::origin(&run.timer.definition.callback.url);
+        match self.hosts.answered(now, &origin, &run.key, &attempt, jitter) {
+            Some(News::Spared(until)) => effects.push(Effect::Spared((*origin).into(), until)),
+            Some(News::Back) => effects.push(Effect::Back((*origin).into())),
+            None => {}
+        }
+        let ending = ending(&run, &attempt, jitter);
         self.settlements.push_back(Settlement { run: *run, attempt, ending });
     }
 
@@ -121,7 +218,15 @@ impl Engine {
             && let Some(mut settlement) = queue(self).pop_front()
         {
             match self.way(&settlement) {
+                Way::Write(_)
+                    if settlement.ending.again_at().is_some() && self.is_claimed(&settlement.run.key.timer) =>
+                {
+                    self.held_back.push(settlement);
+                }
                 Way::Write(epoch) => {
+                    if settlement.ending.again_at().is_some() {
+                        self.begin_put_back(&settlement.run.key);
+                    }
                     settlement.run.epoch = epoch;
                     batch.push(settlement);
                 }
@@ -130,7 +235,7 @@ impl Engine {
                 }
                 // Too many wait already: an adoption finds the run, and repeats it.
                 Way::Wait | Way::Drop => {
-                    let record = self.records.remove(&settlement.run.key);
+                    let record = self.forget(&settlement.run.key);
                     stale += u64::from(!record.is_some_and(|record| record.doubtful));
                 }
             }
@@ -185,7 +290,7 @@ impl Engine {
             if !written && again {
                 self.settlements.push_back(settlement);
             } else {
-                let known = self.records.remove(&settlement.run.key).is_some_and(|record| !record.doubtful);
+                let known = self.forget(&settlement.run.key).is_some_and(|record| !record.doubtful);
                 stale += u64::from(!written && known);
                 self.expect_again(&settlement);
             }
@@ -197,10 +302,7 @@ impl Engine {
 
     /// Puts a hint in the queue where the timer is pending again. The row decides, so it does no harm where not.
     fn expect_again(&mut self, settlement: &Settlement) {
-        let due_at = match settlement.ending {
-            Ending::RetryAt(at) | Ending::Reschedule(at) | Ending::Defer(at) => at,
-            Ending::Succeeded | Ending::Failed => return,
-        };
+        let Some(due_at) = settlement.ending.again_at() else { return };
         let hint = Hint::stored(settlement.run.key.timer.clone(), due_at);
         if !self.draining && due_at <= self.loader_near() && self.is_kept(hint.shard) {
             self.offer(hint);

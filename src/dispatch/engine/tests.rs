@@ -1,5 +1,7 @@
 //! Tests of the engine: what each event leads to. Whole histories are the simulation's.
 
+mod lanes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

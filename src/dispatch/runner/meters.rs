@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::Status;
+use crate::clock::Timestamp;
 use crate::domain::callback::Verdict;
 use crate::domain::run::{Attempt, Run};
 use crate::domain::timer::TimerKey;
@@ -24,9 +25,13 @@ pub(super) struct Meters {
     claims: Counter,
     claimed: Counter,
     stale: Counter,
+    deferred: Counter,
+    spared: Counter,
     found: Counter,
     queued: Gauge,
     inflight: Gauge,
+    waiting: Gauge,
+    hosts_spared: Gauge,
     shards: Gauge,
     epoch_max: Gauge,
     window_at: Instant,
@@ -45,9 +50,13 @@ impl Meters {
             claims: counter!("walclock_claims_total"),
             claimed: counter!("walclock_claimed_timers_total"),
             stale: counter!("walclock_stale_writes_total"),
+            deferred: counter!("walclock_callbacks_deferred_total"),
+            spared: counter!("walclock_hosts_spared_total"),
             found: counter!("walclock_sweep_found_total"),
             queued: gauge!("walclock_due_queue_entries"),
             inflight: gauge!("walclock_callbacks_inflight"),
+            waiting: gauge!("walclock_callbacks_waiting"),
+            hosts_spared: gauge!("walclock_hosts_spared"),
             shards: gauge!("walclock_shards_held"),
             epoch_max: gauge!("walclock_lease_epoch_max"),
             window_at: Instant::now(),
@@ -64,6 +73,24 @@ impl Meters {
         self.stale.increment(count);
     }
 
+    /// So many runs were deferred since the beginning.
+    pub(super) fn deferred(&self, count: u64) {
+        self.deferred.absolute(count);
+    }
+
+    pub(super) fn spared(&mut self, host: &str, until: Timestamp) {
+        self.spared.increment(1);
+        if self.may_log() {
+            warn!(host, %until, "a host fails again and again: its callbacks wait until it is tried anew");
+        }
+    }
+
+    pub(super) fn back(&mut self, host: &str) {
+        if self.may_log() {
+            info!(host, "a host that was spared answers again");
+        }
+    }
+
     pub(super) fn found(&mut self, key: &TimerKey) {
         self.found.increment(1);
         // Without a feed, every new timer is found like this.
@@ -77,6 +104,8 @@ impl Meters {
     pub(super) fn status(&self, status: Status) {
         self.queued.set(count(status.queued));
         self.inflight.set(count(status.inflight));
+        self.waiting.set(count(status.waiting));
+        self.hosts_spared.set(count(status.hosts_spared));
         self.shards.set(count(status.shards));
     }
 

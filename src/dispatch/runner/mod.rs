@@ -90,6 +90,10 @@ pub struct Status {
     pub queued: usize,
     /// Runs claimed or being claimed, and not finished.
     pub inflight: usize,
+    /// Those of them that are due and wait for others of their host.
+    pub waiting: usize,
+    /// Hosts that failed so often in a row that they are spared for a while.
+    pub hosts_spared: usize,
 }
 
 /// Tells how the dispatcher is doing. Cheap to clone.

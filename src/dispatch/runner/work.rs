@@ -129,6 +129,8 @@ impl<S: Store, D: Delivery> Work<S, D> {
             match effect {
                 engine::Effect::GiveUp(leases) => self.step_shards(shards::Event::GiveUp(leases)),
                 engine::Effect::Stale(count) => self.meters.stale(count),
+                engine::Effect::Spared(host, until) => self.meters.spared(&host, until),
+                engine::Effect::Back(host) => self.meters.back(&host),
                 engine::Effect::Found(key) => self.meters.found(&key),
                 engine::Effect::Deliver(run) => due.push(run),
                 engine::Effect::Settle(settlements) => self.calls.settle(settlements),
@@ -180,7 +182,10 @@ impl<S: Store, D: Delivery> Work<S, D> {
             shards: self.shards.holding().held.len(),
             queued: self.engine.queue_len(),
             inflight: self.engine.inflight(),
+            waiting: self.engine.waiting(),
+            hosts_spared: self.engine.hosts_spared(),
         };
+        self.meters.deferred(self.engine.deferred());
         self.meters.status(status);
         status
     }

@@ -25,6 +25,8 @@ pub struct Wrongs {
     pub ignores_epochs: bool,
     /// Claims still find timers that were cancelled.
     pub ignores_cancels: bool,
+    /// Deferred timers stay claimed.
+    pub forgets_deferrals: bool,
 }
 
 /// A row of `walclock.timers`.
@@ -60,6 +62,8 @@ pub struct Model {
     pub feed: Vec<Entry>,
     /// Writes under a lease that was not current, each a broken promise.
     pub fence_broken: u64,
+    /// Timers of runs that were deferred, and gave way to a newer one of the same id.
+    pub superseded: Vec<Timer>,
     timers: BTreeMap<TimerKey, Row>,
     cancelled: BTreeMap<TimerKey, Timer>,
     runs: BTreeMap<RunKey, RunRow>,
@@ -77,6 +81,7 @@ impl Model {
             wrongs: Wrongs::default(),
             feed: Vec::new(),
             fence_broken: 0,
+            superseded: Vec::new(),
             timers: BTreeMap::new(),
             cancelled: BTreeMap::new(),
             runs: BTreeMap::new(),

@@ -99,9 +99,13 @@ impl Model {
             Verdict::Retry { error, .. } | Verdict::Failed { error } => Some(error.clone()),
         };
         match settlement.ending {
+            Ending::Defer(_) if self.wrongs.forgets_deferrals => {}
             Ending::Succeeded => self.finish(settlement, State::Succeeded, error),
             Ending::Failed => self.finish(settlement, State::Failed, error),
             Ending::RetryAt(_) | Ending::Reschedule(_) | Ending::Defer(_) if self.is_superseded(key) => {
+                if matches!(settlement.ending, Ending::Defer(_)) {
+                    self.superseded.push(settlement.run.timer.clone());
+                }
                 self.finish(settlement, State::Failed, Some(SUPERSEDED.to_owned()));
             }
             Ending::RetryAt(at) => self.put_back(settlement, |timer, _| {

@@ -44,6 +44,7 @@ enum Happening {
     ClockStep(usize),
     FeedOutage,
     FeedGap,
+    HostOutage,
 }
 
 /// The world.
@@ -60,15 +61,29 @@ pub struct World {
     feed_back_at: Timestamp,
     busy_until: Timestamp,
     left: u64,
+    /// Until when each host is down, and what it was sent meanwhile by whom.
+    hosts: Vec<HostState>,
+    deferred: u64,
+}
+
+/// A host that is called.
+#[derive(Clone, Debug)]
+struct HostState {
+    down_until: Timestamp,
+    requests: BTreeMap<Owner, usize>,
 }
 
 /// What a world came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     pub sends: usize,
     pub stale: u64,
     /// How often a process was stopped and left in good order.
     pub left: u64,
+    /// Callbacks that were not of the crowd.
+    pub light: usize,
+    /// Runs that were put back without an attempt.
+    pub deferred: u64,
     /// What went wrong; nothing where all invariants held.
     pub broken: Vec<String>,
 }
@@ -81,20 +96,26 @@ impl World {
         let mut model = Model::new(EPOCH);
         model.wrongs.ignores_epochs = planted == Planted::StoreIgnoresEpochs;
         model.wrongs.ignores_cancels = planted == Planted::StoreIgnoresCancels;
+        model.wrongs.forgets_deferrals = planted == Planted::ForgetsDeferrals;
+        let host = HostState { down_until: Timestamp::MIN, requests: BTreeMap::new() };
+        let (hosts, ledger) =
+            (vec![host; plan.hosts], Ledger::new(plan.is_orderly, EPOCH.after(Duration::from_secs(1)), plan.late_max));
         let busy_until = EPOCH.after(plan.busy);
         let mut world = Self {
             processes: Vec::new(),
             starts: vec![0; plan.processes],
-            ledger: Ledger::new(plan.is_orderly),
             plan,
             planted,
             rng,
             model,
+            ledger,
             calendar: BTreeMap::new(),
             count: 0,
             feed_back_at: Timestamp::MIN,
             busy_until,
             left: 0,
+            hosts,
+            deferred: 0,
         };
         world.begin();
         world.go_on()
@@ -105,6 +126,7 @@ impl World {
         for _ in 0..self.rng.usize(0..6) {
             self.client();
         }
+        self.crowd();
         self.plan.hidden_max = hidden_max;
         for index in 0..self.plan.processes {
             let mut process = self.new_process(index);
@@ -123,6 +145,7 @@ impl World {
         self.sprinkle(plan.clock_steps, |rng| Happening::ClockStep(rng.usize(0..processes)));
         self.sprinkle(plan.feed_outages, |_| Happening::FeedOutage);
         self.sprinkle(plan.feed_gaps, |_| Happening::FeedGap);
+        self.sprinkle(plan.host_outages, |_| Happening::HostOutage);
     }
 
     fn sprinkle(&mut self, times: usize, happening: impl Fn(&mut Rng) -> Happening) {
@@ -182,7 +205,9 @@ impl World {
             self.ledger.break_with(format!("the sweep had to find {found} timers though the feed was good"));
         }
         let stale = self.processes.iter().map(|process| process.stale).sum();
-        Outcome { sends: self.ledger.sends(), stale, left: self.left, broken: self.ledger.broken() }
+        let deferred = self.deferred + self.processes.iter().map(|process| process.engine.deferred()).sum::<u64>();
+        let (sends, light) = (self.ledger.sends(), self.ledger.light());
+        Outcome { sends, stale, left: self.left, light, deferred, broken: self.ledger.broken() }
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -204,12 +229,17 @@ impl World {
             Happening::ClockStep(_) => {}
             Happening::FeedOutage => self.feed_outage(),
             Happening::FeedGap => self.feed_gap(),
+            Happening::HostOutage => {
+                let (host, until) = (self.rng.usize(0..self.plan.hosts), self.soon(2_000_000..6_000_000));
+                self.hosts[host] = HostState { down_until: until, requests: BTreeMap::new() };
+            }
         }
     }
 
     fn crash(&mut self, index: usize) {
         self.starts[index] += 1;
         let back_at = self.soon(1_000..3_000_000);
+        self.deferred += self.processes[index].engine.deferred();
         self.processes[index] = self.new_process(index);
         self.processes[index].paused_until = back_at;
         let wake = self.at(back_at, Happening::Wake((index, self.starts[index])));
@@ -288,6 +318,9 @@ impl World {
         }
         let wishes = process.step(now, message);
         let wake_at = process.wake_at(now);
+        for what in std::mem::take(&mut process.watch.broken) {
+            self.ledger.break_with(what);
+        }
         if let Some(old) = process.wake.take() {
             self.calendar.remove(&old);
         }

@@ -11,7 +11,12 @@ use walclock::domain::run::{Attempt, Run};
 
 use super::{Address, Happening, World};
 use crate::process::{Message, Planted, Wish, lost};
+use crate::watch::host_of;
 
+/// How often a host that is down may be tried in a few seconds.
+const PROBES_MAX: usize = 8;
+/// A host whose answers take seconds.
+pub(super) const HANGING: &str = "hanging";
 /// How long a call waits for an answer that was lost.
 const TIMEOUT: Duration = Duration::from_millis(400);
 
@@ -60,6 +65,9 @@ impl World {
         if self.model.feed.len() > told {
             self.tell();
         }
+        for timer in std::mem::take(&mut self.model.superseded) {
+            self.ledger.superseded(&timer, self.model.now);
+        }
         if self.model.fence_broken > 0 {
             self.ledger.break_with("I3: a write under a lease that was not current changed a row".to_owned());
         }
@@ -78,10 +86,17 @@ impl World {
         let owner = &self.processes[from.0].owner;
         self.ledger.sent(&self.model, owner, &run);
         let sent_at = self.model.now;
-        let takes = if self.rng.usize(0..8) == 0 { 1..self.micros(self.plan.callback_max) } else { 500..50_000 };
+        let host = host_of(&run);
+        let takes = match () {
+            () if host == HANGING => 2_000_000..4_000_000,
+            () if self.plan.slow && self.rng.usize(0..8) == 0 => 1..self.micros(self.plan.callback_max),
+            () => 500..50_000,
+        };
+        let is_down = self.meets_an_outage(from, &host);
         let answered_at = self.soon(takes);
         let fails = self.is_busy() && self.plan.fails_one_in > 0 && self.rng.usize(0..self.plan.fails_one_in) == 0;
         let verdict = match self.rng.usize(0..8) {
+            _ if is_down => Verdict::Retry { not_before: None, error: "refused".to_owned() },
             _ if !fails => Verdict::Succeeded,
             0 => Verdict::Failed { error: "refused".to_owned() },
             1 => Verdict::Reschedule(self.soon(0..2_000_000)),
@@ -90,6 +105,25 @@ impl World {
         let attempt = Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict };
         let message = Message::Engine(Event::Attempted { run, attempt });
         self.at(answered_at, Happening::Message(from, Box::new(message)));
+    }
+
+    /// Whether the host is down. Counts what it is sent: before the breaker is open some more may leave, then one in a
+    /// while.
+    fn meets_an_outage(&mut self, from: Address, host: &str) -> bool {
+        let number: Option<usize> = host.strip_prefix("host-").and_then(|number| number.parse().ok());
+        let Some(state) = number.and_then(|number| self.hosts.get_mut(number)) else { return false };
+        if state.down_until <= self.model.now {
+            return false;
+        }
+        let requests = state.requests.entry(self.processes[from.0].owner.clone()).or_default();
+        *requests += 1;
+        let bounds = &self.plan.engine;
+        let most = usize::try_from(bounds.host_failures_max).unwrap() + 2 * bounds.inflight_max + PROBES_MAX;
+        if bounds.host_failures_max > 0 && !self.plan.slow && *requests > most {
+            let what = format!("I10: {requests} requests to {host}, which is down");
+            self.ledger.break_with(what);
+        }
+        true
     }
 }
 

@@ -1,0 +1,291 @@
+//! Tests of what keeps namespaces and hosts from holding each other up.
+
+use super::*;
+use crate::domain::limits::HOSTS_REMEMBERED_MAX;
+
+/// A failure whose next attempt is beyond the test.
+fn failure() -> Verdict {
+    Verdict::Retry { not_before: Some(at(1_000_000)), error: "refused".into() }
+}
+
+fn answered(status: u16, verdict: Verdict) -> Attempt {
+    Attempt { status: Some(status), ..attempt(verdict) }
+}
+
+fn is_delivery(effect: &Effect) -> bool {
+    matches!(effect, Effect::Deliver(_))
+}
+
+fn deferrals(effects: &[Effect]) -> Vec<Timestamp> {
+    let settlements = effects.iter().flat_map(|effect| match effect {
+        Effect::Settle(settlements) => &settlements[..],
+        _ => &[],
+    });
+    let at = |settlement: &Settlement| match settlement.ending {
+        Ending::Defer(at) => Some(at),
+        _ => None,
+    };
+    settlements.filter_map(at).collect()
+}
+
+impl Rig {
+    /// Claims these timers of a namespace, all due now, as the runs that a host gets; returns what is sent.
+    fn claim_all(&mut self, now: Timestamp, ids: &[&str], url: &str) -> Vec<Effect> {
+        let noted = ids.iter().map(|id| entry(id, now)).collect();
+        let (claim, claimed) = self.claims(now, Event::Noted(noted)).expect("a claim");
+        assert_eq!(claimed, ids);
+        let runs = ids.iter().map(|id| {
+            let mut run = run(id, now, 1);
+            url.clone_into(&mut run.timer.definition.callback.url);
+            run
+        });
+        let answer = Ok(Claimed { runs: runs.collect(), left: Vec::new() });
+        self.step(now, Event::Claimed { id: claim, answer })
+    }
+
+    /// Each of these requests is answered like this; what that leads to, all writing answered.
+    fn answer_all(&mut self, now: Timestamp, sent: Vec<Effect>, attempt: &Attempt) -> Vec<Effect> {
+        let mut all = Vec::new();
+        for effect in sent {
+            let Effect::Deliver(run) = effect else { continue };
+            all.extend(self.step(now, Event::Attempted { run, attempt: attempt.clone() }));
+        }
+        self.write_all(now, all)
+    }
+
+    /// Answers what is to be written, and what is written upon that; the deferrals among it stay in the list.
+    fn write_all(&mut self, now: Timestamp, effects: Vec<Effect>) -> Vec<Effect> {
+        let mut left = Vec::new();
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            let Effect::Settle(settlements) = effect else {
+                left.push(effect);
+                continue;
+            };
+            let written = Ok(vec![true; settlements.len()]);
+            effects.extend(self.step(now, Event::Settled { settlements: settlements.clone(), written }));
+            left.push(Effect::Settle(settlements));
+        }
+        left
+    }
+}
+
+#[test]
+fn a_host_gets_no_more_at_once_than_it_may() {
+    let mut rig = Rig::new(Config { host_inflight_max: 2, ..Config::default() });
+    let mut sent = rig.claim_all(START, &["a", "b", "c", "d"], "http://one/x");
+    assert_eq!((sent.len(), rig.engine.waiting()), (2, 2));
+    // Another host does not wait for it, however its name is written.
+    assert_eq!(rig.claim_all(START, &["e"], "http://two/x").len(), 1);
+    assert_eq!(rig.claim_all(START, &["f"], "HTTP://One:80/y").len(), 0);
+    let first = vec![sent.remove(0)];
+    let effects = rig.answer_all(at(1), first, &answered(200, Verdict::Succeeded));
+    let next = effects.iter().filter(|effect| is_delivery(effect)).count();
+    assert_eq!((next, rig.engine.waiting(), rig.engine.requests()), (1, 2, 3));
+}
+
+#[test]
+fn a_host_gets_no_more_a_second_than_it_may() {
+    let mut rig = Rig::new(Config { host_rate_max: Some(10), ..Config::default() });
+    assert_eq!(rig.claim_all(START, &["a", "b", "c"], "http://one/x").len(), 1);
+    assert_eq!(rig.engine.next_wake(), Some(at(100)));
+    assert!(!rig.step(at(99), Event::Tick).iter().any(is_delivery));
+    assert_eq!(rig.step(at(100), Event::Tick).iter().filter(|effect| is_delivery(effect)).count(), 1);
+    // Set back by an hour, the clock holds nothing up for as long.
+    let an_hour = Duration::from_secs(3600);
+    rig.step(START.before(an_hour), Event::Tick);
+    assert_eq!(rig.engine.waiting(), 1);
+}
+
+#[test]
+fn a_host_that_fails_is_spared_and_comes_back_slowly() {
+    let mut rig = Rig::new(Config { host_failures_max: 3, ..Config::default() });
+    let sent = rig.claim_all(START, &["a", "b", "c"], "http://one/x");
+    let effects = rig.answer_all(START, sent, &attempt(failure()));
+    let until = effects.iter().find_map(|effect| match effect {
+        Effect::Spared(host, until) if &**host == "http://one" => Some(*until),
+        _ => None,
+    });
+    let until = until.expect("it is spared");
+    assert!(until >= at(800) && until <= at(1200), "{until}");
+    assert_eq!(rig.engine.hosts_spared(), 1);
+
+    // No request leaves, no attempt is counted, and the timer comes again when it may.
+    let effects = rig.claim_all(at(500), &["d", "e"], "http://one/x");
+    assert!(!effects.iter().any(is_delivery), "{effects:?}");
+    assert_eq!(deferrals(&effects).len(), 2);
+    assert!(deferrals(&effects).iter().all(|at| *at >= until), "{effects:?}");
+    rig.write_all(at(500), effects);
+    assert_eq!((rig.engine.inflight(), rig.engine.deferred()), (0, 2));
+    // Another host is called.
+    assert_eq!(rig.claim_all(at(500), &["f"], "http://two/x").len(), 1);
+
+    // Then one may try.
+    let effects = rig.claim_all(until, &["g", "h", "i", "j"], "http://one/x");
+    let (probe, rest): (Vec<_>, Vec<_>) = effects.into_iter().partition(is_delivery);
+    assert_eq!((probe.len(), deferrals(&rest).len()), (1, 3));
+    rig.write_all(until, rest);
+    let effects = rig.answer_all(until, probe, &answered(200, Verdict::Succeeded));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Back(_))), "{effects:?}");
+    assert_eq!(rig.engine.hosts_spared(), 0);
+
+    // A few at a time at first, and more with every answer.
+    let sent = rig.claim_all(until, &["k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u", "v"], "http://one/x");
+    assert_eq!((sent.len(), rig.engine.waiting()), (4, 8));
+    rig.answer_all(until, sent, &answered(200, Verdict::Succeeded));
+    assert_eq!((rig.engine.requests() - 1, rig.engine.waiting()), (8, 0), "the other host's is under way too");
+}
+
+#[test]
+fn a_probe_that_fails_spares_the_host_for_longer() {
+    let mut rig = Rig::new(Config { host_failures_max: 1, ..Config::default() });
+    let mut now = START;
+    let mut spans = Vec::new();
+    for number in 0..8 {
+        let sent = rig.claim_all(now, &[&format!("{number}")], "http://one/x");
+        assert!(is_delivery(&sent[0]), "one may try: {sent:?}");
+        let effects = rig.answer_all(now, sent, &answered(503, failure()));
+        let until = effects.iter().find_map(|effect| match effect {
+            Effect::Spared(_, until) => Some(*until),
+            _ => None,
+        });
+        let until = until.expect("it is spared again");
+        spans.push(until.since(now).as_secs_f64());
+        now = until;
+    }
+    for (span, wanted) in spans.iter().zip([1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]) {
+        assert!((0.8 * wanted..=1.2 * wanted).contains(span), "{spans:?}");
+    }
+}
+
+#[test]
+fn only_failures_of_the_host_in_a_row_spare_it() {
+    let refused = Verdict::Failed { error: "404".into() };
+    for (case, attempts, spared) in [
+        ("no answers", vec![attempt(failure()), attempt(failure())], 1),
+        ("5xx", vec![answered(500, failure()), answered(503, failure())], 1),
+        ("an answer between", vec![attempt(failure()), answered(200, Verdict::Succeeded), attempt(failure())], 0),
+        ("too many requests", vec![answered(429, failure()), answered(429, failure())], 0),
+        ("refused", vec![answered(404, refused.clone()), answered(404, refused.clone())], 0),
+        ("what cannot be called", vec![attempt(refused.clone()), attempt(refused)], 0),
+        ("an answer that is not understood", vec![answered(200, failure()), answered(200, failure())], 0),
+    ] {
+        let mut rig = Rig::new(Config { host_failures_max: 2, ..Config::default() });
+        for (number, attempt) in attempts.iter().enumerate() {
+            let sent = rig.claim_all(START, &[&format!("{number}")], "http://one/x");
+            rig.answer_all(START, sent, attempt);
+        }
+        assert_eq!(rig.engine.hosts_spared(), spared, "{case}");
+    }
+}
+
+#[test]
+fn hosts_are_forgotten_when_there_are_too_many() {
+    let mut hosts = Hosts::new(hosts::Bounds { inflight_max: 1, rate_max: None, failures_max: 1 });
+    let one = run("a", START, 1);
+    let mut open = 0;
+    for number in 0..HOSTS_REMEMBERED_MAX + 100 {
+        let origin = format!("http://host-{number}");
+        assert_eq!(hosts.admit(START, &origin, &one), hosts::Admission::Send);
+        if number % 20 == 0 && number < 100 {
+            hosts.answered(START, &origin, &one.key, &attempt(failure()), 0.5);
+            open += 1;
+        } else if number % 20 != 10 || number > 100 {
+            hosts.answered(START, &origin, &one.key, &attempt(Verdict::Succeeded), 0.5);
+        }
+    }
+    assert_eq!(hosts.len(), HOSTS_REMEMBERED_MAX);
+    assert!(hosts.is_consistent());
+    // Those that are spared, or have something under way, stay.
+    assert_eq!((hosts.spared(), hosts.inflight()), (open, 5));
+}
+
+#[test]
+fn namespaces_take_turns() {
+    let mut rig = Rig::new(Config::default());
+    let mut entries: Vec<Entry> = (0..10_000).map(|id| entry(&format!("{id:05}"), START)).collect();
+    entries.push(Entry { due_at: START, key: TimerKey::new("other", "last") });
+    let effects = rig.step(START, Event::Noted(entries));
+    let first = effects.iter().find_map(|effect| match effect {
+        Effect::Claim { timers, .. } => Some(timers),
+        _ => None,
+    });
+    let first = first.expect("a claim");
+    assert_eq!(first.len(), BATCH_ROWS_MAX);
+    assert!(first.iter().any(|(key, _)| &*key.namespace == "other"), "the last one is in the first claim");
+}
+
+#[test]
+fn a_namespace_leaves_room_for_others() {
+    let bounds = Config { inflight_max: 90, batch_max: 100, claims_max: 10, ..Config::default() };
+    let mut rig = Rig::new(bounds);
+    let entries: Vec<Entry> = (0..1_000).map(|id| entry(&format!("{id:04}"), START)).collect();
+    rig.step(START, Event::Noted(entries));
+    // 8 for each place that is free, and no more.
+    assert_eq!(rig.engine.inflight(), 80);
+    assert!(rig.step(at(1), Event::Tick).is_empty());
+    let other = |id: &str| Entry { due_at: START, key: TimerKey::new("other", id) };
+    let effects = rig.step(at(1), Event::Noted(vec![other("a"), other("b")]));
+    assert!(matches!(&effects[..], [Effect::Claim { timers, .. }] if timers.len() == 2), "{effects:?}");
+}
+
+#[test]
+fn a_timer_is_not_claimed_while_an_older_one_is_put_back() {
+    let mut rig = Rig::new(Config::default());
+    let older = rig.send("a");
+    let mut effects = rig.step(START, Event::Attempted { run: older, attempt: attempt(failure()) });
+    let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
+    assert_eq!(rig.claims(START, Event::Noted(vec![entry("a", START)])), None);
+    // Not while it is unknown whether it was put back, either.
+    rig.step(at(1), Event::Settled { settlements, written: Err(unavailable()) });
+    assert_eq!(rig.claim_ids(at(50)), [""; 0]);
+    let effects = rig.step(at(200), Event::Tick);
+    let repeated = effects.into_iter().find_map(|effect| match effect {
+        Effect::Settle(settlements) => Some(settlements),
+        _ => None,
+    });
+    rig.step(at(200), Event::Settled { settlements: repeated.expect("once more"), written: Ok(vec![true]) });
+    assert_eq!(rig.claim_ids(at(1_000)), ["a"]);
+}
+
+#[test]
+fn a_timer_is_not_put_back_while_a_newer_one_is_claimed() {
+    let mut rig = Rig::new(Config::default());
+    let older = rig.send("a");
+    let (claim, _) = rig.claims(START, Event::Noted(vec![entry("a", START)])).expect("the newer one is claimed");
+    let effects = rig.step(START, Event::Attempted { run: older, attempt: attempt(failure()) });
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = rig.step(at(1), Event::Claimed { id: claim, answer: Ok(Claimed::default()) });
+    assert!(matches!(effects[..], [Effect::Settle(_)]), "{effects:?}");
+}
+
+#[test]
+fn what_falls_due_is_loaded_though_much_is_overdue() {
+    let mut rig = Rig { engine: Engine::new(Config { backlog_max: 400, inflight_max: 1, ..Config::default() }) };
+    rig.step(START, all_in(1));
+    rig.step(START, Event::Adopted(Ok(Vec::new())));
+    let overdue = |id: u32| entry(&format!("{id:04}"), START.before(Duration::from_secs(1)));
+    let page: Vec<Entry> = (0..500).map(overdue).collect();
+    let mut asked = rig.step(START, Event::Loaded(Ok(page)));
+    // All that is overdue waits; what comes next is read from now on.
+    let request = asked.pop();
+    let Some(Effect::Load(request)) = request else { panic!("{request:?}, {asked:?}") };
+    let after = request.after.expect("not from the beginning");
+    assert!(after.due_at > START && request.until > at(60_000), "{after:?}");
+    rig.step(START, Event::Loaded(Ok(vec![Entry { due_at: at(500), key: TimerKey::new("other", "a") }])));
+    let (_, ids) = rig.claims(at(450), Event::Tick).unwrap_or_default();
+    assert_eq!(ids, [""; 0], "the only place is taken");
+    assert_eq!(rig.engine.queue.get(&TimerKey::new("other", "a")).map(|hint| hint.due_at), Some(at(500)));
+}
+
+#[test]
+fn a_drain_puts_back_what_waits_for_its_host() {
+    let mut rig = Rig::new(Config { host_inflight_max: 1, ..Config::default() });
+    let sent = rig.claim_all(START, &["a", "b", "c"], "http://one/x");
+    assert_eq!((sent.len(), rig.engine.waiting()), (1, 2));
+    let effects = rig.step(at(1), Event::Drain);
+    assert_eq!(deferrals(&effects), [at(1), at(1)]);
+    rig.write_all(at(1), effects);
+    rig.answer_all(at(2), sent, &answered(200, Verdict::Succeeded));
+    assert!(rig.engine.is_idle());
+}
