@@ -55,7 +55,7 @@ fn main() {
         verdicts.extend(runtime.block_on(writers::run()));
     }
     if runs("timers_fired") {
-        runtime.block_on(timers_fired::run());
+        verdicts.extend(runtime.block_on(timers_fired::run()));
     }
     if runs("lateness") {
         verdicts.extend(runtime.block_on(lateness::run()));

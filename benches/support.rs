@@ -29,6 +29,13 @@ impl Database {
         self.cluster.url("postgres")
     }
 
+    /// The process that all others of the server are children of.
+    pub fn postmaster(&self) -> u32 {
+        let file = self.cluster.data().join("postmaster.pid");
+        let text = std::fs::read_to_string(file).expect("a server that runs");
+        text.lines().next().and_then(|line| line.trim().parse().ok()).expect("a process id")
+    }
+
     pub async fn connect(&self) -> Client {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.expect("PostgreSQL answers");
         tokio::spawn(connection);
@@ -184,6 +191,26 @@ pub fn cpu_seconds(pid: u32) -> f64 {
     let ticks: f64 =
         behind_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / 100.0
+}
+
+/// CPU seconds so far of a process, its children that are there, and those that are gone.
+pub fn family_cpu_seconds(pid: u32) -> f64 {
+    let fields = |pid: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let behind_name = stat.rsplit(')').next().unwrap_or_default();
+        behind_name.split_whitespace().filter_map(|field| field.parse::<f64>().ok()).take(15).collect::<Vec<f64>>()
+    };
+    // Counted behind the name and the state: the parent comes first, CPU tenth to thirteenth, with that of ended children.
+    let ticks = |fields: &[f64], count: usize| fields.iter().skip(10).take(count).sum::<f64>();
+    let parent = f64::from(pid);
+    let names = std::fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    let children = names.map(|name| fields(&name)).filter(|fields| fields.first() == Some(&parent));
+    let living: f64 = children.map(|fields| ticks(&fields, 2)).sum();
+    (living + ticks(&fields(&pid.to_string()), 4)) / 100.0
 }
 
 /// The CPU seconds of the walsender that serves a slot; none while nobody streams from it.
