@@ -81,8 +81,8 @@ pub const ERROR_BYTES_MAX: usize = 1024;
 pub const BATCH_ROWS_MAX: usize = 500;
 /// Largest body of a request to the server.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
-/// How much of a body that is too large is read and dropped before the answer: a client that is cut off while it sends
-/// may never see why. Beyond it the connection is closed on it.
+/// How much more than a body may have is read and dropped before the answer, where it is too large: a client that is cut off
+/// while it sends may never see why. Beyond it the connection is closed on it.
 pub const REQUEST_DROPPED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long the body of a request may take to arrive: a slow sender must not hold a connection for ever.
 pub const REQUEST_BODY_WAIT_MAX: Duration = Duration::from_secs(30);

@@ -68,16 +68,15 @@ fn is_announced_too_large(body: &Body, bytes_max: usize) -> bool {
 /// still sending may never see the answer.
 async fn collect(mut body: Body, bytes_max: usize) -> Result<Bytes, Error> {
     let mut is_too_large = is_announced_too_large(&body, bytes_max);
-    let (mut kept, mut dropped_bytes) = (BytesMut::new(), 0_usize);
+    let (mut kept, mut read_bytes) = (BytesMut::new(), 0_usize);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| Error::Cut(error.into()))?.into_data() else { continue };
-        is_too_large |= kept.len().saturating_add(data.len()) > bytes_max;
+        read_bytes = read_bytes.saturating_add(data.len());
+        is_too_large |= read_bytes > bytes_max;
         if !is_too_large {
             kept.extend_from_slice(&data);
-            continue;
-        }
-        dropped_bytes = dropped_bytes.saturating_add(data.len());
-        if dropped_bytes > limits::REQUEST_DROPPED_BYTES_MAX {
+        } else if read_bytes > bytes_max.saturating_add(limits::REQUEST_DROPPED_BYTES_MAX) {
+            // However large a request may be, one that is a little larger is read to its end.
             break;
         }
     }
