@@ -5,6 +5,7 @@ mod arrivals;
 mod burst;
 mod catch_up;
 mod counting;
+mod create;
 mod crowd;
 mod delivery;
 mod fan_out;
@@ -53,6 +54,9 @@ fn main() {
     }
     if runs("writers") {
         verdicts.extend(runtime.block_on(writers::run()));
+    }
+    if runs("create") {
+        verdicts.extend(runtime.block_on(create::run()));
     }
     if runs("timers_fired") {
         verdicts.extend(runtime.block_on(timers_fired::run()));

@@ -72,13 +72,41 @@ impl Connection {
 
     /// The body of the answer, which must be a 200.
     pub async fn get(&mut self, path: &str) -> bytes::Bytes {
-        let request = hyper::Request::get(path).header("host", "bench").body(http_body_util::Full::default());
+        self.answer(path, hyper::Request::get(path), "").await
+    }
+
+    /// The body of the answer to JSON, which must be a 200.
+    pub async fn post(&mut self, path: &str, json: String) -> bytes::Bytes {
+        self.answer(path, hyper::Request::post(path).header("content-type", "application/json"), json).await
+    }
+
+    async fn answer(
+        &mut self,
+        path: &str,
+        request: hyper::http::request::Builder,
+        body: impl Into<bytes::Bytes>,
+    ) -> bytes::Bytes {
+        let request = request.header("host", "bench").body(http_body_util::Full::new(body.into()));
         let answer = self.0.send_request(request.expect("a request")).await.expect("an answer");
         let status = answer.status();
         let body = http_body_util::BodyExt::collect(answer.into_body()).await.expect("a body").to_bytes();
         assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
         body
     }
+}
+
+/// Transactions per second of pgbench with this script.
+pub fn pgbench(database: &Database, script: &Path, clients: &str, seconds: usize) -> f64 {
+    let output = Database::program("pgbench")
+        .args(["-n", "-M", "prepared", "-c", clients, "-j", "1", "-T", &seconds.to_string(), "-f"])
+        .arg(script)
+        .arg(database.url())
+        .output()
+        .expect("pgbench runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("tps = "));
+    let rate = line.and_then(|rest| rest.split(' ').next()?.parse().ok());
+    rate.unwrap_or_else(|| panic!("pgbench: {text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// A `walclock serve` as a process of its own; killed when dropped.

@@ -1,13 +1,12 @@
 //! What the database's writers get done while the feed drains its slot, beside the same with `pg_recvlogical`: pgbench
 //! with rows one by one, and with a hundred at a time, in turn.
 
-use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::support::{Database, Server, size};
+use crate::support::{Database, Server, pgbench, size};
 use crate::verdict::{Target, Verdict};
 
 const ROUNDS: usize = 4;
@@ -49,20 +48,6 @@ pub async fn run() -> Vec<Verdict> {
         verdicts.push(Verdict::new(what, ratios, Target::AtLeast(1.0), "the cores are shared by all"));
     }
     verdicts
-}
-
-/// Transactions per second.
-fn pgbench(database: &Database, script: &Path, clients: &str, seconds: usize) -> f64 {
-    let output = Database::program("pgbench")
-        .args(["-n", "-M", "prepared", "-c", clients, "-j", "1", "-T", &seconds.to_string(), "-f"])
-        .arg(script)
-        .arg(database.url())
-        .output()
-        .expect("pgbench runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().find_map(|line| line.strip_prefix("tps = "));
-    let rate = line.and_then(|rest| rest.split(' ').next()?.parse().ok());
-    rate.unwrap_or_else(|| panic!("pgbench: {text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 /// What keeps the slot empty meanwhile. Its slot is as young as it is.
