@@ -1,6 +1,7 @@
 //! Integration tests: real PostgreSQL, real sockets. Each test has its own database, made from a template.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is wrong")]
 
+mod bulk;
 mod changes;
 mod chaos;
 mod cli;
