@@ -25,7 +25,8 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Free of async, clocks, randomness, input and output.
-const PURE: &[&str] = &["src/domain/", "src/feed/pgoutput/", "src/dispatch/engine/", "src/dispatch/shards/"];
+const PURE: &[&str] =
+    &["src/domain/", "src/feed/pgoutput/", "src/dispatch/engine/", "src/dispatch/shards/", "src/dispatch/schedules/"];
 const IMPURE: &[&str] = &[
     "async fn",
     ".await",

@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::delivery;
 use crate::dispatch::ports::Feed;
+use crate::dispatch::runner::schedules::Materializer;
 use crate::dispatch::runner::{Config, Dispatcher, Handle};
 use crate::dispatch::{engine, ports};
 use crate::domain::lease::Owner;
@@ -24,7 +25,7 @@ pub(super) fn start(
     settings: &Settings,
     clock: &Clock,
     check: Check,
-    store: impl ports::Store,
+    store: impl ports::Store + ports::ScheduleStore + Clone,
     feed: impl Feed,
 ) -> anyhow::Result<()> {
     let config = config(settings);
@@ -36,8 +37,16 @@ pub(super) fn start(
     };
     callbacks.validate()?;
     let delivery = delivery::Client::new(callbacks, clock.clone());
-    let dispatcher = Dispatcher::new(config, store, delivery, feed, clock.clone());
+    let timeout = config.store_timeout;
+    let dispatcher = Dispatcher::new(config, store.clone(), delivery, feed, clock.clone());
     let handle = dispatcher.handle();
+    let materializer = Materializer::new(store, clock.clone(), &handle, timeout);
+    parts.start("schedules", |stop| async move {
+        materializer.run(stop.clone()).await;
+        // It ends with its dispatcher, which says why; and is no failure of its own.
+        stop.cancelled().await;
+        Ok(())
+    });
     parts.start("dispatcher", |stop| async move {
         dispatcher.run(stop).await;
         Ok(())

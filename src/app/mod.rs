@@ -154,7 +154,10 @@ impl App {
         if self.settings.has(Role::Dispatcher) || self.settings.has(Role::Api) {
             let (store, retention) = (self.store.clone(), self.settings.retention);
             parts.start("partitions", move |stop| async move {
-                let tick = || store::partitions::tick(&store, retention);
+                let tick = || async {
+                    store::partitions::tick(&store, retention).await?;
+                    store::schedules::purge(&store, retention).await
+                };
                 ticks::drive("partitions", store::partitions::INTERVAL, stop, tick).await;
                 Ok(())
             });
@@ -238,7 +241,9 @@ impl App {
         let drain = self.settings.drain_max.saturating_add(STOP_MAX);
         // Both drain at the same time.
         parts.tell("http");
-        let mut results = vec![parts.stop("dispatcher", drain).await, parts.stop("http", drain).await];
+        // Whoever takes over the shards has its schedules at once.
+        let mut results = vec![parts.stop("schedules", STOP_MAX).await];
+        results.extend([parts.stop("dispatcher", drain).await, parts.stop("http", drain).await]);
         for part in ["dispatcher's state", "database", "partitions", "metrics", "purge", "feed", "feed's state"] {
             results.push(parts.stop(part, STOP_MAX).await);
         }

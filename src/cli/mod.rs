@@ -78,9 +78,9 @@ enum Command {
     #[command(after_help = "Examples:\n  walclock timers create --id tea --in 3m --url https://example.com/hook\n  \
         walclock timers get --id tea\n  walclock timers list --status failed --json")]
     Timers(timers::Flags),
-    /// Show when a schedule would fire.
+    /// Create, show, list, pause, delete and trigger schedules, and show when one fires.
     #[command(after_help = "Example:\n  walclock schedules next --cron '0 9 * * MON-FRI' --time-zone America/New_York")]
-    Schedules(schedules::Flags),
+    Schedules(Box<schedules::Flags>),
     /// Print the completions of a shell.
     #[command(after_help = "Examples:\n  walclock completions bash > /etc/bash_completion.d/walclock")]
     Completions {
@@ -114,7 +114,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
             Command::Doctor(database) => database::examine(database).await,
             Command::Changes(flags) => changes::run(flags).await,
             Command::Timers(flags) => timers::main(flags).await,
-            Command::Schedules(flags) => schedules::main(flags),
+            Command::Schedules(flags) => schedules::main(*flags).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "walclock", &mut script);

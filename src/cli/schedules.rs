@@ -1,18 +1,34 @@
-//! `walclock schedules`: the moments of a schedule, shown before there is one.
+//! `walclock schedules`: create, show, list, pause, delete and trigger schedules, straight in the database; and the moments of
+//! one that there is or may be. Prints lines for people, or with `--json` an object a line.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::{Args, Subcommand};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{flags, output};
 use crate::clock::{Clock, Timestamp};
+use crate::config::{DatabaseFlags, Settings};
+use crate::domain::callback::Callback;
+use crate::domain::invalid::Invalid;
 use crate::domain::recurrence::{Recurrence, Zone};
+use crate::domain::retry::RetryPolicy;
+use crate::domain::schedule::{CatchUp, Definition, Overlap, Rule, When};
+use crate::domain::timer::TimerKey;
 use crate::domain::{duration, moment};
+use crate::pg;
+use crate::service::schedules::{Error, Schedules, Status};
+use crate::store::{self, Store};
 
 /// The flags of `walclock schedules`.
 #[derive(Args)]
 pub struct Flags {
+    #[command(flatten)]
+    database: DatabaseFlags,
     #[command(subcommand)]
     command: Command,
 }
@@ -20,12 +36,101 @@ pub struct Flags {
 /// What to do with schedules.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Store a schedule; one of the same id is replaced.
+    #[command(after_help = "Example:\n  walclock schedules create --id report --cron '0 9 * * MON-FRI' \
+        --time-zone America/New_York --url https://example.com/hook")]
+    Create(Box<Create>),
+    /// Show a schedule.
+    Get(Select),
+    /// List the schedules of a namespace, by id.
+    List(List),
+    /// Make nothing of it until it is resumed.
+    Pause(Select),
+    /// Let it go on; what was missed goes by its catch-up policy.
+    Resume(Select),
+    /// Delete it; what it has fired goes on.
+    Delete(Select),
+    /// Fire it now, besides its moments.
+    Trigger(Select),
     /// Show the next moments of a cron expression or an interval. Needs no database.
     #[command(
         after_help = "Examples:\n  walclock schedules next --cron '30 2 * * *' --time-zone Europe/Berlin --count 3\n  \
         walclock schedules next --every 90s --start-at 2030-01-01T00:00:00Z"
     )]
     Next(Next),
+}
+
+/// Which schedule.
+#[derive(Args, Clone, Debug)]
+pub struct Select {
+    /// Its namespace.
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Its id.
+    #[arg(long)]
+    id: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The flags of `list`.
+#[derive(Args, Clone, Debug)]
+pub struct List {
+    /// Of this namespace.
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// Only ids behind this one: the next page.
+    #[arg(long, value_name = "ID", default_value = "")]
+    after: String,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+    /// Print JSON, a schedule a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The flags of `create`.
+#[derive(Args, Clone, Debug)]
+pub struct Create {
+    #[command(flatten)]
+    select: Select,
+    #[command(flatten)]
+    recurrence: Recurring,
+    /// No moment is later.
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
+    end_at: Option<Timestamp>,
+    /// By how much its callbacks are spread at most.
+    #[arg(long, value_name = "SPAN", value_parser = duration::parse, default_value = "0s")]
+    jitter: Duration,
+    /// What it does while its last callback is not over: skip, allow, buffer_one or cancel_other.
+    #[arg(long, value_name = "POLICY", default_value = "skip")]
+    overlap: String,
+    /// What it does about moments that were missed: none, last or all.
+    #[arg(long, value_name = "POLICY", default_value = "last")]
+    catch_up: String,
+    /// How far back a missed moment counts.
+    #[arg(long, value_name = "SPAN", value_parser = duration::parse, default_value = "24h")]
+    catch_up_window: Duration,
+    /// How many missed moments are made up for at once.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    catch_up_max: u32,
+    /// Make nothing of it until it is resumed.
+    #[arg(long)]
+    paused: bool,
+    /// Whom it calls: an absolute http or https URL.
+    #[arg(long)]
+    url: String,
+    /// What it carries: a JSON object.
+    #[arg(long, value_name = "JSON")]
+    payload: Option<String>,
+    /// How often each callback is tried at most.
+    #[arg(long, value_name = "N")]
+    max_attempts: Option<u32>,
+    /// How long one attempt may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    timeout: u16,
 }
 
 /// The flags of `next`.
@@ -58,13 +163,163 @@ pub struct Recurring {
     start_at: Option<Timestamp>,
 }
 
-/// Does it, and prints to the standard output.
-pub(super) fn main(flags: Flags) -> anyhow::Result<()> {
+/// Does it in the database that the settings name, where it needs one, and prints to the standard output.
+pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
     let mut out = Vec::new();
-    match flags.command {
-        Command::Next(flags) => next(&flags, Clock::system().now(), &mut out)?,
+    if let Command::Next(flags) = &flags.command {
+        next(flags, Clock::system().now(), &mut out)?;
+        return output::write(&out);
     }
+    let settings = Settings::load(flags.database.layer, flags.database.config.as_deref())?;
+    let database = pg::Settings::parse(settings.database_url()?.reveal())?;
+    let schedules = Schedules::new(Store::new(store::Config::new(database))?);
+    run(flags.command, &schedules, &mut out).await?;
     output::write(&out)
+}
+
+async fn run(command: Command, schedules: &Schedules, out: &mut impl Write) -> anyhow::Result<()> {
+    match command {
+        Command::Next(flags) => next(&flags, Clock::system().now(), out),
+        Command::Create(flags) => {
+            let definition = definition(*flags)?;
+            schedules.create(&definition).await.map_err(by_flag)?;
+            Ok(writeln!(out, "created {}", definition.key)?)
+        }
+        Command::Get(flags) => {
+            let status = schedules.get(&key(&flags)).await.map_err(by_flag)?;
+            show(&status, flags.json, out)
+        }
+        Command::List(List { namespace, after, limit, json }) => {
+            let listed = schedules.list(&namespace, &after, limit).await.map_err(by_flag)?;
+            listed.iter().try_for_each(|status| match json {
+                true => show(status, true, out),
+                false => Ok(writeln!(out, "{}", line(status))?),
+            })
+        }
+        Command::Pause(flags) => {
+            schedules.pause(&key(&flags), true).await.map_err(by_flag)?;
+            Ok(writeln!(out, "paused {}", key(&flags))?)
+        }
+        Command::Resume(flags) => {
+            schedules.pause(&key(&flags), false).await.map_err(by_flag)?;
+            Ok(writeln!(out, "resumed {}", key(&flags))?)
+        }
+        Command::Delete(flags) => {
+            schedules.delete(&key(&flags)).await.map_err(by_flag)?;
+            Ok(writeln!(out, "deleted {}", key(&flags))?)
+        }
+        Command::Trigger(flags) => {
+            let timer = schedules.trigger(&key(&flags)).await.map_err(by_flag)?;
+            Ok(writeln!(out, "{}", output::printable(&timer))?)
+        }
+    }
+}
+
+fn key(select: &Select) -> TimerKey {
+    TimerKey::new(&select.namespace, &select.id)
+}
+
+fn definition(flags: Create) -> anyhow::Result<Definition> {
+    let by_flag = |error: Invalid| flags::by_flag(&error);
+    let Recurring { cron, every, time_zone, start_at } = flags.recurrence;
+    let when = match cron {
+        Some(cron) => When::Cron(cron),
+        None => When::Every(every.unwrap_or_default()),
+    };
+    let payload = flags.payload.map(RawValue::from_string).transpose();
+    Ok(Definition {
+        key: key(&flags.select),
+        rule: Rule {
+            when,
+            time_zone,
+            start_at,
+            end_at: flags.end_at,
+            jitter: flags.jitter,
+            overlap: Overlap::parse(&flags.overlap).map_err(by_flag)?,
+            catch_up: CatchUp::parse(&flags.catch_up).map_err(by_flag)?,
+            catch_up_window: flags.catch_up_window,
+            catch_up_max: flags.catch_up_max,
+        },
+        paused: flags.paused,
+        callback: Callback {
+            url: flags.url,
+            method: "POST".to_owned(),
+            headers: BTreeMap::new(),
+            timeout: Duration::from_secs(u64::from(flags.timeout)),
+        },
+        payload: payload.map_err(|error| anyhow!("--payload must be a JSON object: {error}"))?,
+        retry: RetryPolicy { attempts_max: flags.max_attempts, ..RetryPolicy::default() },
+    })
+}
+
+/// When it recurs, as a person writes it.
+fn when(rule: &Rule) -> String {
+    match &rule.when {
+        When::Cron(cron) => format!("{cron} ({})", rule.time_zone),
+        When::Every(span) => format!("every {}", duration::format(*span)),
+    }
+}
+
+/// How it stands, in a word or a moment.
+fn next_at(status: &Status) -> String {
+    match status.next_at {
+        _ if status.error.is_some() => "error".to_owned(),
+        _ if status.definition.paused => "paused".to_owned(),
+        Timestamp::MIN => "soon".to_owned(),
+        Timestamp::MAX => "over".to_owned(),
+        at => at.to_string(),
+    }
+}
+
+/// A schedule in one line.
+fn line(status: &Status) -> String {
+    let Definition { key, rule, .. } = &status.definition;
+    let [id, when] = [&key.id, when(rule).as_str()].map(output::printable);
+    format!("{id}  {}  {when}", next_at(status))
+}
+
+/// A schedule with a line for each thing there is to say, or as JSON.
+fn show(status: &Status, as_json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+    let Definition { key, rule, paused, callback, .. } = &status.definition;
+    let fired_at = status.fired_at.map(|at| at.to_string());
+    let (overlap, catch_up) = (rule.overlap.as_str(), rule.catch_up.as_str());
+    if as_json {
+        let (cron, every) = match &rule.when {
+            When::Cron(cron) => (Some(cron.as_str()), None),
+            When::Every(span) => (None, Some(duration::format(*span))),
+        };
+        let object = json!({
+            "namespace": &*key.namespace, "id": &*key.id, "cron": cron, "every": every, "timeZone": rule.time_zone,
+            "overlap": overlap, "catchUp": catch_up, "paused": paused, "callbackUrl": callback.url,
+            "next": next_at(status), "lastFired": fired_at, "error": status.error,
+            "createdAt": status.created_at.to_string(),
+        });
+        return Ok(writeln!(out, "{object}")?);
+    }
+    let lines = [
+        ("schedule", Some(key.to_string())),
+        ("recurs", Some(when(rule))),
+        ("next", Some(next_at(status))),
+        ("last fired", fired_at),
+        ("overlap", Some(overlap.to_owned())),
+        ("catch-up", Some(catch_up.to_owned())),
+        ("error", status.error.clone()),
+        ("url", Some(callback.url.clone())),
+    ];
+    for (name, value) in lines.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        writeln!(out, "{name:<14}{}", output::printable(&value))?;
+    }
+    Ok(())
+}
+
+/// The error as this command says it: by its flags.
+fn by_flag(error: Error) -> anyhow::Error {
+    match error {
+        Error::Invalid(invalid) => flags::by_flag(&invalid),
+        Error::Refused { .. } | Error::NotFound { .. } | Error::Contended { .. } | Error::Unavailable(_) => {
+            anyhow!(error)
+        }
+    }
 }
 
 /// Prints the next moments, as the clocks of the place show them.
@@ -99,7 +354,9 @@ mod tests {
 
     fn run(arguments: &[&str]) -> Result<String, String> {
         let arguments = ["schedules"].iter().chain(arguments);
-        let Command::Next(flags) = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.command;
+        let Command::Next(flags) = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?.command else {
+            panic!("it is a next");
+        };
         let mut out = Vec::new();
         let now = "2026-03-28T12:00:00Z".parse().expect("a moment");
         next(&flags, now, &mut out).map_err(|error| error.to_string())?;

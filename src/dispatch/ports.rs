@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::domain::lease::{Epoch, Lease, Owner};
 use crate::domain::run::{Attempt, Run, Settlement};
+use crate::domain::schedule::{Plan, Schedule};
 use crate::domain::sequence::Sequence;
 use crate::domain::shard::Shard;
 use crate::domain::timer::TimerKey;
@@ -178,4 +179,47 @@ pub trait Feed: Send + Sync + 'static {
         since: Sequence,
         wait: Duration,
     ) -> impl Future<Output = Result<News, FeedError>> + Send;
+}
+
+/// Which schedules to look for.
+#[derive(Clone, Debug)]
+pub struct DueRequest {
+    /// Those of these shards.
+    pub shards: Vec<Shard>,
+    /// The moment.
+    pub now: Timestamp,
+    /// Those with a moment up to here, as far as it is certain what becomes of it.
+    pub until: Timestamp,
+    /// Of other shards those that should have been settled by this moment.
+    pub overdue: Timestamp,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// Schedules with something to settle.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// The schedules, the most urgent first.
+    pub schedules: Vec<Schedule>,
+    /// The first moment up to `until` that is to be settled only when it has come.
+    pub next_at: Option<Timestamp>,
+}
+
+/// A schedule as it was read, and what was decided about it.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// As it was read.
+    pub schedule: Schedule,
+    /// What was decided.
+    pub plan: Plan,
+}
+
+/// Schedules at rest.
+pub trait ScheduleStore: Send + Sync + 'static {
+    /// The schedules with something to settle.
+    fn due(&self, request: DueRequest) -> impl Future<Output = Result<Due, Unavailable>> + Send;
+
+    /// Settles what was decided, durably: for each schedule whole or not at all, and not at all where the row has changed since
+    /// it was read. Returns for each whether it was settled. A moment fires at most once, whoever settles it how often.
+    fn settle(&self, planned: &[Planned]) -> impl Future<Output = Result<Vec<bool>, Unavailable>> + Send;
 }

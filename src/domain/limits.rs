@@ -128,3 +128,13 @@ pub const SCHEDULE_EVERY: std::ops::RangeInclusive<Duration> = Duration::from_se
 pub const SCHEDULE_AT_MAX: Timestamp = Timestamp::from_micros(253_402_300_799_999_999);
 /// Longest jitter of a schedule: a day, for what is spread further is another schedule.
 pub const SCHEDULE_JITTER_MAX: Duration = Duration::from_secs(86_400);
+/// How many missed moments a schedule may make up for at once: each is a row and a timer of one statement.
+pub const CATCH_UP_MAX: std::ops::RangeInclusive<u32> = 1..=1000;
+/// How long ago a moment of a schedule is that counts as missed, and not merely as late: longer than another dispatcher takes
+/// to notice that the one in charge is gone.
+pub const SCHEDULE_MISSED_AFTER: Duration = Duration::from_secs(30);
+/// How long before a moment its timer is made, where that is certain already: time for the news of it to arrive, and for a
+/// batch of many schedules of one minute.
+pub const SCHEDULE_LEAD: Duration = Duration::from_secs(2);
+/// Occurrences of one statement: with those of one more schedule, what the dispatcher holds of them in memory.
+pub const OCCURRENCES_BATCH_MAX: usize = 2_000;

@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod recurrence;
 pub mod retry;
 pub mod run;
+pub mod schedule;
 pub mod scope;
 pub mod sequence;
 pub mod shard;

@@ -121,7 +121,8 @@ pub fn check_execute_at(at: Timestamp, now: Timestamp) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn check_payload(payload: &RawValue) -> Result<(), Invalid> {
+/// Checks that it is an object within the bounds.
+pub(super) fn check_payload(payload: &RawValue) -> Result<(), Invalid> {
     let text = payload.get();
     let refuse = |allowed: String| Err(Invalid::new(Field::Payload, text, allowed));
     if !text.starts_with('{') {

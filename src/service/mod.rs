@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod health;
+pub mod schedules;
 pub mod snapshots;
 pub mod timers;
 

@@ -9,6 +9,7 @@ use crate::pg;
 /// Every migration, oldest first. One that was released is never edited.
 const MIGRATIONS: &[(&str, &str)] = &[
     ("V1__schema", include_str!("../../sql/migrations/0001_schema.sql")),
+    ("V2__schedules", include_str!("../../sql/migrations/0002_schedules.sql")),
     ("V3__deferrals", include_str!("../../sql/migrations/0003_deferrals.sql")),
 ];
 /// The table with what was run, in the schema that the migrations make.

@@ -1,7 +1,7 @@
 //! PostgreSQL at rest: one Rust function per file of `sql/queries`. The only place that holds SQL.
 //!
-//! Three pools keep the parts out of each other's way: requests of the API can never use up the connections on which
-//! leases are renewed, and claims, which alone need not be durable, have sessions of their own.
+//! Four pools keep the parts out of each other's way: requests of the API can never use up the connections on which
+//! leases are renewed, nor can schedules; and claims, which alone need not be durable, have sessions of their own.
 
 pub mod dev;
 mod dispatch;
@@ -11,6 +11,7 @@ pub mod migrate;
 pub mod partitions;
 mod pool;
 mod rows;
+pub mod schedules;
 pub mod time;
 pub mod timers;
 
@@ -26,6 +27,9 @@ use crate::pg;
 const DISPATCH_CONNECTIONS: usize = 7;
 /// Connections for claims: as many as the dispatcher has under way.
 const CLAIM_CONNECTIONS: usize = 3;
+
+/// Connections for schedules, whose statements come one after the other.
+const SCHEDULE_CONNECTIONS: usize = 1;
 
 /// How to reach the database, and with how many connections.
 #[derive(Clone)]
@@ -51,6 +55,7 @@ pub struct Store {
     general: Pool,
     dispatch: Pool,
     claims: Pool,
+    schedules: Pool,
 }
 
 impl Store {
@@ -61,6 +66,7 @@ impl Store {
         Ok(Self {
             general: pool::new(&config, tls.clone(), connections, &[pool::OPEN]),
             dispatch: pool::new(&config, tls.clone(), DISPATCH_CONNECTIONS, &[pool::OPEN, pool::DISPATCH]),
+            schedules: pool::new(&config, tls.clone(), SCHEDULE_CONNECTIONS, &[pool::OPEN]),
             claims: pool::new(&config, tls, CLAIM_CONNECTIONS, &[pool::OPEN, pool::DISPATCH, pool::CLAIMS]),
         })
     }

@@ -35,7 +35,7 @@ pub fn timer(row: &Row) -> Result<Timer, tokio_postgres::Error> {
     })
 }
 
-fn callback(row: &Row) -> Result<Callback, tokio_postgres::Error> {
+pub fn callback(row: &Row) -> Result<Callback, tokio_postgres::Error> {
     let Json(headers) = row.try_get::<_, Json<BTreeMap<String, String>>>("callback_headers")?;
     let seconds: i16 = row.try_get("callback_timeout_seconds")?;
     Ok(Callback {
@@ -46,7 +46,7 @@ fn callback(row: &Row) -> Result<Callback, tokio_postgres::Error> {
     })
 }
 
-fn retry(row: &Row) -> Result<RetryPolicy, tokio_postgres::Error> {
+pub fn retry(row: &Row) -> Result<RetryPolicy, tokio_postgres::Error> {
     let attempts_max: Option<i32> = row.try_get("retry_attempts_max")?;
     Ok(RetryPolicy {
         attempts_max: attempts_max.and_then(|max| u32::try_from(max).ok()),

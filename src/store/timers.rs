@@ -130,7 +130,7 @@ pub async fn list(client: &impl GenericClient, request: &ListRequest) -> Result<
 }
 
 /// Tells a row that cannot be written from a database that does not answer.
-fn refused<T>(error: Error) -> Result<Written<T>, Error> {
+pub(super) fn refused<T>(error: Error) -> Result<Written<T>, Error> {
     match error.sql_state() {
         // Which of two that wait for each other gives way is chance: it may be tried again.
         Some(&(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED)) => Ok(Written::Locked),
@@ -154,11 +154,11 @@ fn status(row: &Row) -> Result<Status, tokio_postgres::Error> {
 }
 
 /// The domain's bound lies far below the column's.
-fn seconds(timeout: std::time::Duration) -> i16 {
+pub(super) fn seconds(timeout: std::time::Duration) -> i16 {
     i16::try_from(timeout.as_secs()).unwrap_or(i16::MAX)
 }
 
 /// The domain's bound is the column's.
-fn attempts(max: u32) -> i32 {
+pub(super) fn attempts(max: u32) -> i32 {
     i32::try_from(max).unwrap_or(i32::MAX)
 }

@@ -134,6 +134,18 @@ pub static METRICS: &[Metric] = &[
         Unit::Count,
         "Due timers that only the sweep found; anything above zero is a bug",
     ),
+    metric(
+        "walclock_occurrences_total",
+        Kind::Counter,
+        Unit::Count,
+        "Moments of schedules that were settled, by outcome: fired, buffered, skipped, missed",
+    ),
+    metric(
+        "walclock_schedule_errors_total",
+        Kind::Counter,
+        Unit::Count,
+        "Schedules of which nothing can be made until they are changed; their column error says why",
+    ),
     metric("walclock_shards_held", Kind::Gauge, Unit::Count, "Shards that this dispatcher holds"),
     metric("walclock_lease_epoch_max", Kind::Gauge, Unit::Count, "The highest epoch among the held shards"),
     metric(

@@ -17,6 +17,7 @@ mod manage;
 mod openapi;
 mod pgoutput;
 mod retention;
+mod schedules;
 mod several;
 mod snapshots;
 mod source;

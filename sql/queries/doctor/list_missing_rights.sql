@@ -7,7 +7,7 @@ select format('%s on %s', privilege, c.oid::regclass)
 from pg_class c
 cross join (values ('select'), ('insert'), ('update'), ('delete')) as dml (privilege)
 where c.relnamespace = (select oid from pg_namespace where nspname = 'walclock')
-  and c.relname in ('timers', 'runs', 'attempts', 'namespaces', 'shards', 'dispatchers')
+  and c.relname in ('timers', 'runs', 'attempts', 'namespaces', 'shards', 'dispatchers', 'schedules', 'occurrences')
   and not has_table_privilege(c.oid, privilege)
 union all
 select format('select on %s', c.oid::regclass)

@@ -8,7 +8,7 @@
 -- $16 deferred boolean[] (true: no attempt was made)
 --
 -- A client may have inserted a new timer of the same id meanwhile, which may even have been claimed: then that one is what
--- the client wants, and this run has failed.
+-- the client wants, and this run has failed. So has one that is cancelled: a later occurrence of its schedule is in its place.
 -- On `= any (array[…])` and `answered_at is null` see timers/claim.sql and finish.sql.
 with held as materialized (
     select shards.shard, shards.epoch
@@ -54,11 +54,11 @@ with held as materialized (
         case when not anew and not (deferred and attempts = 1) then first_attempt_at end,
         case when not anew then error end, created_at, case when anew then clock_timestamp() else updated_at end
     from found
-    where newest
+    where newest and not cancelled
     on conflict (namespace, id) do nothing
     returning namespace, id
 ), back as materialized (
-    select *, newest and (namespace, id) in (select namespace, id from put) as is_put
+    select *, newest and not cancelled and (namespace, id) in (select namespace, id from put) as is_put
     from found
 ), gone as (
     delete from walclock.runs as run using back
@@ -67,8 +67,12 @@ with held as materialized (
       and run.claimed_at = back.claimed_at
 ), superseded as (
     update walclock.runs as run
-    set state = 'failed', sent_at = case when not back.deferred then back.sent end, answered_at = back.answered, status = back.answer, reply = back.body,
-        last_error = 'superseded by a newer timer of the same id'
+    set state = 'failed', sent_at = case when not back.deferred then back.sent end, answered_at = back.answered,
+        status = back.answer, reply = back.body,
+        last_error = case
+            when back.cancelled then 'cancelled: a later occurrence of its schedule takes its place'
+            else 'superseded by a newer timer of the same id'
+        end
     from back
     where not back.is_put
       and run.namespace = any (array[back.namespace]) and run.id = back.id

@@ -6,6 +6,7 @@ mod calls;
 mod follower;
 mod lines;
 mod meters;
+pub mod schedules;
 mod work;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use super::ports::{Delivery, Feed, Store};
 use super::{engine, shards};
 use crate::clock::Clock;
 use crate::domain::lease::Owner;
+use crate::domain::shard::Shard;
 use calls::Outages;
 use work::{Answer, Work};
 
@@ -98,12 +100,15 @@ pub struct Status {
 
 /// Tells how the dispatcher is doing. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Handle(watch::Receiver<Status>);
+pub struct Handle {
+    status: watch::Receiver<Status>,
+    shards: watch::Receiver<Vec<Shard>>,
+}
 
 impl Handle {
     /// How it was doing at most about a second ago.
     pub fn status(&self) -> Status {
-        *self.0.borrow()
+        *self.status.borrow()
     }
 }
 
@@ -115,6 +120,8 @@ pub struct Dispatcher<S, D, F> {
     feed: Arc<F>,
     clock: Clock,
     status: watch::Sender<Status>,
+    /// The shards that are held.
+    shards: watch::Sender<Vec<Shard>>,
 }
 
 impl<S: Store, D: Delivery, F: Feed> Dispatcher<S, D, F> {
@@ -122,12 +129,13 @@ impl<S: Store, D: Delivery, F: Feed> Dispatcher<S, D, F> {
     pub fn new(config: Config, store: S, delivery: D, feed: F, clock: Clock) -> Self {
         assert_eq!(config.validate(), Ok(()), "a configuration that was validated");
         let (store, delivery, feed) = (Arc::new(store), Arc::new(delivery), Arc::new(feed));
-        Self { config, store, delivery, feed, clock, status: watch::Sender::new(Status::default()) }
+        let (status, shards) = (watch::Sender::new(Status::default()), watch::Sender::new(Vec::new()));
+        Self { config, store, delivery, feed, clock, status, shards }
     }
 
     /// What tells how it is doing.
     pub fn handle(&self) -> Handle {
-        Handle(self.status.subscribe())
+        Handle { status: self.status.subscribe(), shards: self.shards.subscribe() }
     }
 
     /// Works until `shutdown`; then claims nothing more, leaves the shards without callbacks under way to others, lets the
@@ -140,14 +148,13 @@ impl<S: Store, D: Delivery, F: Feed> Dispatcher<S, D, F> {
         let children = CancellationToken::new();
         let stop_children = children.clone().drop_guard();
         let (answers, inbox) = mpsc::channel(ANSWERS_MAX);
-        let (shards, shards_seen) = watch::channel(Vec::new());
         let (positioned, mut is_positioned) = watch::channel(false);
 
         let aligner = align::keep(self.store.clone(), self.clock.clone(), self.config.align_every);
         tokio::spawn(children.clone().run_until_cancelled_owned(aligner));
         let follower = follower::Follower {
             feed: self.feed.clone(),
-            shards: shards_seen,
+            shards: self.shards.subscribe(),
             answers: answers.clone(),
             wait: self.config.follow_wait,
             positioned,
@@ -157,7 +164,7 @@ impl<S: Store, D: Delivery, F: Feed> Dispatcher<S, D, F> {
         // Where there is none in time, the sweep begins without it; the follower says why.
         let _ = tokio::time::timeout(POSITION_WAIT, position).await;
 
-        let work = Work::new(&self.config, self.store.clone(), self.delivery, self.clock, answers, shards);
+        let work = Work::new(&self.config, self.store.clone(), self.delivery, self.clock, answers, self.shards);
         Loop { work, inbox, status: self.status, drain: self.config.drain }.run(&shutdown).await;
         drop(stop_children);
         let leave = self.store.leave(&self.config.owner);

@@ -24,7 +24,7 @@ pub async fn load(client: &Lent, request: &LoadRequest) -> Result<Vec<Entry>, Er
 }
 
 /// A set of shards, a bit each, counted from the lowest bit of the first byte.
-fn bits(shards: &[Shard]) -> Vec<u8> {
+pub fn bits(shards: &[Shard]) -> Vec<u8> {
     let mut bits = vec![0; Shard::COUNT / 8];
     for Shard(shard) in shards {
         if let Some(byte) = bits.get_mut(usize::from(shard / 8)) {

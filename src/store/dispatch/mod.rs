@@ -2,7 +2,7 @@
 
 mod claim;
 mod lease;
-mod load;
+pub(super) mod load;
 mod row;
 mod settle;
 

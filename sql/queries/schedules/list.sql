@@ -1,0 +1,10 @@
+-- A page of the schedules of a namespace, in the order of their ids, each with the last moment that fired.
+-- $1 namespace text, $2 the id to begin behind text, $3 limit bigint
+select s.*, (
+    select max(o.scheduled_for) from walclock.occurrences as o
+    where o.namespace = s.namespace and o.schedule = s.id and o.state = 'fired'
+) as fired_at
+from walclock.schedules as s
+where s.namespace = $1 and s.id > $2
+order by s.id
+limit $3

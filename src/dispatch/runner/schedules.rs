@@ -1,0 +1,92 @@
+//! Drives schedules, beside the task that owns the timers: it asks the machine, calls the store, and waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::TICK;
+use super::calls::Outages;
+use crate::clock::Clock;
+use crate::dispatch::ports::{Planned, ScheduleStore};
+use crate::dispatch::schedules::{Effect, Event, Schedules};
+use crate::domain::schedule::{Outcome, Reason};
+use crate::domain::shard::Shard;
+
+/// What settles the moments of schedules. It works for as long as the dispatcher beside it has the database's time.
+pub struct Materializer<S> {
+    store: Arc<S>,
+    clock: Clock,
+    shards: watch::Receiver<Vec<Shard>>,
+    aligned: watch::Receiver<super::Status>,
+    timeout: Duration,
+    machine: Schedules,
+}
+
+impl<S: ScheduleStore> Materializer<S> {
+    /// One that works for the shards of a dispatcher, by its clock; `timeout` bounds a statement.
+    pub fn new(store: S, clock: Clock, dispatcher: &super::Handle, timeout: Duration) -> Self {
+        let (shards, aligned) = (dispatcher.shards.clone(), dispatcher.status.clone());
+        Self { store: Arc::new(store), clock, shards, aligned, timeout, machine: Schedules::default() }
+    }
+
+    /// Works until `shutdown`. A statement that is under way then may still come to pass.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let _ = shutdown.run_until_cancelled(self.work()).await;
+    }
+
+    async fn work(&mut self) {
+        // Before the clock is the database's, nothing is due; without a dispatcher there is none to wait for.
+        if self.aligned.wait_for(|status| status.aligned).await.is_err() {
+            return;
+        }
+        let outages = Outages::default();
+        let mut event = Event::Tick;
+        loop {
+            let shards = self.shards.borrow().clone();
+            event = match self.machine.step(self.clock.now(), &shards, event) {
+                Some(Effect::Load(request)) => {
+                    let due = self.store.due(request);
+                    Event::Loaded(outages.bounded("looking for schedules", self.timeout, due).await)
+                }
+                Some(Effect::Settle(planned)) => {
+                    let settle = self.store.settle(&planned);
+                    let settled = outages.bounded("settling schedules", self.timeout, settle).await;
+                    if let Ok(settled) = &settled {
+                        let done = planned.iter().zip(settled).filter(|(_, settled)| **settled);
+                        done.for_each(|(planned, _)| tell(planned));
+                    }
+                    Event::Settled(settled)
+                }
+                None => {
+                    let wait = self.machine.next_wake().since(self.clock.now());
+                    tokio::time::sleep(wait.min(TICK)).await;
+                    Event::Tick
+                }
+            };
+        }
+    }
+}
+
+/// Counts what became of a schedule's moments, and says what is wrong with it.
+fn tell(Planned { schedule, plan }: &Planned) {
+    let occurrences = |outcome: &'static str| counter!("walclock_occurrences_total", "outcome" => outcome).increment(1);
+    if plan.release_at.is_some() {
+        occurrences("fired");
+    }
+    for occurrence in &plan.occurrences {
+        occurrences(match occurrence.outcome {
+            Outcome::Fire => "fired",
+            Outcome::Buffer => "buffered",
+            Outcome::Skip(Reason::Missed) => "missed",
+            Outcome::Skip(Reason::Overlap | Reason::Waiting | Reason::Overtaken) => "skipped",
+        });
+    }
+    if let Some(error) = &plan.error {
+        counter!("walclock_schedule_errors_total").increment(1);
+        warn!(schedule = %schedule.key, error, "a schedule makes no sense: nothing is made of it until it is changed");
+    }
+}

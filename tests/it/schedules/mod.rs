@@ -1,0 +1,7 @@
+//! Schedules: from a row to its callbacks, on a real PostgreSQL.
+
+mod command;
+mod policies;
+mod processes;
+mod rows;
+mod served;

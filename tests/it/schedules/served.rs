@@ -1,0 +1,127 @@
+//! Through the built binary: from a plain INSERT to callbacks on a real socket.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use tokio_postgres::Client;
+use walclock::clock::Timestamp;
+
+use crate::support::receiver::Receiver;
+use crate::support::server::{Server, folder};
+use crate::support::{connect, database, eventually};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+struct World {
+    _server: Server,
+    receiver: Receiver,
+    sql: Client,
+}
+
+impl World {
+    async fn new(receiver: Receiver) -> Self {
+        let url = database().await;
+        let server = Server::start(&url, &folder()).await;
+        Self { _server: server, receiver, sql: connect(&url).await }
+    }
+
+    async fn insert(&self, id: &str, cron: &str) {
+        let insert = "insert into walclock.schedules (namespace, id, cron, callback_url, payload) values ('default', $1, $2, $3, '{}')";
+        self.sql.execute(insert, &[&id, &cron, &self.receiver.url()]).await.unwrap();
+    }
+
+    /// The moments of a schedule whose callbacks have come, in their order.
+    fn moments(&self, id: &str) -> Vec<Timestamp> {
+        let calls = self.receiver.calls();
+        let own = calls.iter().filter_map(|call| call.timer().strip_prefix(id)?.strip_prefix('@')?.parse().ok());
+        let mut moments: Vec<Timestamp> = own.collect();
+        moments.sort();
+        moments.dedup();
+        moments
+    }
+
+    async fn fires(&self, id: &str, count: usize) -> Vec<Timestamp> {
+        let look = async || Some(self.moments(id)).filter(|moments| moments.len() >= count);
+        eventually(PATIENCE, &format!("{id} fires {count} times"), look).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_insert_recurs_each_second_and_never_early() {
+    let world = World::new(Receiver::start().await).await;
+    world.insert("tick", "* * * * * *").await;
+    let moments = world.fires("tick", 4).await;
+    assert!(moments.iter().all(|at| at.micros() % 1_000_000 == 0));
+    for call in world.receiver.calls() {
+        assert!(call.at >= call.scheduled_for() && call.body["attempt"] == 1, "{call:?}");
+    }
+    // What did not fire was noted: not a second is without its row.
+    let gaps = "select count(*) from (
+                    select scheduled_for - lag(coalesce(through_at, scheduled_for)) over (order by scheduled_for) as gap
+                    from walclock.occurrences where schedule = 'tick') as gaps
+                where gap <> interval '1 second'";
+    assert_eq!(world.sql.query_one(gaps, &[]).await.unwrap().get::<_, i64>(0), 0);
+
+    let trigger = "select walclock.trigger_schedule('default', 'tick')";
+    let id: String = world.sql.query_one(trigger, &[]).await.unwrap().get(0);
+    let look = async || world.receiver.by_timer().remove(&id);
+    eventually(PATIENCE, "the triggered one arrives", look).await;
+    let nobody = world.sql.query_one("select walclock.trigger_schedule('default', 'nobody')", &[]).await.unwrap_err();
+    assert_eq!(nobody.as_db_error().unwrap().message(), "there is no schedule default/nobody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_update_is_followed() {
+    let world = World::new(Receiver::start().await).await;
+    world.insert("tick", "* * * * * *").await;
+    world.insert("beside", "* * * * * *").await;
+    world.fires("tick", 2).await;
+    for (change, back) in [
+        ("paused = true", "paused = false, catch_up = 'none'"),
+        ("cron = '61 * * * *'", "cron = '*/1 * * * * *'"),
+        ("cron = '0 0 1 1 *'", "cron = '* * * * * *'"),
+    ] {
+        let set = async |columns: &str| {
+            let update =
+                format!("update walclock.schedules set {columns} where id = 'tick' returning clock_timestamp()");
+            world.sql.query_one(&update, &[]).await.unwrap().get::<_, Timestamp>(0)
+        };
+        let stopped_at = set(change).await;
+        // Three more of the one beside it: this one would have had its chance. What had been claimed by then may come.
+        world.fires("beside", world.moments("beside").len() + 3).await;
+        let late: Vec<_> = world.moments("tick").into_iter().filter(|at| *at > stopped_at.after(SECOND)).collect();
+        assert_eq!(late, [], "{change}");
+        let begun_at = set(back).await;
+        let look = async || world.moments("tick").into_iter().find(|at| *at > begun_at);
+        eventually(PATIENCE, &format!("it fires again after {back}"), look).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callback_whose_place_is_taken_is_not_tried_again() {
+    // The first one is held until the second one has come, and fails then.
+    let (tell, told) = tokio::sync::watch::channel(0_usize);
+    let receiver = Receiver::answering(move |_| {
+        tell.send_modify(|calls| *calls += 1);
+        let (number, mut told) = (*tell.borrow(), told.clone());
+        Box::pin(async move {
+            if number > 1 {
+                return (StatusCode::OK, r#"{"ok":true}"#.to_owned());
+            }
+            let _ = told.wait_for(|calls| *calls > 1).await;
+            (StatusCode::INTERNAL_SERVER_ERROR, String::new())
+        })
+    });
+    let world = World::new(receiver.await).await;
+    let insert = "insert into walclock.schedules (namespace, id, cron, callback_url, overlap, retry_interval_first)
+                  values ('default', 'tick', '* * * * * *', $1, 'cancel_other', '1 millisecond')";
+    world.sql.execute(insert, &[&world.receiver.url()]).await.unwrap();
+    world.fires("tick", 3).await;
+    let first = world.receiver.calls()[0].timer().to_owned();
+    let ask = "select last_error from walclock.runs where id = $1 and state = 'failed'";
+    let look = async || world.sql.query_opt(ask, &[&first]).await.unwrap().map(|row| row.get::<_, String>(0));
+    let error = eventually(PATIENCE, "it has failed", look).await;
+    assert_eq!(error, "cancelled: a later occurrence of its schedule takes its place");
+    assert_eq!(world.receiver.by_timer()[&first].len(), 1);
+}
