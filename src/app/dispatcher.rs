@@ -65,8 +65,14 @@ pub(super) fn start(
 fn config(settings: &Settings) -> Config {
     // New at every start: whoever comes back is not the one who held the leases.
     let owner = Owner(format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)));
-    let engine =
-        engine::Config { inflight_max: settings.callbacks_max, seed: fastrand::u64(..), ..engine::Config::default() };
+    let engine = engine::Config {
+        inflight_max: settings.callbacks_max,
+        host_inflight_max: settings.callbacks_per_host_max,
+        host_rate_max: settings.callbacks_per_host_rate_max,
+        host_failures_max: settings.callbacks_per_host_failures,
+        seed: fastrand::u64(..),
+        ..engine::Config::default()
+    };
     Config { lease_ttl: settings.lease_ttl, drain: settings.drain_max, engine, ..Config::new(owner) }
 }
 

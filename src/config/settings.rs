@@ -84,6 +84,9 @@ pub struct Settings {
     pub changes_url: Option<Url>,
     pub callback_allow: Vec<IpNet>,
     pub callbacks_max: usize,
+    pub callbacks_per_host_max: usize,
+    pub callbacks_per_host_rate_max: Option<u32>,
+    pub callbacks_per_host_failures: u32,
     pub auto_create_namespaces: bool,
     pub lease_ttl: Duration,
     pub retention: Duration,
@@ -159,6 +162,13 @@ impl Settings {
             changes_url: layer.optional("changes-url", value::web_url)?,
             callback_allow: layer.many("callback-allow", value::range)?,
             callbacks_max: layer.one("callbacks-max", |text| value::count(text, 1..=100_000))?,
+            callbacks_per_host_max: layer.one("callbacks-per-host-max", |text| value::count(text, 1..=100_000))?,
+            callbacks_per_host_rate_max: layer.optional("callbacks-per-host-rate-max", |text| {
+                value::count(text, 1..=1_000_000).and_then(|rate| u32::try_from(rate).ok())
+            })?,
+            callbacks_per_host_failures: layer.one("callbacks-per-host-failures", |text| {
+                value::count(text, 0..=1_000_000).and_then(|failures| u32::try_from(failures).ok())
+            })?,
             auto_create_namespaces: layer.one("auto-create-namespaces", value::switch)?,
             lease_ttl: layer.one("lease-ttl", value::span_within(second, hour / 6))?,
             retention: layer.one("retention", value::span_within(day, Duration::MAX))?,

@@ -191,6 +191,29 @@ pub static SETTINGS: &[Setting] = &[
         ..ONE
     },
     Setting {
+        key: "callbacks-per-host-max",
+        placeholder: "COUNT",
+        default: Some("1024"),
+        help: "Callbacks under way at once to one host: a scheme, name and port",
+        allowed: "a whole number from 1 to 100000",
+        ..ONE
+    },
+    Setting {
+        key: "callbacks-per-host-rate-max",
+        placeholder: "COUNT",
+        help: "Callbacks a second to one host, from each process; any number by default",
+        allowed: "a whole number from 1 to 1000000",
+        ..ONE
+    },
+    Setting {
+        key: "callbacks-per-host-failures",
+        placeholder: "COUNT",
+        default: Some("20"),
+        help: "Callbacks to one host that fail in a row, by 5xx or without an answer, until it is spared for a while; 0 never spares",
+        allowed: "a whole number from 0 to 1000000",
+        ..ONE
+    },
+    Setting {
         key: "auto-create-namespaces",
         placeholder: "BOOL",
         switch: true,
