@@ -189,7 +189,7 @@ struct Feed {
     journal: Journal,
     status: tokio::sync::watch::Receiver<Status>,
     shutdown: CancellationToken,
-    running: tokio::task::JoinHandle<Result<(), source::Error>>,
+    running: tokio::task::JoinHandle<std::io::Result<Result<(), source::Error>>>,
 }
 
 impl Feed {
@@ -208,7 +208,7 @@ impl Feed {
         let ingest = Ingest::new(config, writer, journal.clone());
         let status = ingest.status();
         let shutdown = CancellationToken::new();
-        let running = tokio::spawn(ingest.run(shutdown.clone()));
+        let running = tokio::spawn(ingest.run_apart(shutdown.clone()));
         Self { journal, status, shutdown, running }
     }
 
@@ -228,6 +228,6 @@ impl Feed {
 
     async fn stop(self) {
         self.shutdown.cancel();
-        self.running.await.expect("it does not panic").expect("it ends well");
+        self.running.await.expect("no panic").expect("a thread").expect("it ends well");
     }
 }

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::runtime::Handle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::parts::Parts;
@@ -93,7 +92,7 @@ impl Feed {
     pub(super) fn start(self, parts: &mut Parts, check: Check) {
         let Self { ingest, journal, max_age, snapshots: _ } = self;
         let (status, warning) = (ingest.status(), ingest.warning());
-        parts.start("feed", |stop| async move { Ok(on_own_thread("ingest", ingest.run(stop)).await??) });
+        parts.start("feed", |stop| async move { Ok(ingest.run_apart(stop).await.context("filling the journal")??) });
         parts.start("feed's state", |stop| async move {
             stop.run_until_cancelled(report(status, warning, check)).await;
             Ok(())
@@ -102,19 +101,6 @@ impl Feed {
         let interval = (max_age / 20).clamp(least, most);
         parts.start("purge", move |stop| purge(journal, interval, stop));
     }
-}
-
-/// Runs a part that waits for the disk on a thread of its own, so that a slow disk keeps nobody else waiting: calls are
-/// answered, and PostgreSQL hears that we live, while it does. What the part spawns runs where everything else does.
-async fn on_own_thread<T: Send + 'static>(
-    name: &str,
-    part: impl Future<Output = T> + Send + 'static,
-) -> anyhow::Result<T> {
-    let (end, ended) = oneshot::channel();
-    let runtime = Handle::current();
-    let thread = std::thread::Builder::new().name(name.to_owned());
-    thread.spawn(move || end.send(runtime.block_on(part))).context("starting a thread")?;
-    ended.await.context("its thread panicked")
 }
 
 async fn report(mut status: watch::Receiver<Status>, mut warning: watch::Receiver<Option<String>>, check: Check) {
@@ -230,16 +216,6 @@ fn unavailable(doing: &'static str, source: Box<dyn std::error::Error + Send + S
 mod tests {
     use super::*;
 
-    /// With one worker: a part that blocked it would wait for ever for what another task has to do.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn a_part_that_blocks_keeps_nobody_waiting() {
-        let (go, gone) = std::sync::mpsc::channel();
-        let part = tokio::spawn(on_own_thread("slow", async move { gone.recv().is_ok() }));
-        let other = tokio::spawn(async move { go.send(()).is_ok() });
-        assert!(tokio::time::timeout(Duration::from_secs(60), other).await.unwrap().unwrap());
-        assert!(part.await.unwrap().unwrap());
-    }
-
     /// As with a disk that is full at the very first start: a load that began now would miss what commits before the slot.
     #[tokio::test]
     async fn there_is_no_position_before_the_feed_has_begun() {
@@ -251,11 +227,5 @@ mod tests {
         let origin = Sequence::new(1, crate::domain::sequence::Lsn(100), 0);
         journal.set_origin(origin).unwrap();
         assert_eq!(ports::Feed::position(&feed).await.unwrap(), origin);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_part_that_panics_is_a_failure() {
-        let ended: anyhow::Result<()> = on_own_thread("bad", async { panic!("planted") }).await;
-        assert_eq!(ended.unwrap_err().to_string(), "its thread panicked");
     }
 }

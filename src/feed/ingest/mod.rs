@@ -4,6 +4,7 @@
 //! again. Where the journal cannot take more, since the disk is full or fails, the connection is given up, the journal
 //! goes back to what is durable, and PostgreSQL sends the rest again once there is room.
 
+mod apart;
 mod backoff;
 mod budget;
 mod follow;
@@ -18,6 +19,7 @@ mod status;
 pub use gap::Gap;
 pub use status::Status;
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,7 @@ use crate::feed::assemble;
 use crate::feed::journal::{self, Journal, Writer};
 use crate::feed::sink::Sink;
 use crate::feed::source;
+use apart::on_own_thread;
 use backoff::Backoff;
 use follow::Follower;
 use meter::Meter;
@@ -101,6 +104,8 @@ pub struct Ingest {
     meter: Meter,
     /// The session of the last connection: the server may not have noticed its end.
     session: Option<source::Session>,
+    /// Where the reports leave, also while this part waits for the disk.
+    reporting: Handle,
 }
 
 /// Why a connection came to its end.
@@ -124,7 +129,7 @@ impl From<assemble::Error<journal::Error>> for Failure {
 }
 
 impl Ingest {
-    /// The part; it does nothing before [`Ingest::run`].
+    /// The part; it does nothing before [`Ingest::run`]. Called within the runtime that is to send the reports.
     pub fn new(config: Config, writer: Writer, journal: Journal) -> Self {
         let (status, _) = watch::channel(Status::Starting { why: "connecting to PostgreSQL".to_owned() });
         let meter = Meter::new(&config.source.slot);
@@ -139,6 +144,7 @@ impl Ingest {
             catch_up_to: None,
             meter,
             session: None,
+            reporting: Handle::current(),
         }
     }
 
@@ -150,6 +156,14 @@ impl Ingest {
     /// What somebody should know of the WAL that the slot keeps, in one line; none while there is plenty of room.
     pub fn warning(&self) -> watch::Receiver<Option<String>> {
         self.meter.warning()
+    }
+
+    /// [`Ingest::run`] on a thread of its own, as it is to be in a server: it waits for the disk, and in a flood it sleeps.
+    ///
+    /// # Errors
+    /// The outer where there can be no thread, and where it panics.
+    pub async fn run_apart(self, shutdown: CancellationToken) -> io::Result<Result<(), source::Error>> {
+        on_own_thread("ingest", self.run(shutdown)).await
     }
 
     /// Streams until `shutdown`; then what has arrived is made durable and acknowledged.
@@ -224,7 +238,7 @@ impl Ingest {
         let done = CancellationToken::new();
         let reporting =
             report::run(reports, self.journal.clone(), Arc::clone(&received), facts.walsender_timeout, done.clone());
-        let mut reporter = AbortOnDropHandle::new(tokio::spawn(reporting));
+        let mut reporter = AbortOnDropHandle::new(self.reporting.spawn(reporting));
         let assembler = assemble::Assembler::new(self.config.assemble.clone(), history, facts.txid);
         let mut follower = Follower {
             writer: &mut self.writer,

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::error::{Error, Refusal};
 use super::login;
-use super::socket;
+use super::socket::{self, Channel};
 use crate::domain::sequence::Lsn;
 use crate::pg::Settings;
 
@@ -33,6 +33,8 @@ pub struct Connection {
     outgoing: BytesMut,
     /// The walsender at the other end.
     pid: i32,
+    /// The kernel joins what is not read at once.
+    joins: bool,
 }
 
 /// What IDENTIFY_SYSTEM says.
@@ -55,6 +57,7 @@ impl Connection {
         within("logging in for replication", async {
             let (socket, channel) = socket::connect(settings).await?;
             let mut connection = Self::over(socket);
+            connection.joins = !matches!(channel, Channel::Local);
             login::start_up(&mut connection, settings)?;
             connection.send().await?;
             login::authenticate(&mut connection, settings, &channel).await?;
@@ -67,12 +70,17 @@ impl Connection {
     /// A connection over this socket, on which nothing has been said yet.
     pub(super) fn over(socket: Box<dyn Socket>) -> Self {
         let (incoming, outgoing) = (BytesMut::with_capacity(8192), BytesMut::with_capacity(1024));
-        Self { socket, incoming, outgoing, pid: 0 }
+        Self { socket, incoming, outgoing, pid: 0, joins: false }
     }
 
     /// The walsender at the other end.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Whether the kernel joins what is not read at once, as TCP does.
+    pub(super) fn joins(&self) -> bool {
+        self.joins
     }
 
     /// Which cluster this is.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use futures_util::FutureExt;
 use postgres_protocol::message::{backend, frontend};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tracing::{info, warn};
@@ -34,7 +35,8 @@ pub struct Stream {
     buffer: BytesMut,
     /// What lies before it in the buffer has been handed out.
     at: usize,
-    pace: Pace,
+    /// None where waiting joins nothing.
+    pace: Option<Pace>,
     pid: i32,
 }
 
@@ -51,7 +53,7 @@ pub async fn start(
     publications: &[String],
     from: Lsn,
 ) -> Result<(Stream, Reports), Error> {
-    let pid = connection.pid();
+    let (pid, joins) = (connection.pid(), connection.joins());
     let names = publications.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",");
     let command = format!(
         "START_REPLICATION SLOT \"{slot}\" LOGICAL {from} \
@@ -59,7 +61,7 @@ pub async fn start(
     );
     let (socket, buffer) = connection.start(&command).await?;
     let (reading, writing) = tokio::io::split(socket);
-    let stream = Stream { socket: reading, buffer, at: 0, pace: Pace::new(Instant::now()), pid };
+    let stream = Stream { socket: reading, buffer, at: 0, pace: joins.then(|| Pace::new(Instant::now())), pid };
     Ok((stream, Reports { socket: writing, buffer: BytesMut::with_capacity(128) }))
 }
 
@@ -69,16 +71,34 @@ impl Stream {
         self.pid
     }
 
-    /// Reads once, as much as there is; waits where there is nothing. May be dropped at any await: nothing is lost.
+    /// Reads as much as there is; waits where there is nothing. May be dropped at any await: nothing is lost.
+    ///
+    /// In a flood it blocks its thread for a moment: a thread that waited for the socket meanwhile would be woken by each
+    /// message, and the walsender would pay for that.
     pub async fn fill(&mut self) -> Result<(), Error> {
-        if let Some(pause) = self.pace.pause(Instant::now()) {
-            tokio::time::sleep(pause).await;
+        let pause = self.pace.as_ref().and_then(|pace| pace.pause(Instant::now()));
+        if let Some(pause) = pause {
+            #[expect(clippy::disallowed_methods, reason = "being woken is what it must not be")]
+            std::thread::sleep(pause);
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.resume(Instant::now());
         }
         self.make_room()?;
-        match self.socket.read_buf(&mut self.buffer).await.map_err(Error::Broken)? {
-            0 => Err(Error::Broken(io::ErrorKind::UnexpectedEof.into())),
-            _ => Ok(()),
+        let mut read = self.socket.read_buf(&mut self.buffer).await.map_err(Error::Broken)?;
+        if read == 0 {
+            return Err(Error::Broken(io::ErrorKind::UnexpectedEof.into()));
         }
+        // What was joined behind the full buffer comes as soon as there is room for it.
+        while pause.is_some() && read < READ_BYTES {
+            tokio::task::yield_now().await;
+            match self.socket.read_buf(&mut self.buffer).now_or_never() {
+                Some(more @ (Ok(1..) | Err(_))) => read = read.saturating_add(more.map_err(Error::Broken)?),
+                // Nothing more, or the end, which the next call finds again.
+                None | Some(Ok(_)) => break,
+            }
+        }
+        Ok(())
     }
 
     /// The next message of what was read; none when it is time to read again.
@@ -86,7 +106,9 @@ impl Stream {
         while let Some((tag, body)) = self.frame()? {
             self.at = body.end;
             if tag == backend::COPY_DATA_TAG {
-                self.pace.count();
+                if let Some(pace) = &mut self.pace {
+                    pace.count();
+                }
                 let body = self.buffer.get(body).unwrap_or_default();
                 let event = Event::parse(body);
                 return event.map(Some).ok_or(Error::Protocol { what: "an unknown message in the stream" });
@@ -201,14 +223,17 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
     use proptest::prelude::*;
-    use tokio::io::DuplexStream;
+    use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
     fn stream() -> (DuplexStream, Stream) {
         let (near, far) = tokio::io::duplex(1 << 20);
         let (reading, _) = tokio::io::split(Box::new(near) as Box<dyn Socket>);
-        let pace = Pace::new(Instant::now());
+        let pace = Some(Pace::new(Instant::now()));
         (far, Stream { socket: reading, buffer: BytesMut::new(), at: 0, pace, pid: 0 })
     }
 
@@ -261,6 +286,49 @@ mod tests {
         let (events, error) = all(&[notice("01000", "hm", "x.c"), waiting, data(1, b"a"), skipped].concat()).await;
         assert_eq!(events.len(), 1);
         assert!(matches!(error, Error::Skipped { .. }), "{error}");
+    }
+
+    /// Gives no more than one byte at a time.
+    struct Drops(DuplexStream);
+
+    impl AsyncRead for Drops {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let mut byte = [0];
+            let mut one = ReadBuf::new(&mut byte);
+            let read = Pin::new(&mut self.0).poll_read(cx, &mut one);
+            buffer.put_slice(one.filled());
+            read
+        }
+    }
+
+    impl AsyncWrite for Drops {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_pause_it_reads_until_nothing_is_left() {
+        let (mut far, near) = tokio::io::duplex(1 << 20);
+        let (reading, _) = tokio::io::split(Box::new(Drops(near)) as Box<dyn Socket>);
+        let calm = Pace::new(Instant::now());
+        let mut stream = Stream { socket: reading, buffer: BytesMut::new(), at: 0, pace: Some(calm), pid: 0 };
+        far.write_all(&[0; 1_000]).await.expect("room");
+        stream.fill().await.expect("bytes");
+        assert_eq!(stream.buffer.len(), 1, "without a flood it hurries");
+        let mut flood = Pace::new(Instant::now() + Duration::from_secs(60));
+        (0..1_000).for_each(|_| flood.count());
+        stream.pace = Some(flood);
+        stream.fill().await.expect("bytes");
+        assert_eq!(stream.buffer.len(), 1_000);
     }
 
     #[tokio::test]
