@@ -78,6 +78,14 @@ impl Load {
         .await;
     }
 
+    /// There is something to compare. The writers delete all of their first rows again, however fast they are.
+    pub async fn until_rows(&self, client: &Client) {
+        support::eventually(DEADLINE, "the load leaves rows", async || {
+            (rows(client, "notes").await.len() > 10).then_some(())
+        })
+        .await;
+    }
+
     pub async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -148,6 +156,7 @@ async fn each_kind_of_ddl_under_load_leaves_the_fold_equal_to_the_table() {
     client.batch_execute("truncate notes").await.unwrap();
     probe(&client, &mut fold, "notes", 2003, "publish it again").await;
     load.some().await;
+    load.until_rows(&client).await;
     load.stop().await;
     assert_fold_is_table(&client, &mut fold).await;
     assert_eq!((fold.gaps, running.status.borrow().clone()), (0, Status::Streaming));
@@ -179,6 +188,7 @@ async fn a_publication_made_anew_under_load_is_a_gap_and_then_all_is_well() {
     client.batch_execute("truncate notes").await.unwrap();
     probe(&client, &mut fold, "notes", 5000, "create the publication again").await;
     load.some().await;
+    load.until_rows(&client).await;
     load.stop().await;
     assert_fold_is_table(&client, &mut fold).await;
     assert_eq!(fold.gaps, 1);
