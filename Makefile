@@ -39,7 +39,7 @@ bench: postgresql ## Ratios against what is measured in the same run
 
 soak: postgresql ## The simulation over very many seeds, and the faults for long and with more; SEED=n repeats a load
 	SEEDS=$${SEEDS:-10000} $(CARGO) test --locked --release --test sim
-	SOAK=$${SOAK:-20} $(CARGO) test --locked --release --test it -- chaos:: disk:: bulk:: --test-threads 2
+	SOAK=$${SOAK:-20} $(CARGO) test --locked --release --test it -- chaos:: disk:: bulk:: firing:: --test-threads 2
 
 fuzz: ## Fuzz the decoder for a minute (needs cargo-fuzz and a nightly toolchain)
 	cd fuzz && $(CARGO) +nightly fuzz run pgoutput -- -max_total_time=$${SECONDS_MAX:-60}

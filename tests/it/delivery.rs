@@ -2,7 +2,7 @@
 
 mod follower;
 mod guarded;
-mod receiver;
+pub(crate) mod receiver;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

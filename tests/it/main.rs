@@ -12,6 +12,7 @@ mod disk;
 mod dispatch;
 mod end_to_end;
 mod faults;
+mod firing;
 mod journal;
 mod manage;
 mod openapi;

@@ -10,11 +10,11 @@ mod ledger;
 mod links;
 mod mixed;
 mod planted;
-mod proxy;
+pub mod proxy;
 mod readers;
 mod rude;
 mod seam;
-mod world;
+pub mod world;
 mod writers;
 
 pub use world::soak;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -42,6 +42,8 @@ pub enum End {
 /// A running proxy. Its connections end with it.
 pub struct Proxy {
     port: u16,
+    /// Where new connections go.
+    to: Arc<AtomicU16>,
     weather: watch::Sender<Weather>,
     /// How many ends there were, and the last one.
     end: watch::Sender<(u64, End)>,
@@ -62,13 +64,15 @@ impl Proxy {
         let port = listener.local_addr().unwrap().port();
         let (weather, end) = (watch::Sender::new(Weather::default()), watch::Sender::new((0, End::Cut)));
         let (accepted, stop) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
-        let proxy = Self { port, weather, end, accepted, _stop: stop.clone().drop_guard() };
+        let to = Arc::new(AtomicU16::new(to));
+        let proxy = Self { port, to, weather, end, accepted, _stop: stop.clone().drop_guard() };
         let (weather, end) = (proxy.weather.clone(), proxy.end.clone());
-        let accepted = Arc::clone(&proxy.accepted);
+        let (accepted, to) = (Arc::clone(&proxy.accepted), Arc::clone(&proxy.to));
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (weather, end) = (weather.subscribe(), end.subscribe());
                 accepted.fetch_add(1, Ordering::Relaxed);
+                let to = to.load(Ordering::Relaxed);
                 tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
                     // An end that is refused or broken is told by closing the other.
                     let _ = serve(client, to, weather, end).await;
@@ -83,6 +87,16 @@ impl Proxy {
         let (server, database) = direct.rsplit_once('/').unwrap();
         let (host, _) = server.rsplit_once(':').unwrap();
         format!("{host}:{}/{database}", self.port)
+    }
+
+    /// Its own port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// New connections go to this port of this machine from now on.
+    pub fn aim(&self, to: u16) {
+        self.to.store(to, Ordering::Relaxed);
     }
 
     pub fn set(&self, weather: Weather) {

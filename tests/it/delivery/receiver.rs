@@ -174,7 +174,7 @@ async fn serve(
 }
 
 /// One request, or none at the end of the connection.
-async fn read(stream: &mut BufReader<Box<dyn Stream>>, connection: usize) -> Option<Request> {
+pub async fn read(stream: &mut BufReader<impl AsyncRead + Unpin>, connection: usize) -> Option<Request> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);

@@ -95,9 +95,10 @@ impl Server {
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         let child = command
             .args(["serve", "--database-url", database_url, "--slot", slot, "--port", &port.to_string()])
-            .args(["--callback-allow", "127.0.0.0/8", "--lease-ttl", "2s", "--auto-create-namespaces", "--data-dir"])
+            .args(["--callback-allow", "127.0.0.0/8", "--auto-create-namespaces", "--data-dir"])
             .arg(folder)
             .args(flags)
+            .args(if flags.contains(&"--lease-ttl") { &[][..] } else { &["--lease-ttl", "2s"] })
             .stdin(Stdio::null())
             .stdout(stderr.try_clone().unwrap())
             .stderr(stderr)

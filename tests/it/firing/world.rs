@@ -1,0 +1,352 @@
+//! Dispatchers under load: processes, clients, a receiver, triggers that note every write, and the checkers in the end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+use tokio_postgres::Client;
+use walclock::clock::{Timestamp, wall};
+
+use super::checks::{Violation, check};
+use super::clients::{Desk, Load};
+use super::ledger::{Attempt, Evidence, Fault, Lease, Residue, Run, Write};
+use super::sink::Sink;
+use crate::chaos::world::Seed;
+use crate::support::server::{Server, folder};
+use crate::support::{connect, eventually, http};
+
+/// How long anything may take on a busy machine before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the leases last that [`Server`] asks for.
+pub const LEASE: Duration = Duration::from_secs(2);
+const CLIENTS: usize = 4;
+const PAUSE_MAX: Duration = Duration::from_millis(12);
+
+/// Notes each write to the runs with the epoch that its shard's lease has at that moment, and each change of a lease.
+const AUDIT: &str = "
+    create schema audit;
+    create table audit.writes (timer text not null, epoch bigint not null, lease bigint not null);
+    create table audit.leases (number bigserial, at timestamptz not null default clock_timestamp(),
+                               shard smallint not null, epoch bigint not null, owner text);
+    create function audit.note_write() returns trigger language plpgsql as $$
+    declare run walclock.runs;
+    begin
+        if tg_op = 'DELETE' then run := old; else run := new; end if;
+        insert into audit.writes
+        select run.id, run.epoch, epoch from walclock.shards where shard = run.shard;
+        return null;
+    end $$;
+    create function audit.note_lease() returns trigger language plpgsql as $$
+    begin
+        insert into audit.leases (shard, epoch, owner) values (new.shard, new.epoch, new.owner);
+        return null;
+    end $$;
+    create trigger note_write after insert or update or delete on walclock.runs
+        for each row execute function audit.note_write();
+    create trigger note_lease after update on walclock.shards
+        for each row when (old.owner is distinct from new.owner or old.epoch <> new.epoch)
+        execute function audit.note_lease()";
+
+/// A walclock process, and how it is started again.
+pub struct Node {
+    folder: PathBuf,
+    /// The database as it reaches it.
+    via: String,
+    flags: Vec<String>,
+    pub server: Option<Server>,
+}
+
+impl Node {
+    /// One with these flags that reaches the database by this URL.
+    pub fn new(via: &str, flags: &[&str]) -> Self {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self { folder: folder(), via: via.to_owned(), flags, server: None }
+    }
+
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("it was started")
+    }
+
+    fn start(&mut self) {
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        self.server = Some(Server::spawn_unmigrated(&self.via, &self.folder, &flags));
+    }
+
+    /// Whether it offers this to others.
+    fn has(&self, role: &str) -> bool {
+        let roles = self.flags.iter().position(|flag| flag == "--roles").map(|at| &self.flags[at + 1]);
+        roles.is_none_or(|roles| roles.contains(role))
+    }
+
+    /// The value of a metric; none where nobody answers.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let url = self.server.as_ref()?.management_url();
+        let call = http::try_request("GET", &url, "/metrics", &[], "");
+        let answer = tokio::time::timeout(Duration::from_secs(10), call).await.ok()??;
+        let text = String::from_utf8(answer.body.to_vec()).ok()?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// The slot of its changeserver is named like its folder.
+    pub fn slot(&self) -> &str {
+        self.folder.file_name().unwrap().to_str().unwrap()
+    }
+}
+
+/// Everything of one run.
+pub struct World {
+    /// The database, with nothing between.
+    pub database: String,
+    pub nodes: Vec<Node>,
+    pub sink: Arc<Sink>,
+    pub desk: Desk,
+    load: Option<Load>,
+    faults: Vec<Fault>,
+    pub rng: fastrand::Rng,
+    _seed: Seed,
+}
+
+impl World {
+    /// On a database with the schema: so many processes that do everything, all alike.
+    pub async fn start(database: &str, nodes: usize) -> Self {
+        Self::start_with(database, (0..nodes).map(|_| Node::new(database, &[])).collect()).await
+    }
+
+    /// The same for a test without a fault: the leases are those of a real server, so that a busy machine does not lose
+    /// them.
+    pub async fn start_well(database: &str, nodes: usize) -> Self {
+        let node = |_| Node::new(database, &["--lease-ttl", "10s"]);
+        Self::start_with(database, (0..nodes).map(node).collect()).await
+    }
+
+    pub async fn start_with(database: &str, nodes: Vec<Node>) -> Self {
+        Self::start_behind(database, nodes, |_| {}).await
+    }
+
+    /// The same, and says where the first one is before the others are waited for.
+    pub async fn start_behind(database: &str, nodes: Vec<Node>, first: impl FnOnce(&Server)) -> Self {
+        let seed = Seed::new();
+        let sql = connect(database).await;
+        sql.batch_execute(AUDIT).await.unwrap();
+        let sink = Arc::new(Sink::start());
+        let endpoint = Arc::clone(&sink);
+        let desk = Desk::new(database, move |script| endpoint.url(script));
+        let (database, rng) = (database.to_owned(), seed.rng());
+        let mut world = Self { database, nodes, sink, desk, load: None, faults: Vec::new(), rng, _seed: seed };
+        for at in 0..world.nodes.len() {
+            world.nodes[at].start();
+        }
+        world.tell();
+        first(world.nodes[0].server());
+        for node in &world.nodes {
+            node.server().until_ready().await;
+        }
+        world.settled(&sql).await;
+        // Until each has its share, shards go from one to another with calls under way.
+        world.faults.push(Fault { what: "the start".to_owned(), from: Timestamp::MIN, until: wall().after(LEASE) });
+        world
+    }
+
+    /// Waits until every shard has an owner, and each owner its share.
+    pub async fn settled(&self, sql: &Client) {
+        let alive = self.nodes.iter().filter(|node| node.server.is_some() && node.has("dispatcher")).count();
+        let share = i64::try_from(256_usize.div_ceil(alive.max(1))).unwrap();
+        let query = "select count(*) = 256 and max(held) <= $1 and count(distinct owner) = $2 from
+            (select owner, count(*) over (partition by owner) as held from walclock.shards where expires_at > now()) as s";
+        let alive = i64::try_from(alive).unwrap();
+        let is_settled = async || sql.query_one(query, &[&share, &alive]).await.ok()?.get::<_, bool>(0).then_some(());
+        eventually(PATIENCE, "each dispatcher has its share", is_settled).await;
+    }
+
+    /// Clients begin to do things at random.
+    pub fn load(&mut self) {
+        self.load = Some(Load::start(&self.desk, &mut self.rng, CLIENTS, PAUSE_MAX));
+    }
+
+    /// The same with so many clients, and the longest pause between two deeds of each.
+    pub fn load_of(&mut self, clients: usize, pause_max: Duration) {
+        self.load = Some(Load::start(&self.desk, &mut self.rng, clients, pause_max));
+    }
+
+    pub fn deeds(&self) -> usize {
+        self.load.as_ref().map_or(0, Load::deeds)
+    }
+
+    /// Waits until so many more calls have arrived.
+    pub async fn progress(&self, more: usize) {
+        let before = self.sink.count();
+        let arrived = async || (self.sink.count() >= before + more).then_some(());
+        eventually(PATIENCE, "more calls arrive", arrived).await;
+    }
+
+    /// Waits until so many more deeds were done.
+    pub async fn done(&self, more: usize) {
+        let before = self.deeds();
+        let done = async || (self.deeds() >= before + more).then_some(());
+        eventually(PATIENCE * 20, "more is done", done).await;
+    }
+
+    /// A random span within these milliseconds.
+    pub fn span(&mut self, milliseconds: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.rng.u64(milliseconds))
+    }
+
+    /// Notes that something is broken from now on, until [`World::mended`].
+    pub fn broken(&mut self, what: &str) {
+        self.faults.push(Fault { what: what.to_owned(), from: wall(), until: Timestamp::MAX });
+    }
+
+    /// All that was broken is well; what followed from it may go on for as long as leases and a statement last.
+    pub fn mended(&mut self) {
+        let until = wall().after(LEASE * 2);
+        for fault in self.faults.iter_mut().filter(|fault| fault.until == Timestamp::MAX) {
+            fault.until = until;
+        }
+    }
+
+    /// Ends a process as a crash would.
+    pub fn kill(&mut self, at: usize) {
+        self.broken("a process is killed");
+        self.nodes[at].server.take().expect("it runs").kill();
+        self.tell();
+    }
+
+    /// Starts a process that is away, without waiting for it. What it takes over from others counts as a fault: a call
+    /// that was under way may be made again.
+    pub fn restart(&mut self, at: usize) {
+        if self.nodes[at].server.is_none() {
+            self.broken("a process joins");
+            self.nodes[at].start();
+            self.tell();
+        }
+    }
+
+    /// Asks a process to end, and waits until it has.
+    pub async fn stop(&mut self, at: usize) {
+        if self.nodes[at].server().ready().await.is_none() {
+            // It cannot hear yet.
+            return self.kill(at);
+        }
+        self.broken("a process stops");
+        let server = self.nodes[at].server.take().expect("it runs");
+        self.tell();
+        assert_eq!(server.terminate().await, 0);
+    }
+
+    pub fn freeze(&mut self, at: usize) {
+        self.broken("a process is frozen");
+        kill_process(self.nodes[at].server().pid(), Signal::STOP).unwrap();
+    }
+
+    pub fn thaw(&mut self, at: usize) {
+        kill_process(self.nodes[at].server().pid(), Signal::CONT).unwrap();
+        self.mended();
+    }
+
+    /// Tells the clients where the API is.
+    fn tell(&self) {
+        let servers = self.nodes.iter().filter(|node| node.has("api")).filter_map(|node| node.server.as_ref());
+        *self.desk.servers.lock() = servers.map(Server::url).collect();
+    }
+
+    /// Writes that were refused because another had taken over, as far as the processes that live have met them.
+    pub async fn stale(&self) -> f64 {
+        let mut sum = 0.0;
+        for node in &self.nodes {
+            sum += node.metric("walclock_stale_writes_total").await.unwrap_or_default();
+        }
+        sum
+    }
+
+    /// The load ends, all that is due comes to its end, and everything is compared. The processes stay.
+    pub async fn finish(&mut self) -> Evidence {
+        self.mended();
+        if let Some(load) = self.load.take() {
+            load.finish().await;
+        }
+        let sql = connect(&self.database).await;
+        let until = wall().after(PATIENCE);
+        let (quiet_at, residue) = loop {
+            let (at, residue) = residue(&sql).await;
+            if residue == Residue::default() || at > until {
+                break (at, residue);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let acts = self.desk.book.lock().clone();
+        let evidence = Evidence {
+            acts,
+            calls: self.sink.calls(),
+            runs: runs(&sql).await,
+            attempts: attempts(&sql).await,
+            writes: writes(&sql).await,
+            leases: leases(&sql).await,
+            faults: self.faults.clone(),
+            residue,
+            quiet_at,
+            late_max: PATIENCE,
+        };
+        assert!(evidence.calls.len() > 20, "only {} calls: nothing was tested", evidence.calls.len());
+        assert_fine(&check(&evidence));
+        evidence
+    }
+}
+
+/// Fails with the first few violations.
+fn assert_fine(violations: &[Violation]) {
+    let first: Vec<String> = violations.iter().take(10).map(|(rule, what)| format!("{rule:?}: {what}")).collect();
+    assert!(violations.is_empty(), "{} violations, first:\n{}", violations.len(), first.join("\n"));
+}
+
+/// What is left, and when that was so. A timer that is pending for a retry is waited for, too.
+async fn residue(sql: &Client) -> (Timestamp, Residue) {
+    let query = "select clock_timestamp(),
+        (select count(*) from walclock.timers where due_at <= clock_timestamp() + interval '2 s'),
+        (select count(*) from walclock.runs where state = 'running'),
+        (select case when exists (select from walclock.dispatchers where expires_at > clock_timestamp())
+                then count(*) filter (where expires_at <= clock_timestamp()) else 0 end from walclock.shards),
+        (select count(*) from pg_stat_activity where datname = current_database() and application_name like 'walclock%'
+            and state like 'idle in transaction%')";
+    let row = sql.query_one(query, &[]).await.unwrap();
+    (row.get(0), Residue { overdue: row.get(1), running: row.get(2), ownerless: row.get(3), open: row.get(4) })
+}
+
+async fn runs(sql: &Client) -> Vec<Run> {
+    let query = "select id, (payload->>'n')::bigint, execute_at, state, attempts from walclock.runs
+        where payload is not null";
+    let run = |row: &tokio_postgres::Row| Run {
+        timer: row.get(0),
+        number: row.get(1),
+        execute_at: row.get(2),
+        state: row.get(3),
+        attempts: u32::try_from(row.get::<_, i32>(4)).unwrap(),
+    };
+    sql.query(query, &[]).await.unwrap().iter().map(run).collect()
+}
+
+async fn attempts(sql: &Client) -> Vec<Attempt> {
+    let query = "select id, claimed_at, attempt, due_at, answered_at, status from walclock.attempts union all
+        select id, claimed_at, attempts, due_at, answered_at, status from walclock.runs";
+    let attempt = |row: &tokio_postgres::Row| Attempt {
+        timer: row.get(0),
+        claimed_at: row.get(1),
+        attempt: u32::try_from(row.get::<_, i32>(2)).unwrap(),
+        due_at: row.get(3),
+        answered_at: row.get(4),
+        status: row.get(5),
+    };
+    sql.query(query, &[]).await.unwrap().iter().map(attempt).collect()
+}
+
+async fn writes(sql: &Client) -> Vec<Write> {
+    let rows = sql.query("select timer, epoch, lease from audit.writes", &[]).await.unwrap();
+    rows.iter().map(|row| Write { timer: row.get(0), epoch: row.get(1), lease: row.get(2) }).collect()
+}
+
+async fn leases(sql: &Client) -> Vec<Lease> {
+    let rows = sql.query("select at, shard, epoch, owner from audit.leases order by number", &[]).await.unwrap();
+    let lease =
+        |row: &tokio_postgres::Row| Lease { at: row.get(0), shard: row.get(1), epoch: row.get(2), owner: row.get(3) };
+    rows.iter().map(lease).collect()
+}
