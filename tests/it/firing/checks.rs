@@ -203,7 +203,8 @@ fn firings(evidence: &Evidence, broken: &mut Vec<Violation>) {
         let mut newest = 0;
         for call in calls {
             if let Some(before) = attempts.insert(call.attempt, call) {
-                let explained = evidence.faults.iter().any(|fault| overlaps(fault, before.at, call.at));
+                let lapsed = evidence.short_leases && before.fence != call.fence;
+                let explained = lapsed || evidence.faults.iter().any(|fault| overlaps(fault, before.at, call.at));
                 if !explained {
                     broken.push((Rule::DuplicatesExplained, format!("{before:?} and again {call:?}")));
                 }

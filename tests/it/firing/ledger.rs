@@ -216,4 +216,6 @@ pub struct Evidence {
     pub quiet_at: Timestamp,
     /// How late a first call may be, besides the length of the faults on its way.
     pub late_max: Duration,
+    /// The leases are so short that a busy machine loses some: a new owner, whom the fence shows, explains a double.
+    pub short_leases: bool,
 }

@@ -101,6 +101,7 @@ fn evidence() -> Evidence {
         residue: Residue::default(),
         quiet_at: at(10_000),
         late_max: SECOND,
+        short_leases: false,
     }
 }
 
@@ -173,6 +174,16 @@ fn an_unexplained_double_is_found() {
         evidence.faults.push(fault(500, 600));
     };
     assert_eq!(broken(explained), []);
+    let short_leases = |evidence: &mut Evidence| {
+        double(evidence);
+        evidence.short_leases = true;
+    };
+    assert_eq!(broken(short_leases), [Rule::DuplicatesExplained], "the owner is the same");
+    let new_owner = |evidence: &mut Evidence| {
+        short_leases(evidence);
+        evidence.calls.last_mut().unwrap().fence = 2;
+    };
+    assert_eq!(broken(new_owner), []);
     let elsewhere = |evidence: &mut Evidence| {
         double(evidence);
         evidence.faults.push(fault(1_001, 1_200));

@@ -286,6 +286,7 @@ impl World {
             residue,
             quiet_at,
             late_max: PATIENCE,
+            short_leases: !self.nodes.iter().all(|node| node.flags.iter().any(|flag| flag == "--lease-ttl")),
         };
         assert!(evidence.calls.len() > 20, "only {} calls: nothing was tested", evidence.calls.len());
         assert_fine(&check(&evidence));
