@@ -1,6 +1,7 @@
 //! The dispatcher as a part: one task owns the machines, turns their effects into calls on the ports, and feeds the
 //! answers back. All judgement is the machines'; here is only waiting and calling.
 
+mod alarm;
 mod align;
 mod calls;
 mod follower;
@@ -22,6 +23,7 @@ use super::{engine, shards};
 use crate::clock::Clock;
 use crate::domain::lease::Owner;
 use crate::domain::shard::Shard;
+use alarm::Alarm;
 use calls::Outages;
 use work::{Answer, Work};
 
@@ -188,6 +190,7 @@ impl<S: Store, D: Delivery> Loop<S, D> {
         let mut answers = Vec::with_capacity(STEP_ANSWERS_MAX);
         let mut drained_at = None;
         let mut report_at = Instant::now();
+        let mut alarm = Alarm::new();
         loop {
             self.work.step(&mut answers);
             let now = Instant::now();
@@ -206,7 +209,7 @@ impl<S: Store, D: Delivery> Loop<S, D> {
                 }
                 _ = self.inbox.recv_many(&mut answers, STEP_ANSWERS_MAX) => {}
                 () = self.work.attempted() => {}
-                () = tokio::time::sleep_until(wake_at) => {}
+                () = alarm.until(wake_at.into_std()) => {}
             }
         }
         if !self.work.is_idle() {
