@@ -9,6 +9,7 @@ mod create;
 mod crowd;
 mod delivery;
 mod fan_out;
+mod far_future;
 mod feed_drain;
 mod feed_latency;
 mod filled;
@@ -69,6 +70,9 @@ fn main() {
     }
     if runs("burst") {
         verdicts.extend(runtime.block_on(burst::run()));
+    }
+    if runs("far_future") {
+        verdicts.extend(runtime.block_on(far_future::run()));
     }
     if runs("delivery") {
         runtime.block_on(delivery::run());
