@@ -46,6 +46,11 @@ const IMPURE: &[&str] = &[
 /// What would tell of the place where a file was written, or is somebody's alone.
 const LEAKS: &[&str] = &["/root/", "/home/", "index.crates", "registry/src", "localhost.localdomain"];
 
+/// Who may read the machine's wall clock beside the clock itself: for what only tells people or PostgreSQL, and for what may go
+/// from the journal. No timer is decided by it.
+const WALL_CLOCK: &[&str] =
+    &["src/clock/mod.rs", "src/app/feed.rs", "src/feed/source/stream.rs", "src/http/timers/error.rs"];
+
 struct Source {
     /// From the root of the repository, with forward slashes.
     path: String,
@@ -314,6 +319,31 @@ fn pure_modules_are_pure() {
     check(rust().iter().flat_map(purity).collect());
     let planted = Source::new("src/domain/x.rs", "//! X.\nasync fn f() { g().await } // tokio::\n");
     assert_eq!(purity(&planted).len(), 2);
+}
+
+/// Uses of the wall clock where it has no business.
+fn wall_clock(source: &Source) -> Vec<String> {
+    if !source.path.starts_with("src/") || WALL_CLOCK.contains(&source.path.as_str()) {
+        return Vec::new();
+    }
+    let reads = |line: &str| {
+        let mut words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        line.contains("SystemTime") || line.contains("clock") && words.any(|word| word == "wall")
+    };
+    let lines = source.code().into_iter().filter(|(_, line)| reads(line.split("//").next().unwrap()));
+    lines.map(|(number, _)| format!("{}:{number}: reads the wall clock", source.path)).collect()
+}
+
+#[test]
+fn no_decision_depends_on_the_wall_clock() {
+    check(rust().iter().flat_map(wall_clock).collect());
+    for planted in ["use crate::clock::{Clock, wall};", "let now = clock::wall();", "SystemTime::now()"] {
+        assert_eq!(
+            wall_clock(&Source::new("src/dispatch/x.rs", &format!("//! X.\n{planted}\n"))).len(),
+            1,
+            "{planted}"
+        );
+    }
 }
 
 #[test]

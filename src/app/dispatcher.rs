@@ -78,8 +78,8 @@ fn config(settings: &Settings) -> Config {
 
 /// A dispatcher without shards takes no caller away: others hold them, or it will.
 fn condition(handle: &Handle) -> Condition {
-    match handle.status().aligned {
-        true => Condition::Ready,
-        false => Condition::Degraded("the clock is not aligned with the database's yet: nothing fires".to_owned()),
+    match handle.status().doubt {
+        None => Condition::Ready,
+        Some(doubt) => Condition::Degraded(format!("no timer is fired for now: {doubt}")),
     }
 }

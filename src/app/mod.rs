@@ -19,7 +19,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::config::{Role, Settings};
 use crate::delivery::changes::Follower;
 use crate::domain::limits;
@@ -63,7 +63,7 @@ struct App {
     store: Store,
     /// Where this process is a changeserver.
     feed: Option<Feed>,
-    /// The dispatcher aligns it with the database's.
+    /// The dispatcher keeps it to the database's.
     clock: Clock,
 }
 
@@ -77,7 +77,12 @@ impl App {
             true => Some(Feed::open(&settings, &database).await?),
             false => None,
         };
-        Ok(Self { settings, database, health: Health::new(), metrics, store, feed, clock: Clock::system() })
+        let clock = Clock::with_limits(clock::Limits {
+            age_max: settings.clock_age_max,
+            error_max: settings.clock_error_max,
+            offset_max: settings.clock_offset_max,
+        });
+        Ok(Self { settings, database, health: Health::new(), metrics, store, feed, clock })
     }
 
     /// Runs until `stop`, or until a part fails. `calls` are answered beside those of the roles; `started` is told the

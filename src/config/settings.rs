@@ -89,6 +89,9 @@ pub struct Settings {
     pub callbacks_per_host_failures: u32,
     pub auto_create_namespaces: bool,
     pub lease_ttl: Duration,
+    pub clock_age_max: Duration,
+    pub clock_error_max: Duration,
+    pub clock_offset_max: Duration,
     pub retention: Duration,
     pub database_connections: usize,
     pub drain_max: Duration,
@@ -143,7 +146,7 @@ impl Settings {
 
     fn resolve(layer: &Layer) -> Result<Self, Error> {
         let (none, second, hour) = (Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3600));
-        let day = Duration::from_secs(86_400);
+        let (minute, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
         Ok(Self {
             database_url: database_url(layer)?,
             roles: layer.many("roles", Role::parse)?.into_iter().collect(),
@@ -171,6 +174,9 @@ impl Settings {
             })?,
             auto_create_namespaces: layer.one("auto-create-namespaces", value::switch)?,
             lease_ttl: layer.one("lease-ttl", value::span_within(second, hour / 6))?,
+            clock_age_max: layer.one("clock-age-max", value::span_within(second * 2, hour))?,
+            clock_error_max: layer.one("clock-error-max", value::span_within(second / 100, minute))?,
+            clock_offset_max: layer.one("clock-offset-max", value::span_within(second, Duration::MAX))?,
             retention: layer.one("retention", value::span_within(day, Duration::MAX))?,
             database_connections: layer.one("database-connections", |text| value::count(text, 2..=1000))?,
             drain_max: layer.one("drain-max", value::span_within(none, hour))?,

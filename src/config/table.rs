@@ -231,6 +231,30 @@ pub static SETTINGS: &[Setting] = &[
         ..ONE
     },
     Setting {
+        key: "clock-age-max",
+        placeholder: "SPAN",
+        default: Some("30s"),
+        help: "How long ago the database may have told its time for timers to be fired by it",
+        allowed: "a span from 2s to 1h, such as 30s",
+        ..ONE
+    },
+    Setting {
+        key: "clock-error-max",
+        placeholder: "SPAN",
+        default: Some("500ms"),
+        help: "How wrong the reckoning of the database's time may be for timers to be fired by it",
+        allowed: "a span from 10ms to 1m, such as 500ms",
+        ..ONE
+    },
+    Setting {
+        key: "clock-offset-max",
+        placeholder: "SPAN",
+        default: Some("1d"),
+        help: "How far the clocks of the database and of this machine may be apart for timers to be fired",
+        allowed: "a span of at least 1s, such as 1d",
+        ..ONE
+    },
+    Setting {
         key: "retention",
         placeholder: "SPAN",
         default: Some("7d"),

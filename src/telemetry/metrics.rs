@@ -152,7 +152,15 @@ pub static METRICS: &[Metric] = &[
         "walclock_clock_offset_seconds",
         Kind::Gauge,
         Unit::Seconds,
-        "By how much the own clock had been ahead of the database's when it was aligned first",
+        "By how much this machine's clock is ahead of the database's",
+    ),
+    metric("walclock_clock_error_seconds", Kind::Gauge, Unit::Seconds, "How wrong that may be, on either side"),
+    metric("walclock_clock_age_seconds", Kind::Gauge, Unit::Seconds, "How long ago the database's clock was read last"),
+    metric(
+        "walclock_firing_held_back",
+        Kind::Gauge,
+        Unit::Count,
+        "1 while no timer is fired because the clock is not trusted",
     ),
     metric(
         "walclock_feed_malformed_total",
@@ -166,7 +174,12 @@ pub static METRICS: &[Metric] = &[
         Unit::Count,
         "Times a timer's own row kept it from being claimed; the log names it",
     ),
-    metric("walclock_clock_step_seconds", Kind::Gauge, Unit::Seconds, "By how much the last alignment moved the clock"),
+    metric(
+        "walclock_clock_steps_total",
+        Kind::Counter,
+        Unit::Count,
+        "Times the database's clock was found to have been set",
+    ),
     metric("walclock_store_failures_total", Kind::Counter, Unit::Count, "Statements of the dispatcher that failed"),
     metric("walclock_delivery_attempts_total", Kind::Counter, Unit::Count, "Attempts to call back, by outcome"),
     metric(

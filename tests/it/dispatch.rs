@@ -2,19 +2,22 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use walclock::clock::{Clock, Timestamp};
-use walclock::dispatch::ports::{Delivery, Entry, Feed, FeedError, News, Store as _};
+use walclock::clock::{Clock, Limits, Timestamp};
+use walclock::dispatch::ports::{
+    self, ClaimRequest, Claimed, Delivery, Entry, Feed, FeedError, LeaseGrant, LeaseRequest, LoadRequest, News,
+    Store as _, Unavailable,
+};
 use walclock::dispatch::runner::{Config, Dispatcher, Handle};
 use walclock::domain::callback::Verdict;
-use walclock::domain::lease::Owner;
-use walclock::domain::run::{Attempt, Run};
+use walclock::domain::lease::{Lease, Owner};
+use walclock::domain::run::{Attempt, Run, Settlement};
 use walclock::domain::sequence::{Lsn, Sequence};
 use walclock::domain::shard::Shard;
 use walclock::domain::timer::TimerKey;
@@ -98,14 +101,23 @@ impl Rig {
 
     /// Starts a dispatcher whose leases end soon after it is gone.
     fn start(&self, owner: &str) -> (JoinHandle<()>, CancellationToken, Handle) {
+        self.start_on(owner, self.store.clone(), self.receiver.clock.clone())
+    }
+
+    /// The same on another store, and by another clock.
+    fn start_on(
+        &self,
+        owner: &str,
+        store: impl ports::Store,
+        clock: Clock,
+    ) -> (JoinHandle<()>, CancellationToken, Handle) {
         let mut config = Config::new(Owner(owner.to_owned()));
         config.lease_ttl = Duration::from_millis(1_500);
         config.drain = 2 * DEADLINE;
         config.engine.sweep_every = self.sweep_every;
         config.engine.sweep_grace = Duration::from_millis(100);
-        let receiver = self.receiver.clone();
-        let clock = receiver.clock.clone();
-        let dispatcher = Dispatcher::new(config, self.store.clone(), receiver, self.feed.clone(), clock);
+        let receiver = Receiver { clock: clock.clone(), ..self.receiver.clone() };
+        let dispatcher = Dispatcher::new(config, store, receiver, self.feed.clone(), clock);
         let (handle, stop) = (dispatcher.handle(), CancellationToken::new());
         (tokio::spawn(dispatcher.run(stop.clone())), stop, handle)
     }
@@ -270,4 +282,126 @@ async fn two_dispatchers_share_the_ring_and_each_timer_fires_once() {
     stop_b.cancel();
     a.await.unwrap();
     b.await.unwrap();
+}
+
+/// The store of a database whose clock is set by so many microseconds. It keeps the names of its runs.
+#[derive(Clone)]
+struct Set {
+    store: Store,
+    by: Arc<AtomicI64>,
+    is_away: Arc<AtomicBool>,
+}
+
+impl Set {
+    fn moved(&self, at: Timestamp, sign: i64) -> Timestamp {
+        Timestamp::from_micros(at.micros() + sign * self.by.load(Ordering::SeqCst))
+    }
+}
+
+impl ports::Store for Set {
+    async fn now(&self) -> Result<Timestamp, Unavailable> {
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(Unavailable { doing: "a test", source: "the database is away".into() });
+        }
+        Ok(self.moved(self.store.now().await?, 1))
+    }
+
+    async fn lease(&self, request: LeaseRequest) -> Result<LeaseGrant, Unavailable> {
+        self.store.lease(request).await
+    }
+
+    async fn load(&self, request: LoadRequest) -> Result<Vec<Entry>, Unavailable> {
+        self.store.load(request).await
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed, Unavailable> {
+        let mut claimed = self.store.claim(request).await?;
+        for run in &mut claimed.runs {
+            run.key.claimed_at = self.moved(run.key.claimed_at, 1);
+        }
+        Ok(claimed)
+    }
+
+    async fn adopt(&self, owner: &Owner, leases: &[Lease], limit: usize) -> Result<Vec<Run>, Unavailable> {
+        self.store.adopt(owner, leases, limit).await
+    }
+
+    async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<bool>, Unavailable> {
+        let mut settlements = settlements.to_vec();
+        for settlement in &mut settlements {
+            settlement.run.key.claimed_at = self.moved(settlement.run.key.claimed_at, -1);
+        }
+        self.store.settle(owner, &settlements).await
+    }
+
+    async fn leave(&self, owner: &Owner) -> Result<(), Unavailable> {
+        self.store.leave(owner).await
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_clock_that_is_set_is_followed() {
+    let mut rig = Rig::new().await;
+    let store = Set { store: rig.store.clone(), by: Arc::default(), is_away: Arc::default() };
+    let (task, stop, _) = rig.start_on("a", store.clone(), Clock::system());
+    rig.insert("soon", 500.0).await;
+    let in_an_hour = rig.insert("in an hour", 3_600_500.0).await;
+    assert_eq!(rig.next_sent().await.0, "soon");
+    // A run's name is translated by what the clock is set by when it is claimed and when it is settled.
+    rig.succeeded(1).await;
+    let micros = i64::try_from(HOUR.as_micros()).unwrap();
+    store.by.store(micros, Ordering::SeqCst);
+    let (id, sent_at) = rig.next_sent().await;
+    assert_eq!(id, "in an hour");
+    assert!(sent_at >= in_an_hour, "{sent_at} is before {in_an_hour}");
+    rig.succeeded(2).await;
+
+    // Back again: what is due by the hour that is no more does not leave, and what is due by the one that is, does.
+    store.by.store(0, Ordering::SeqCst);
+    let early = rig.insert("early", 1_800_000.0).await;
+    rig.tell("early", early);
+    let on_time = rig.insert("on time", 1_500.0).await;
+    rig.tell("on time", on_time);
+    let (id, sent_at) = rig.next_sent().await;
+    assert_eq!(id, "on time");
+    assert!(sent_at >= on_time && sent_at < early, "{sent_at}");
+    rig.succeeded(3).await;
+    // The early one may have been claimed before the step was noticed; a stop would wait for it.
+    drop(stop);
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_fired_while_the_clock_is_not_trusted_and_all_of_it_afterwards() {
+    let mut rig = Rig::new().await;
+    let store = Set { store: rig.store.clone(), by: Arc::default(), is_away: Arc::default() };
+    let limits = Limits { age_max: Duration::from_secs(2), ..Limits::default() };
+    let (task, stop, handle) = rig.start_on("a", store.clone(), Clock::with_limits(limits));
+    let first = rig.insert("first", 0.0).await;
+    rig.tell("first", first);
+    assert_eq!(rig.next_sent().await.0, "first");
+    rig.succeeded(1).await;
+    let day = 86_400_000_000;
+    let troubles: [(&str, &dyn Fn(bool)); 2] = [
+        ("Old", &|on| store.is_away.store(on, Ordering::SeqCst)),
+        // All that is due for two days would leave at once.
+        ("Far", &|on| store.by.store(if on { 2 * day } else { 0 }, Ordering::SeqCst)),
+    ];
+    for (succeeded, (name, trouble)) in (2..).zip(troubles) {
+        trouble(true);
+        let doubted = async || handle.status().doubt.filter(|doubt| format!("{doubt:?}").starts_with(name));
+        support::eventually(DEADLINE, "the clock is doubted", doubted).await;
+        let due_at = rig.insert(name, 0.0).await;
+        rig.tell(name, due_at);
+        let seen = async || (handle.status().queued == 1).then_some(());
+        support::eventually(DEADLINE, "the timer is known", seen).await;
+        assert!(rig.sent.try_recv().is_err(), "{name}: a timer left");
+        trouble(false);
+        assert_eq!(rig.next_sent().await.0, name);
+        rig.succeeded(succeeded).await;
+    }
+    stop.cancel();
+    task.await.unwrap();
 }

@@ -29,18 +29,27 @@ const CLAIM_RETRY: Duration = Duration::from_millis(100);
 /// The timers of a claim that is under way, each with the epoch that it is claimed in.
 pub(super) type Claim = Vec<(Hint, Epoch)>;
 
+/// The moment at which a timer that is due at `due_at` is to be claimed: the lead before it, rounded down to a quarter of the
+/// lead, so that timers of about the same moment share a claim.
+pub(super) fn claim_at(due_at: Timestamp, lead: Duration) -> Timestamp {
+    let at = due_at.before(lead);
+    let grain = i64::try_from(grain(lead).as_micros()).unwrap_or(i64::MAX);
+    let into_grain = if grain > 0 { at.micros().rem_euclid(grain) } else { 0 };
+    Timestamp::from_micros(at.micros().saturating_sub(into_grain))
+}
+
+fn grain(lead: Duration) -> Duration {
+    lead / 4
+}
+
 impl Engine {
-    /// The moment at which a timer that is due at `due_at` is to be claimed: the lead before it, rounded down to a
-    /// quarter of the lead, so that timers of about the same moment share a claim.
+    /// The moment at which a timer that is due at `due_at` is to be claimed.
     pub(super) fn claim_at(&self, due_at: Timestamp) -> Timestamp {
-        let at = due_at.before(self.config.lead);
-        let grain = i64::try_from(self.grain().as_micros()).unwrap_or(i64::MAX);
-        let into_grain = if grain > 0 { at.micros().rem_euclid(grain) } else { 0 };
-        Timestamp::from_micros(at.micros().saturating_sub(into_grain))
+        claim_at(due_at, self.config.lead)
     }
 
     fn grain(&self) -> Duration {
-        self.config.lead / 4
+        grain(self.config.lead)
     }
 
     /// Whether another claim may start.

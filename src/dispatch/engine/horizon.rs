@@ -90,6 +90,12 @@ impl Loader {
         self.pending.iter().any(|scan| takes_over(scan.kind) && scan.shards.contains(&shard))
     }
 
+    /// The clock was set back to `now`.
+    pub(super) fn set_back(&mut self, now: Timestamp, sweep_every: Duration) {
+        self.retry_at = self.retry_at.min(now);
+        self.sweep_at = self.sweep_at.min(now.after(sweep_every));
+    }
+
     /// Plans a scan; one without shards has nothing to read.
     fn plan(&mut self, scan: Scan) {
         if !scan.shards.is_empty() {

@@ -159,6 +159,8 @@ pub enum Event {
         /// Whether each was. When this is an error they may have been.
         written: Result<Vec<bool>, Unavailable>,
     },
+    /// Whether the clock is trusted. As long as it is not, nothing is claimed and nothing leaves; the rest goes on.
+    Trust(bool),
     /// Take nothing new any more; finish what is under way.
     Drain,
     /// Time has passed.
@@ -208,6 +210,10 @@ pub struct Engine {
     config: Config,
     random: Random,
     draining: bool,
+    /// The clock is trusted.
+    trusts: bool,
+    /// The moment of the last step.
+    stepped_at: Timestamp,
     holds: Holds,
     queue: Queue,
     /// Due hints of shards that are unsure or leaving at the moment.
@@ -259,6 +265,8 @@ impl Engine {
             }),
             config,
             draining: false,
+            trusts: true,
+            stepped_at: Timestamp::MIN,
             holds: Holds::default(),
             queue: Queue::default(),
             parked: Vec::new(),
@@ -287,15 +295,23 @@ impl Engine {
     /// Takes in what happened, in order, and appends what is to be done now. `now` must not be ahead of PostgreSQL's
     /// clock; it may step back.
     pub fn step(&mut self, now: Timestamp, events: impl IntoIterator<Item = Event>, effects: &mut Vec<Effect>) {
+        if now < self.stepped_at {
+            self.set_back(now);
+        }
+        self.stepped_at = now;
         for event in events {
             self.apply(now, event, effects);
         }
-        self.send(now, effects);
+        if self.trusts {
+            self.send(now, effects);
+        }
         self.settle(effects);
         self.repeat(now, effects);
         if !self.draining {
             self.adopt(now, effects);
-            self.claim(now, effects);
+            if self.trusts {
+                self.claim(now, effects);
+            }
             self.load(now, effects);
         }
     }
@@ -310,6 +326,7 @@ impl Engine {
             Event::Adopted(runs) => self.adopted(runs, effects),
             Event::Attempted { run, attempt } => self.attempted(now, run, attempt, effects),
             Event::Settled { settlements, written } => self.settled(now, settlements, written, effects),
+            Event::Trust(trusts) => self.trusts = trusts,
             Event::Drain => self.drain(),
             Event::Tick => {}
         }
@@ -318,13 +335,14 @@ impl Engine {
     /// When `step` is to be called at the latest, though nothing happened until then; none while only an answer can
     /// bring new work.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        let send_at = self.ready.first_key_value().map(|((due_at, _), _)| *due_at);
+        let send_at = self.ready.first_key_value().map(|((due_at, _), _)| *due_at).filter(|_| self.trusts);
+        let host_at = self.hosts.next_wake().filter(|_| self.trusts);
         let repeat_at = (!self.repeats.is_empty() && self.repeating.is_none()).then_some(self.repeat_at);
         let work = match self.draining {
             true => [None, None, None],
-            false => [self.next_claim(), self.next_load(), self.next_adoption()],
+            false => [self.next_claim().filter(|_| self.trusts), self.next_load(), self.next_adoption()],
         };
-        work.into_iter().chain([send_at, self.hosts.next_wake(), repeat_at]).flatten().min()
+        work.into_iter().chain([send_at, host_at, repeat_at]).flatten().min()
     }
 
     /// Whether nothing is under way that a drain would wait for.
@@ -372,6 +390,18 @@ impl Engine {
     /// How many more runs may be taken.
     fn room(&self) -> usize {
         self.config.inflight_max.saturating_sub(self.inflight())
+    }
+
+    /// The clock was set back. What waits for a moment that had been reckoned by the old time would wait for as long as it
+    /// was set back by; so it is reckoned anew.
+    fn set_back(&mut self, now: Timestamp) {
+        self.repeat_at = self.repeat_at.min(now);
+        self.adopt_again_at = self.adopt_again_at.min(now.after(self.config.adopt_every));
+        self.loader.set_back(now, self.config.sweep_every);
+        let late = self.queue.set_back(now, |due_at| claims::claim_at(due_at, self.config.lead));
+        for hint in late {
+            self.enqueue(self.claim_at(hint.due_at), hint);
+        }
     }
 
     /// Takes nothing new any more.

@@ -212,6 +212,32 @@ impl Queue {
         }
     }
 
+    /// The clock was set back to `now`: takes the hints that wait for a later moment than they would have by their due one,
+    /// since they were claimed in vain.
+    pub(super) fn set_back(&mut self, now: Timestamp, claim_at: impl Fn(Timestamp) -> Timestamp) -> Vec<Hint> {
+        let mut late = Vec::new();
+        for lane in self.lanes.values_mut() {
+            for (place, hint) in &mut lane.hints {
+                hint.told_at = hint.told_at.min(now);
+                if place.0 > claim_at(hint.due_at) {
+                    late.push((*place, hint.key.clone()));
+                }
+            }
+        }
+        late.sort_unstable();
+        let mut taken = Vec::with_capacity(late.len());
+        for (place, key) in late {
+            let hint = self.lanes.get_mut(&key.namespace).and_then(|lane| lane.hints.remove(&place));
+            if let Some(hint) = hint {
+                self.places.remove(&key);
+                self.backlog -= usize::from(hint.backlog);
+                self.rest(&key.namespace);
+                taken.push(hint);
+            }
+        }
+        taken
+    }
+
     /// Takes up to `count` hints that are to be claimed last, of the namespace that has the most.
     pub(super) fn pop_last(&mut self, count: usize) -> Vec<Hint> {
         let largest = self.lanes.iter().max_by_key(|(_, lane)| lane.hints.len());

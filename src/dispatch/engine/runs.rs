@@ -98,6 +98,14 @@ impl Engine {
     pub(super) fn send(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         while let Some((run, admission)) = self.hosts.release(now) {
             let origin = callback_url::origin(&run.timer.definition.callback.url).into_owned();
+            // The clock was set back while it waited.
+            if run.timer.due_at() > now {
+                if admission == Admission::Send {
+                    self.hosts.unsent(now, &origin, &run.key);
+                }
+                self.make_ready(run);
+                continue;
+            }
             match self.sure_epoch(&run) {
                 None if admission == Admission::Send => {
                     self.hosts.unsent(now, &origin, &run.key);

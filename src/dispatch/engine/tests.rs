@@ -88,9 +88,13 @@ impl Rig {
 
     /// A run of epoch 1 that is under way.
     fn send(&mut self, id: &str) -> Box<Run> {
-        let (claim, _) = self.claims(START, Event::Noted(vec![entry(id, START)])).unwrap();
+        self.send_at(START, id)
+    }
+
+    fn send_at(&mut self, now: Timestamp, id: &str) -> Box<Run> {
+        let (claim, _) = self.claims(now, Event::Noted(vec![entry(id, START)])).unwrap();
         let answer = Ok(Claimed { runs: vec![run(id, START, 1)], left: Vec::new() });
-        match self.step(START, Event::Claimed { id: claim, answer }).pop() {
+        match self.step(now, Event::Claimed { id: claim, answer }).pop() {
             Some(Effect::Deliver(run)) => run,
             other => panic!("{other:?}"),
         }
@@ -319,6 +323,51 @@ fn a_drain_finishes_what_is_under_way_and_takes_nothing_new() {
     rig.step(at(4), Event::Settled { settlements, written: Ok(vec![true]) });
     assert!(rig.engine.is_idle());
     assert_eq!(rig.engine.next_wake(), None);
+}
+
+#[test]
+fn nothing_is_claimed_or_sent_while_the_clock_is_not_trusted() {
+    let mut rig = Rig::new(Config::default());
+    let sent = rig.send("under way");
+    let (id, _) = rig.claims(at(950), Event::Noted(vec![entry("claimed", at(1000)), entry("due", at(1100))])).unwrap();
+    rig.step(at(955), Event::Trust(false));
+    let answer = Ok(Claimed { runs: vec![run("claimed", at(1000), 1)], left: Vec::new() });
+    assert!(rig.step(at(960), Event::Claimed { id, answer }).is_empty());
+    assert!(rig.step(at(2000), Event::Tick).is_empty());
+    assert!(rig.engine.next_wake().is_none_or(|wake| wake > at(2000)), "it would spin");
+    // What is under way is finished.
+    let effects = rig.step(at(2000), Event::Attempted { run: sent, attempt: attempt(Verdict::Succeeded) });
+    assert!(matches!(effects[..], [Effect::Settle(_)]), "{effects:?}");
+    let effects = rig.step(at(2000), Event::Trust(true));
+    assert!(matches!(effects[..], [Effect::Deliver(_), Effect::Claim { .. }]), "{effects:?}");
+}
+
+/// Pauses were reckoned by a time that is an hour off: none of them may last for an hour.
+#[test]
+fn a_clock_that_is_set_back_delays_nothing() {
+    let hour = 3_600_000;
+    let mut rig = Rig::new(Config::default());
+    rig.step(at(hour), Event::Tick);
+    let (id, _) = rig.claims(at(hour), Event::Noted(vec![entry("held", START)])).expect("a claim");
+    let answer = Ok(Claimed { runs: Vec::new(), left: vec![entry("held", START)] });
+    rig.step(at(hour), Event::Claimed { id, answer });
+    let sent = rig.send_at(at(hour), "unwritten");
+    let mut effects = rig.step(at(hour), Event::Attempted { run: sent, attempt: attempt(Verdict::Succeeded) });
+    let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
+    rig.step(at(hour), Event::Settled { settlements, written: Err(unavailable()) });
+
+    let effects = rig.step(at(1), Event::Tick);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Claim { .. })), "{effects:?}");
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
+    let wake = rig.engine.next_wake().expect("it sweeps");
+    assert!(wake <= at(1).after(Config::default().sweep_every), "{wake}");
+    let sweeps = |effect: &Effect| matches!(effect, Effect::Load(request) if request.after.is_none());
+    let mut now = at(1);
+    let swept = (0..10).any(|_| {
+        now = now.after(Duration::from_secs(1));
+        rig.step(now, Event::Loaded(Ok(Vec::new()))).iter().any(sweeps)
+    });
+    assert!(swept, "no sweep within ten seconds");
 }
 
 #[test]

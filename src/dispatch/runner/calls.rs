@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
-use super::Config;
 use super::work::Answer;
-use crate::clock::{Clock, Timestamp};
+use super::{Config, align};
+use crate::clock::{Clock, Reading, Timestamp};
 use crate::dispatch::engine::Event;
 use crate::dispatch::ports::{ClaimRequest, LeaseRequest, LoadRequest, Store, Unavailable};
 use crate::dispatch::shards;
@@ -42,10 +42,6 @@ impl<S: Store> Calls<S> {
         Self { store, clock, answers, owner, timeout, lease_timeout, outages }
     }
 
-    pub(super) fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
     pub(super) fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -69,8 +65,15 @@ impl<S: Store> Calls<S> {
     pub(super) fn claim(&self, id: u64, timers: Vec<(TimerKey, Epoch)>, until: Timestamp) {
         let (store, outages, timeout) = (self.store.clone(), self.outages.clone(), self.timeout);
         let request = ClaimRequest { owner: self.owner.clone(), timers, until };
+        let clock = self.clock.clone();
         self.spawn(async move {
+            let asked = Instant::now();
             let answer = outages.bounded("claiming timers", timeout, store.claim(request)).await;
+            // A claim tells the time, too: were the database's clock set back, that is known before what was claimed leaves.
+            let claimed_at = answer.iter().flat_map(|claimed| &claimed.runs).map(|run| run.key.claimed_at).max();
+            if let Some(at) = claimed_at {
+                align::learn(&clock, &Reading { asked, at, answered: Instant::now() });
+            }
             Answer::Engine(Event::Claimed { id, answer })
         });
     }

@@ -6,8 +6,8 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Status;
-use crate::clock::Timestamp;
+use super::{Status, align};
+use crate::clock::{Standing, Timestamp};
 use crate::domain::callback::Verdict;
 use crate::domain::run::{Attempt, Run};
 use crate::domain::timer::TimerKey;
@@ -34,6 +34,10 @@ pub(super) struct Meters {
     hosts_spared: Gauge,
     shards: Gauge,
     epoch_max: Gauge,
+    clock_offset: Gauge,
+    clock_error: Gauge,
+    clock_age: Gauge,
+    held_back: Gauge,
     window_at: Instant,
     logged: u32,
 }
@@ -59,6 +63,10 @@ impl Meters {
             hosts_spared: gauge!("walclock_hosts_spared"),
             shards: gauge!("walclock_shards_held"),
             epoch_max: gauge!("walclock_lease_epoch_max"),
+            clock_offset: gauge!("walclock_clock_offset_seconds"),
+            clock_error: gauge!("walclock_clock_error_seconds"),
+            clock_age: gauge!("walclock_clock_age_seconds"),
+            held_back: gauge!("walclock_firing_held_back"),
             window_at: Instant::now(),
             logged: 0,
         }
@@ -107,6 +115,16 @@ impl Meters {
         self.waiting.set(count(status.waiting));
         self.hosts_spared.set(count(status.hosts_spared));
         self.shards.set(count(status.shards));
+    }
+
+    /// How the clock stands, and whether everything is held back because of it.
+    pub(super) fn clock(&self, standing: Option<Standing>, is_held_back: bool) {
+        self.held_back.set(f64::from(u8::from(is_held_back)));
+        if let Some(Standing { offset, error, age }) = standing {
+            self.clock_offset.set(align::seconds(offset));
+            self.clock_error.set(error.as_secs_f64());
+            self.clock_age.set(age.as_secs_f64());
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a metric")]

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::ports::{Delivery, Feed, Store};
 use super::{engine, shards};
-use crate::clock::Clock;
+use crate::clock::{Clock, Doubt};
 use crate::domain::lease::Owner;
 use crate::domain::shard::Shard;
 use alarm::Alarm;
@@ -47,7 +47,7 @@ pub struct Config {
     pub drain: Duration,
     /// How long one question to the feed waits for news.
     pub follow_wait: Duration,
-    /// How often the clock is aligned with PostgreSQL's.
+    /// How often PostgreSQL's clock is read.
     pub align_every: Duration,
     /// How long one statement of the store may take.
     pub store_timeout: Duration,
@@ -63,7 +63,7 @@ impl Config {
             lease_ttl: Duration::from_secs(10),
             drain: Duration::from_secs(30),
             follow_wait: Duration::from_secs(30),
-            align_every: Duration::from_secs(3),
+            align_every: Duration::from_secs(1),
             store_timeout: Duration::from_secs(10),
             engine: engine::Config::default(),
         }
@@ -84,10 +84,10 @@ impl Config {
 }
 
 /// How the dispatcher is doing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The clock agrees with PostgreSQL's; before that nothing is fired.
-    pub aligned: bool,
+    /// Why nothing is fired, where the clock is not trusted.
+    pub doubt: Option<Doubt>,
     /// Shards surely held.
     pub shards: usize,
     /// Timers of the near future in memory.
@@ -98,6 +98,13 @@ pub struct Status {
     pub waiting: usize,
     /// Hosts that failed so often in a row that they are spared for a while.
     pub hosts_spared: usize,
+}
+
+impl Default for Status {
+    /// Of one that does nothing, yet or any more.
+    fn default() -> Self {
+        Self { doubt: Some(Doubt::Unread), shards: 0, queued: 0, inflight: 0, waiting: 0, hosts_spared: 0 }
+    }
 }
 
 /// Tells how the dispatcher is doing. Cheap to clone.
@@ -152,7 +159,7 @@ impl<S: Store, D: Delivery, F: Feed> Dispatcher<S, D, F> {
         let (answers, inbox) = mpsc::channel(ANSWERS_MAX);
         let (positioned, mut is_positioned) = watch::channel(false);
 
-        let aligner = align::keep(self.store.clone(), self.clock.clone(), self.config.align_every);
+        let aligner = align::keep(self.store.clone(), self.clock.clone(), self.config.align_every, answers.clone());
         tokio::spawn(children.clone().run_until_cancelled_owned(aligner));
         let follower = follower::Follower {
             feed: self.feed.clone(),

@@ -40,14 +40,20 @@ impl<S: ScheduleStore> Materializer<S> {
 
     async fn work(&mut self) {
         // Before the clock is the database's, nothing is due; without a dispatcher there is none to wait for.
-        if self.aligned.wait_for(|status| status.aligned).await.is_err() {
+        if self.aligned.wait_for(|status| status.doubt.is_none()).await.is_err() {
             return;
         }
         let outages = Outages::default();
         let mut event = Event::Tick;
         loop {
+            let (now, doubt) = self.clock.judged();
+            if doubt.is_some() {
+                // Its moments would be due by a clock that is not trusted.
+                tokio::time::sleep(TICK).await;
+                continue;
+            }
             let shards = self.shards.borrow().clone();
-            event = match self.machine.step(self.clock.now(), &shards, event) {
+            event = match self.machine.step(now, &shards, event) {
                 Some(Effect::Load(request)) => {
                     let due = self.store.due(request);
                     Event::Loaded(outages.bounded("looking for schedules", self.timeout, due).await)

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::calls::Calls;
 use super::lines::Lines;
 use super::meters::Meters;
 use super::{Config, Status};
-use crate::clock::Clock;
+use crate::clock::{Clock, Doubt};
 use crate::dispatch::engine::{self, Engine};
 use crate::dispatch::ports::{Delivery, Store};
 use crate::dispatch::shards::{self, Holding, Shards};
@@ -37,6 +38,8 @@ pub(super) struct Work<S, D> {
     followed: watch::Sender<Vec<Shard>>,
     started_at: Instant,
     meters: Meters,
+    /// Why nothing is fired, as the engine was told.
+    doubt: Option<Doubt>,
     events: Vec<engine::Event>,
     effects: Vec<engine::Effect>,
 }
@@ -58,6 +61,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
             followed,
             started_at: Instant::now(),
             meters: Meters::new(),
+            doubt: None,
             events: Vec::new(),
             effects: Vec::new(),
         }
@@ -124,7 +128,9 @@ impl<S: Store, D: Delivery> Work<S, D> {
 
     fn step_engine(&mut self) {
         let (mut effects, mut due) = (std::mem::take(&mut self.effects), Vec::new());
-        self.engine.step(self.calls.now(), self.events.drain(..), &mut effects);
+        let (now, doubt) = self.calls.clock().judged();
+        self.heed(doubt);
+        self.engine.step(now, self.events.drain(..), &mut effects);
         for effect in effects.drain(..) {
             match effect {
                 engine::Effect::GiveUp(leases) => self.step_shards(shards::Event::GiveUp(leases)),
@@ -143,6 +149,20 @@ impl<S: Store, D: Delivery> Work<S, D> {
         self.lines.deliver(due.into_iter());
     }
 
+    /// Holds everything back where the clock is not trusted, and lets it go where it is again.
+    fn heed(&mut self, doubt: Option<Doubt>) {
+        match (&doubt, &self.doubt) {
+            (Some(doubt), Some(before)) if doubt.is_like(before) => {}
+            (Some(doubt), _) => warn!("nothing is fired for now: {doubt}"),
+            (None, Some(_)) => info!("the clock is trusted again: what was held back is fired"),
+            (None, None) => {}
+        }
+        if doubt.is_some() != self.doubt.is_some() {
+            self.events.push(engine::Event::Trust(doubt.is_none()));
+        }
+        self.doubt = doubt;
+    }
+
     fn measure(&mut self, event: &engine::Event) {
         match event {
             engine::Event::Claimed { answer: Ok(claimed), .. } => self.meters.claimed(claimed.runs.len()),
@@ -154,6 +174,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
             | engine::Event::Claimed { answer: Err(_), .. }
             | engine::Event::Adopted(_)
             | engine::Event::Settled { .. }
+            | engine::Event::Trust(_)
             | engine::Event::Drain
             | engine::Event::Tick => {}
         }
@@ -178,7 +199,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
 
     pub(super) fn status(&self) -> Status {
         let status = Status {
-            aligned: true,
+            doubt: self.doubt,
             shards: self.shards.holding().held.len(),
             queued: self.engine.queue_len(),
             inflight: self.engine.inflight(),
@@ -187,6 +208,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
         };
         self.meters.deferred(self.engine.deferred());
         self.meters.status(status);
+        self.meters.clock(self.calls.clock().standing(), self.doubt.is_some());
         status
     }
 }
