@@ -86,12 +86,12 @@ async fn over_http(server: &Server, name: &str, connections: usize, batch: usize
             let mut connection = Connection::open(&url).await;
             let mut created = 0;
             while Instant::now() < end {
-                let timers = (created..created + batch).map(|n| {
+                let mut timers = (created..created + batch).map(|n| {
                     json!({ "namespace": "bench", "id": format!("{name}-{n}"), "executeAt": DUE, "callbackUrl": URL,
                             "payload": { "order": 7 } })
                 });
                 if batch == 1 {
-                    let timer = timers.last().expect("one").to_string();
+                    let timer = timers.next_back().expect("one").to_string();
                     connection.post("/api/v1/timers/create", timer).await;
                 } else {
                     let body = json!({ "timers": timers.collect::<Vec<_>>() }).to_string();

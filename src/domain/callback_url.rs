@@ -1,7 +1,6 @@
 //! Whom a timer may call, as far as the text of the URL tells. What its name resolves to is judged at every call.
 
 use std::borrow::Cow;
-use std::net::Ipv4Addr;
 
 use url::{Host, Position, Url};
 
@@ -67,7 +66,8 @@ fn plain_origin(text: &str) -> Option<&str> {
     let is_name = |byte: u8| byte.is_ascii_lowercase() || byte == b'-' || byte == b'.' || byte.is_ascii_digit();
     // What ends in a number is an address, which has many spellings; what has an xn-- is judged by its letters.
     let last = host.rsplit('.').next()?;
-    let is_address = host.parse::<Ipv4Addr>().is_ok();
+    let number = |part: &str| part == "0" || !part.starts_with('0') && part.parse::<u8>().is_ok();
+    let is_address = host.split('.').count() == 4 && host.split('.').all(number);
     let is_plain = !last.is_empty() && !last.starts_with(|c: char| c.is_ascii_digit()) && !host.contains("xn--");
     let port_is_plain = port.is_none_or(|port| {
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());

@@ -97,7 +97,6 @@ struct Host {
     name: Arc<str>,
     inflight: usize,
     /// Due runs that may not leave yet, in their order.
-    #[expect(clippy::vec_box, reason = "they come and go as they are")]
     waiting: VecDeque<Box<Run>>,
     breaker: Breaker,
     failures: u32,
@@ -337,6 +336,7 @@ impl Hosts {
     }
 
     /// Takes all runs that wait.
+    #[expect(clippy::vec_box, reason = "they go on as they are")]
     pub(super) fn take_waiting(&mut self) -> Vec<Box<Run>> {
         if self.waiting == 0 {
             return Vec::new();
