@@ -6,9 +6,11 @@ mod database;
 mod dev;
 mod exit;
 mod flags;
+mod history;
 mod output;
 mod schedules;
 mod serve;
+mod shards;
 pub mod timers;
 
 use std::ffi::OsString;
@@ -76,11 +78,16 @@ enum Command {
     Changes(changes::Flags),
     /// Create, show, list and delete timers.
     #[command(after_help = "Examples:\n  walclock timers create --id tea --in 3m --url https://example.com/hook\n  \
-        walclock timers get --id tea\n  walclock timers list --status failed --json")]
+        walclock timers get --id tea\n  walclock timers history --id tea\n  walclock timers list --status failed --json")]
     Timers(timers::Flags),
     /// Create, show, list, pause, delete and trigger schedules, and show when one fires.
     #[command(after_help = "Example:\n  walclock schedules next --cron '0 9 * * MON-FRI' --time-zone America/New_York")]
     Schedules(Box<schedules::Flags>),
+    /// Show which dispatcher holds which shards, in which epoch, and for how long still.
+    #[command(
+        after_help = "Examples:\n  walclock shards --database-url postgres://walclock@db/app\n  walclock shards --json"
+    )]
+    Shards(shards::Flags),
     /// Print the completions of a shell.
     #[command(after_help = "Examples:\n  walclock completions bash > /etc/bash_completion.d/walclock")]
     Completions {
@@ -115,6 +122,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
             Command::Changes(flags) => changes::run(flags).await,
             Command::Timers(flags) => timers::main(flags).await,
             Command::Schedules(flags) => schedules::main(*flags).await,
+            Command::Shards(flags) => shards::main(flags).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Cli::command(), "walclock", &mut script);

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::value::RawValue;
 
-use super::{flags, output};
+use super::{flags, history, output};
 use crate::clock::Timestamp;
 use crate::config::{DatabaseFlags, Settings};
 use crate::domain::callback::Callback;
@@ -46,6 +46,9 @@ pub enum Command {
     Create(Create),
     /// Show a timer, or what became of it.
     Get(Select),
+    /// Show the attempts of a timer: when each was due, sent and answered, how it went, and what the receiver said.
+    #[command(after_help = "Example:\n  walclock timers history --id tea")]
+    History(History),
     /// List the timers of a namespace and what became of them, by id.
     List(List),
     /// Cancel a pending timer.
@@ -104,6 +107,16 @@ pub struct Select {
     json: bool,
 }
 
+/// The flags of `history`.
+#[derive(Args, Clone, Debug)]
+pub struct History {
+    #[command(flatten)]
+    select: Select,
+    /// At most so many, the latest ones.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
 /// The flags of `list`.
 #[derive(Args, Clone, Debug)]
 pub struct List {
@@ -143,7 +156,7 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
     let database = pg::Settings::parse(settings.database_url()?.reveal())?;
     let make_namespace = match &flags.command {
         Command::Create(create) => create.make_namespace,
-        Command::Get(_) | Command::List(_) | Command::Delete(_) => false,
+        Command::Get(_) | Command::History(_) | Command::List(_) | Command::Delete(_) => false,
     };
     let config = Config {
         auto_create: make_namespace || settings.auto_create_namespaces,
@@ -165,6 +178,7 @@ async fn run(command: Command, timers: &Timers, out: &mut impl Write) -> anyhow:
     match command {
         Command::Create(flags) => create(flags, timers, out).await,
         Command::Get(flags) => get(flags, timers, out).await,
+        Command::History(flags) => history(flags, timers, out).await,
         Command::List(flags) => list(flags, timers, out).await,
         Command::Delete(flags) => delete(flags, timers, out).await,
     }
@@ -205,6 +219,15 @@ async fn get(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Re
     match flags.json {
         true => writeln!(out, "{}", http::timers::status_json(&status)),
         false => show(&status, out),
+    }
+    .context("printing")
+}
+
+async fn history(flags: History, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
+    let attempts = timers.history(&key(&flags.select), flags.limit).await.map_err(by_flag)?;
+    match flags.select.json {
+        true => history::json(&attempts, out),
+        false => history::table(&attempts, out),
     }
     .context("printing")
 }

@@ -76,6 +76,9 @@ pub const REPLY_BYTES_MAX: usize = 64 * 1024;
 pub const REPLY_HEAD_BYTES_MAX: usize = 1024;
 /// Longest error text kept with a run or an attempt.
 pub const ERROR_BYTES_MAX: usize = 1024;
+/// From which take-over on a run that was left without an outcome counts as a failed attempt: a process may be killed now and
+/// then, but a callback that ends its dispatcher each time must not end all of them for ever.
+pub const ADOPTIONS_MAX: u32 = 3;
 /// Rows of one claim, settle or load statement: large enough to spread the round trip, small enough to hold locks
 /// for milliseconds only.
 pub const BATCH_ROWS_MAX: usize = 500;
@@ -100,7 +103,7 @@ pub const CREATES_TOGETHER_MAX: usize = 100;
 pub const CREATES_TOGETHER_BYTES_MAX: usize = 1024 * 1024;
 /// Creates that may wait to share a statement. One more is written by itself, as soon as there is a connection for it.
 pub const CREATES_WAITING_MAX: usize = 10_000;
-/// Timers of one page of a list.
+/// Timers of one page of a list, and attempts of one history.
 pub const LIST_LIMIT_MAX: u32 = 1000;
 /// How long the session that claims a replication slot may say nothing before the server ends it, and the claim with it: ten
 /// of the pauses between its questions. Whoever takes the place of a machine that died waits for so long; who was only slow

@@ -28,6 +28,8 @@ pub struct Run {
     pub epoch: Epoch,
     /// What signs its callback: the secrets of its namespace, two while one replaces the other, none for no signature.
     pub secrets: Arc<[Secret]>,
+    /// How many dispatchers have taken it over, one after the other: all but the last one were gone before it was over.
+    pub adoptions: u32,
 }
 
 /// The state of a timer as its readers see it.
@@ -68,6 +70,64 @@ pub struct Attempt {
     pub reply_head: String,
     /// What the answer, or its absence, means.
     pub verdict: Verdict,
+}
+
+impl Attempt {
+    /// What counts as the attempt of a run that one dispatcher after the other left without an outcome, given up at `at`:
+    /// it may be the callback that ends them, so it is neither repeated at once nor for ever.
+    pub fn abandoned(adoptions: u32, at: Timestamp) -> Self {
+        let error = format!("no outcome: its dispatcher was gone {adoptions} times before the callback was over");
+        let verdict = Verdict::Retry { not_before: None, error };
+        Self { sent_at: at, answered_at: at, status: None, reply_head: String::new(), verdict }
+    }
+}
+
+/// How an attempt of the past went, or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It failed, and another one followed or will.
+    Retried,
+    /// It is under way.
+    Running,
+    /// The receiver took it.
+    Succeeded,
+    /// It failed, and was the last.
+    Failed,
+}
+
+impl Outcome {
+    /// The word that the database uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retried => "retried",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// An attempt as the history of its timer has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastAttempt {
+    /// Its number, 1 for the first of a firing.
+    pub number: u32,
+    /// How it went.
+    pub outcome: Outcome,
+    /// When it was to leave.
+    pub due_at: Timestamp,
+    /// When its timer was claimed for it.
+    pub claimed_at: Timestamp,
+    /// When the request left; none while it is under way.
+    pub sent_at: Option<Timestamp>,
+    /// When the answer was there, or the attempt was given up.
+    pub answered_at: Option<Timestamp>,
+    /// The HTTP status, where there was an answer.
+    pub status: Option<u16>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The first bytes of the answer.
+    pub reply: Option<String>,
 }
 
 impl Attempt {

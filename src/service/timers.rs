@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::delivery::guard;
 use crate::dispatch::ports;
 use crate::domain::invalid::{Field, Invalid};
-use crate::domain::run::State;
+use crate::domain::run::{PastAttempt, State};
 use crate::domain::timer::{Definition, Status, Timer, TimerKey, Update};
 use crate::domain::{limits, namespace};
 pub use crate::store::timers::ListRequest;
@@ -108,6 +108,20 @@ impl Timers {
             key.check()?;
             let client = self.store.client().await?;
             rows::get(&client, key).await?.ok_or_else(|| Error::NotFound { key: key.clone() })
+        })
+        .await
+    }
+
+    /// The latest attempts of the timer of that name, oldest first; at most `limits::LIST_LIMIT_MAX` of them.
+    pub async fn history(&self, key: &TimerKey, limit: u32) -> Result<Vec<PastAttempt>, Error> {
+        measured("history", async {
+            key.check()?;
+            let client = self.store.client().await?;
+            let attempts = rows::history(&client, key, limit.min(limits::LIST_LIMIT_MAX)).await?;
+            if attempts.is_empty() && rows::get(&client, key).await?.is_none() {
+                return Err(Error::NotFound { key: key.clone() });
+            }
+            Ok(attempts)
         })
         .await
     }

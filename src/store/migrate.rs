@@ -11,6 +11,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V1__schema", include_str!("../../sql/migrations/0001_schema.sql")),
     ("V2__schedules", include_str!("../../sql/migrations/0002_schedules.sql")),
     ("V3__deferrals", include_str!("../../sql/migrations/0003_deferrals.sql")),
+    ("V4__ring", include_str!("../../sql/migrations/0004_ring.sql")),
 ];
 /// The table with what was run, in the schema that the migrations make.
 const HISTORY: &str = "walclock.walclock_migrations";

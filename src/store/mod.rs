@@ -12,9 +12,11 @@ pub mod partitions;
 mod pool;
 mod rows;
 pub mod schedules;
+pub mod shards;
 pub mod time;
 pub mod timers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
@@ -56,6 +58,7 @@ pub struct Store {
     dispatch: Pool,
     claims: Pool,
     schedules: Pool,
+    process: Arc<dispatch::Process>,
 }
 
 impl Store {
@@ -68,6 +71,7 @@ impl Store {
             dispatch: pool::new(&config, tls.clone(), DISPATCH_CONNECTIONS, &[pool::OPEN, pool::DISPATCH]),
             schedules: pool::new(&config, tls.clone(), SCHEDULE_CONNECTIONS, &[pool::OPEN]),
             claims: pool::new(&config, tls, CLAIM_CONNECTIONS, &[pool::OPEN, pool::DISPATCH, pool::CLAIMS]),
+            process: Arc::new(dispatch::Process::own()),
         })
     }
 

@@ -14,12 +14,13 @@ use super::{Error, rows};
 use crate::clock::Timestamp;
 use crate::domain::invalid::Invalid;
 use crate::domain::limits;
-use crate::domain::run::State;
+use crate::domain::run::{Outcome, PastAttempt, State};
 use crate::domain::timer::{self, Status, Timer, TimerKey, Update};
 
 const UPDATE: &str = include_str!("../../sql/queries/timers/update.sql");
 const DELETE: &str = include_str!("../../sql/queries/timers/delete.sql");
 const GET: &str = include_str!("../../sql/queries/timers/get.sql");
+const LIST_ATTEMPTS: &str = include_str!("../../sql/queries/timers/list_attempts.sql");
 const LIST: &str = include_str!("../../sql/queries/timers/list.sql");
 
 /// What became of a write.
@@ -127,6 +128,37 @@ pub async fn list(client: &impl GenericClient, request: &ListRequest) -> Result<
         .await
         .map_err(Error::unavailable(doing))?;
     rows.iter().map(status).collect::<Result<_, _>>().map_err(Error::unavailable(doing))
+}
+
+/// The latest attempts of a timer, oldest first.
+pub async fn history(client: &impl GenericClient, key: &TimerKey, limit: u32) -> Result<Vec<PastAttempt>, Error> {
+    let doing = "reading the attempts of a timer";
+    let statement = client.prepare_cached(LIST_ATTEMPTS).await.map_err(Error::unavailable(doing))?;
+    let rows = client
+        .query(&statement, &[&&*key.namespace, &&*key.id, &i64::from(limit)])
+        .await
+        .map_err(Error::unavailable(doing))?;
+    rows.iter().rev().map(attempt).collect::<Result<_, _>>().map_err(Error::unavailable(doing))
+}
+
+fn attempt(row: &Row) -> Result<PastAttempt, tokio_postgres::Error> {
+    let outcome = match row.try_get("outcome")? {
+        "running" => Outcome::Running,
+        "succeeded" => Outcome::Succeeded,
+        "failed" => Outcome::Failed,
+        _ => Outcome::Retried,
+    };
+    Ok(PastAttempt {
+        number: u32::try_from(row.try_get::<_, i32>("attempt")?).unwrap_or(0),
+        outcome,
+        due_at: row.try_get("due_at")?,
+        claimed_at: row.try_get("claimed_at")?,
+        sent_at: row.try_get("sent_at")?,
+        answered_at: row.try_get("answered_at")?,
+        status: row.try_get::<_, Option<i16>>("http_status")?.and_then(|status| u16::try_from(status).ok()),
+        error: row.try_get("error")?,
+        reply: row.try_get("reply")?,
+    })
 }
 
 /// Tells a row that cannot be written from a database that does not answer.

@@ -146,6 +146,18 @@ pub static METRICS: &[Metric] = &[
         Unit::Count,
         "Schedules of which nothing can be made until they are changed; their column error says why",
     ),
+    metric(
+        "walclock_adopted_runs_total",
+        Kind::Counter,
+        Unit::Count,
+        "Callbacks under way that were taken over from an earlier lease",
+    ),
+    metric(
+        "walclock_abandoned_attempts_total",
+        Kind::Counter,
+        Unit::Count,
+        "Attempts given up because one dispatcher after the other was gone before they were over",
+    ),
     metric("walclock_shards_held", Kind::Gauge, Unit::Count, "Shards that this dispatcher holds"),
     metric("walclock_lease_epoch_max", Kind::Gauge, Unit::Count, "The highest epoch among the held shards"),
     metric(

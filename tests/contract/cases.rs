@@ -33,6 +33,7 @@ macro_rules! for_each_case {
         $test! { runs_of_older_epochs_are_adopted_once }
         $test! { runs_of_the_current_epoch_are_not_adopted }
         $test! { an_adoption_keeps_to_its_limit_and_its_shards }
+        $test! { adoptions_are_counted_until_the_next_attempt }
         $test! { an_adoption_is_fenced }
         $test! { a_success_is_written_in_place }
         $test! { a_failure_is_written_in_place }

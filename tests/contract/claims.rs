@@ -215,6 +215,7 @@ pub async fn runs_of_older_epochs_are_adopted_once(world: &impl World) {
     assert_eq!(run.epoch, epoch(&taken, first.shard()));
     assert_eq!(run.timer.attempts, 1);
     assert_eq!(run.secrets, before.secrets);
+    assert_eq!((before.adoptions, run.adoptions), (0, 1));
     assert_eq!(shown(&run.timer.definition), shown(&before.timer.definition));
     assert!(world.store().adopt(&b, &taken.held, MANY).await.unwrap().is_empty());
     assert_eq!(world.runs(&first).await[0].epoch, run.epoch);
@@ -247,6 +248,24 @@ pub async fn an_adoption_keeps_to_its_limit_and_its_shards(world: &impl World) {
     assert_eq!(world.store().adopt(&b, &one, MANY).await.unwrap().len(), 1);
     assert_eq!(world.store().adopt(&b, &taken.held, 3).await.unwrap().len(), 3);
     assert_eq!(world.store().adopt(&b, &taken.held, 3).await.unwrap().len(), 1);
+}
+
+pub async fn adoptions_are_counted_until_the_next_attempt(world: &impl World) {
+    let (a, b, c, first) = (owner("a"), owner("b"), owner("c"), key("first"));
+    let grant = lease(world, &a, Shard::COUNT).await;
+    run(world, &a, &grant, &first).await;
+    // Who takes over what it has taken over before is alive.
+    for (by, adoptions) in [(&b, 1), (&b, 1), (&c, 2), (&b, 3)] {
+        let grant = take_over(world, by, &[first.shard()]).await;
+        let adopted = world.store().adopt(by, &grant.held, MANY).await.unwrap();
+        let run = adopted.iter().find(|run| run.key.timer == first).expect("it is adopted");
+        assert_eq!(run.adoptions, adoptions);
+    }
+    let grant = take_over(world, &a, &[first.shard()]).await;
+    let under_way = world.store().adopt(&a, &grant.held, MANY).await.unwrap().remove(0);
+    assert_eq!(settle(world, &a, &[retry_at(&under_way, under_way.key.claimed_at)]).await, [true]);
+    let again = claim(world, &a, &grant, &[&first]).await.runs.remove(0);
+    assert_eq!((again.timer.attempts, again.adoptions), (2, 0));
 }
 
 pub async fn an_adoption_is_fenced(world: &impl World) {

@@ -1,5 +1,6 @@
 //! Callbacks over real sockets: what is sent, what each answer means, and what a bad receiver or a bad URL can do.
 
+mod end_to_end;
 mod follower;
 mod guarded;
 pub(crate) mod receiver;
@@ -51,7 +52,13 @@ fn run(url: &str) -> Run {
         created_at,
         updated_at: created_at,
     };
-    Run { key: RunKey { timer: key, claimed_at: created_at }, timer, epoch: Epoch(7), secrets: Arc::from([]) }
+    Run {
+        key: RunKey { timer: key, claimed_at: created_at },
+        timer,
+        epoch: Epoch(7),
+        secrets: Arc::from([]),
+        adoptions: 0,
+    }
 }
 
 /// A client that may call this machine.

@@ -18,6 +18,7 @@ mod manage;
 mod openapi;
 mod pgoutput;
 mod retention;
+mod ring;
 mod schedules;
 mod several;
 mod snapshots;

@@ -6,7 +6,7 @@ mod history;
 mod plans;
 mod poison;
 mod schema;
-mod world;
+pub mod world;
 
 use self::world::Postgres;
 

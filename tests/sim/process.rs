@@ -10,6 +10,7 @@ use walclock::dispatch::ports::{Claimed, Entry, LeaseRequest, Unavailable};
 use walclock::dispatch::shards::{self, Shards};
 use walclock::domain::lease::Owner;
 use walclock::domain::shard::Shard;
+use walclock::domain::timer::TimerKey;
 
 use crate::plan::Plan;
 use crate::watch::Watch;
@@ -90,6 +91,8 @@ pub struct Process {
     /// The moment of its next wake-up in the world's calendar.
     pub wake: Option<(Timestamp, u64)>,
     pub found: u64,
+    /// Timers of runs that it gave up, since the world last looked.
+    pub abandoned: Vec<TimerKey>,
     pub stale: u64,
     pub watch: Watch,
     stopping: bool,
@@ -112,6 +115,7 @@ impl Process {
             paused_until: Timestamp::MIN,
             wake: None,
             found: 0,
+            abandoned: Vec::new(),
             stale: 0,
             watch: Watch::new(plan.engine.clone(), plan.clock_steps == 0),
             stopping: false,
@@ -179,6 +183,7 @@ impl Process {
                     engine::Effect::Stale(count) => self.stale += count,
                     engine::Effect::Found(_) => self.found += 1,
                     engine::Effect::Spared(..) | engine::Effect::Back(_) => {}
+                    engine::Effect::Abandoned(key) => self.abandoned.push(key),
                     effect => wishes.push(Wish::Engine(effect)),
                 }
             }

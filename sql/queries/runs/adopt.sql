@@ -1,4 +1,5 @@
--- Takes over the runs that an older epoch left running in the shards that the caller holds.
+-- Takes over the runs that an older epoch left running in the shards that the caller holds, and counts by how many
+-- dispatchers that was done, one after the other.
 -- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], $4 limit bigint
 -- On `= any (array[…])` see timers/claim.sql.
 with held as materialized (
@@ -15,7 +16,8 @@ with held as materialized (
     limit $4
     for no key update of runs
 )
-update walclock.runs as run set epoch = left_behind.epoch
+update walclock.runs as run set epoch = left_behind.epoch, adopted_by = $1,
+    adoptions = run.adoptions + (run.adopted_by is distinct from $1)::integer
 from left_behind
 where run.namespace = any (array[left_behind.namespace]) and run.id = left_behind.id
   and run.claimed_at = left_behind.claimed_at
@@ -23,4 +25,4 @@ returning
     run.namespace, run.id, run.claimed_at, run.epoch, run.execute_at, run.retry_at,
     run.callback_url, run.callback_method, run.callback_headers, run.callback_timeout_seconds, run.payload,
     run.retry_attempts_max, run.retry_duration, run.retry_interval_first, run.retry_multiplier, run.retry_interval_max,
-    run.attempts, run.first_attempt_at, run.last_error, run.created_at, run.updated_at
+    run.attempts, run.first_attempt_at, run.last_error, run.created_at, run.updated_at, run.adoptions

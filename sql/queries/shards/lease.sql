@@ -1,6 +1,7 @@
 -- One round of a dispatcher with the leases: announces it, gives up, renews and acquires.
 -- $1 owner text, $2 time to live interval, $3 and $4 the leases to give up: shards smallint[] and epochs bigint[],
 -- $5 shards wanted bigint: what is held already is kept beyond it; who wants none is about to leave, and does not count
+-- $6 host text, $7 pid integer, for people
 --
 -- Claims and settles lock their leases `for key share`. A renewal does not wait for that and is not waited for; whatever
 -- ends a holding locks `for update` and so waits until they are through, or takes another shard.
@@ -8,8 +9,8 @@
 with moment as materialized (
     select clock_timestamp() as now
 ), announced as (
-    insert into walclock.dispatchers (owner, started_at, expires_at)
-    select $1, now, case when $5::bigint > 0 then now + $2::interval else now end from moment
+    insert into walclock.dispatchers (owner, started_at, expires_at, host, pid)
+    select $1, now, case when $5::bigint > 0 then now + $2::interval else now end, $6, $7 from moment
     on conflict (owner) do update set expires_at = excluded.expires_at
     returning started_at
 ), dead as materialized (

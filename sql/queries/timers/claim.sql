@@ -47,4 +47,4 @@ returning
     namespace, id, claimed_at, epoch, execute_at, retry_at,
     callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
     retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
-    attempts, first_attempt_at, last_error, created_at, updated_at
+    attempts, first_attempt_at, last_error, created_at, updated_at, adoptions

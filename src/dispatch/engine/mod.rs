@@ -202,6 +202,8 @@ pub enum Effect {
     Stale(u64),
     /// The sweep found this timer; neither the feed nor a load had told of it. A bug, or a fault of the feed.
     Found(TimerKey),
+    /// One dispatcher after the other left the run of this timer without an outcome: it counts as a failed attempt.
+    Abandoned(TimerKey),
 }
 
 /// The machine. See the module.
@@ -323,7 +325,7 @@ impl Engine {
             Event::Gap => self.reload(),
             Event::Loaded(page) => self.loaded(now, page),
             Event::Claimed { id, answer } => self.claimed(now, id, answer, effects),
-            Event::Adopted(runs) => self.adopted(runs, effects),
+            Event::Adopted(runs) => self.adopted(now, runs, effects),
             Event::Attempted { run, attempt } => self.attempted(now, run, attempt, effects),
             Event::Settled { settlements, written } => self.settled(now, settlements, written, effects),
             Event::Trust(trusts) => self.trusts = trusts,

@@ -13,6 +13,7 @@ use crate::dispatch::ports::Unavailable;
 use crate::domain::callback::Verdict;
 use crate::domain::callback_url;
 use crate::domain::lease::{Epoch, Lease};
+use crate::domain::limits::ADOPTIONS_MAX;
 use crate::domain::retry::AfterFailure;
 use crate::domain::run::{Attempt, Ending, Run, RunKey, Settlement};
 use crate::domain::shard::Shard;
@@ -51,6 +52,13 @@ enum Way {
 impl Engine {
     /// Takes up a claimed or adopted run, if its shard is still held in its epoch. Otherwise an adoption finds it.
     pub(super) fn take_run(&mut self, run: Run) {
+        if self.admit(&run) {
+            self.make_ready(Box::new(run));
+        }
+    }
+
+    /// Notes a run as under way, if its shard is still held in its epoch; says whether it is.
+    fn admit(&mut self, run: &Run) -> bool {
         let shard = run.key.timer.shard();
         let current = match self.holds.get(shard) {
             Hold::Sure(epoch) | Hold::Unsure(epoch) => epoch == run.epoch,
@@ -61,7 +69,17 @@ impl Engine {
             if self.records.insert(run.key.clone(), record).is_none() {
                 self.queue.began(&run.key.timer.namespace);
             }
-            self.make_ready(Box::new(run));
+        }
+        current
+    }
+
+    /// Ends a run that was left without an outcome too often, as a failed attempt. It says nothing of the host.
+    fn abandon(&mut self, now: Timestamp, run: Run, effects: &mut Vec<Effect>) {
+        if self.admit(&run) {
+            effects.push(Effect::Abandoned(run.key.timer.clone()));
+            let attempt = Attempt::abandoned(run.adoptions, now);
+            let ending = ending(&run, &attempt, self.random.fraction());
+            self.settlements.push_back(Settlement { run, attempt, ending });
         }
     }
 
@@ -345,7 +363,7 @@ impl Engine {
     }
 
     /// Takes in adopted runs. One that this engine itself has sent is not sent again: only its epoch is new.
-    pub(super) fn adopted(&mut self, runs: Result<Vec<Run>, Unavailable>, effects: &mut Vec<Effect>) {
+    pub(super) fn adopted(&mut self, now: Timestamp, runs: Result<Vec<Run>, Unavailable>, effects: &mut Vec<Effect>) {
         let Some(adoption) = self.adopting.take() else { return };
         let Ok(runs) = runs else {
             // They may be ours by now, under an epoch that no adoption looks for.
@@ -355,6 +373,7 @@ impl Engine {
         for run in runs {
             match self.records.get_mut(&run.key) {
                 Some(record) => record.epoch = record.epoch.max(run.epoch),
+                None if run.adoptions >= ADOPTIONS_MAX => self.abandon(now, run, effects),
                 None => self.take_run(run),
             }
         }

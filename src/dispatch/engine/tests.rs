@@ -37,7 +37,13 @@ fn run(id: &str, due_at: Timestamp, epoch: i64) -> Run {
         created_at: START,
         updated_at: START,
     };
-    Run { key: RunKey { timer: key, claimed_at: START }, timer, epoch: Epoch(epoch), secrets: Arc::from([]) }
+    Run {
+        key: RunKey { timer: key, claimed_at: START },
+        timer,
+        epoch: Epoch(epoch),
+        secrets: Arc::from([]),
+        adoptions: 0,
+    }
 }
 
 fn attempt(verdict: Verdict) -> Attempt {
@@ -197,6 +203,45 @@ fn a_run_of_its_own_that_it_adopts_is_not_sent_again() {
     assert!(!effects.iter().any(|effect| matches!(effect, Effect::Deliver(_))), "{effects:?}");
     let settles = |effect: &Effect| matches!(effect, Effect::Settle(written) if written[0].run.epoch == Epoch(2));
     assert!(effects.iter().any(settles), "{effects:?}");
+}
+
+#[test]
+fn a_run_that_was_left_again_and_again_is_a_failed_attempt() {
+    for (adoptions, is_sent) in [(1, true), (2, true), (3, false), (4, false)] {
+        let mut rig = Rig::new(Config::default());
+        let effects = rig.step(at(1), all_in(2));
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Adopt { .. })), "{effects:?}");
+        let left = Run { adoptions, ..run("a", START, 2) };
+        let effects = rig.step(at(2), Event::Adopted(Ok(vec![left])));
+        let sent = effects.iter().any(|effect| matches!(effect, Effect::Deliver(_)));
+        let abandoned = effects.iter().any(|effect| matches!(effect, Effect::Abandoned(_)));
+        let settled = effects.iter().find_map(|effect| match effect {
+            Effect::Settle(settlements) => settlements.first(),
+            _ => None,
+        });
+        assert_eq!((sent, abandoned, settled.is_some()), (is_sent, !is_sent, !is_sent), "{adoptions}");
+        // By its policy, which waits.
+        let waits = |settlement: &Settlement| matches!(settlement.ending, Ending::RetryAt(next) if next > at(2));
+        assert!(settled.is_none_or(waits), "{settled:?}");
+    }
+}
+
+#[test]
+fn nothing_new_begins_for_a_shard_that_is_to_leave() {
+    let mut rig = Rig::new(Config::default());
+    let sent = rig.send("a");
+    rig.step(START, Event::Noted(vec![entry("b", at(500))]));
+    let held: Vec<Lease> = Shard::all().map(|shard| Lease { shard, epoch: Epoch(1) }).collect();
+    let leaving = Holding { held, leaving: Shard::all().collect(), unsure: Vec::new() };
+    rig.step(at(1), Event::Holding(leaving));
+    assert_eq!(rig.claim_ids(at(600)), [""; 0]);
+    assert_eq!(rig.engine.busy_shards().into_iter().collect::<Vec<_>>(), [sent.key.timer.shard()]);
+    // What is under way ends as always.
+    let effects = rig.step(at(601), Event::Attempted { run: sent, attempt: attempt(Verdict::Succeeded) });
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{effects:?}");
+    // It stays after all, and nothing was forgotten.
+    let (_, ids) = rig.claims(at(602), all_in(1)).expect("a claim");
+    assert_eq!(ids, ["b"]);
 }
 
 #[test]

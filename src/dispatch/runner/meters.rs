@@ -28,6 +28,8 @@ pub(super) struct Meters {
     deferred: Counter,
     spared: Counter,
     found: Counter,
+    adopted: Counter,
+    abandoned: Counter,
     queued: Gauge,
     inflight: Gauge,
     waiting: Gauge,
@@ -57,6 +59,8 @@ impl Meters {
             deferred: counter!("walclock_callbacks_deferred_total"),
             spared: counter!("walclock_hosts_spared_total"),
             found: counter!("walclock_sweep_found_total"),
+            adopted: counter!("walclock_adopted_runs_total"),
+            abandoned: counter!("walclock_abandoned_attempts_total"),
             queued: gauge!("walclock_due_queue_entries"),
             inflight: gauge!("walclock_callbacks_inflight"),
             waiting: gauge!("walclock_callbacks_waiting"),
@@ -107,6 +111,16 @@ impl Meters {
         } else {
             debug!(timer = %key, "the sweep found an overdue timer that nothing had told of");
         }
+    }
+
+    pub(super) fn adopted(&self, runs: usize) {
+        self.adopted.increment(u64::try_from(runs).unwrap_or(u64::MAX));
+    }
+
+    /// It may be what ends the dispatchers, so each one is told.
+    pub(super) fn abandoned(&self, key: &TimerKey) {
+        self.abandoned.increment(1);
+        warn!(timer = %key, "one dispatcher after the other was gone before this callback was over: it counts as failed");
     }
 
     pub(super) fn status(&self, status: Status) {

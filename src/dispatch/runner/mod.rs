@@ -8,6 +8,8 @@ mod follower;
 mod lines;
 mod meters;
 pub mod schedules;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use tracing::{info, warn};
 
 use super::ports::{Delivery, Feed, Store};
 use super::{engine, shards};
-use crate::clock::{Clock, Doubt};
+use crate::clock::{Clock, Doubt, since_boot};
 use crate::domain::lease::Owner;
 use crate::domain::shard::Shard;
 use alarm::Alarm;
@@ -173,7 +175,8 @@ impl<S: Store, D: Delivery, F: Feed> Dispatcher<S, D, F> {
         // Where there is none in time, the sweep begins without it; the follower says why.
         let _ = tokio::time::timeout(POSITION_WAIT, position).await;
 
-        let work = Work::new(&self.config, self.store.clone(), self.delivery, self.clock, answers, self.shards);
+        let work =
+            Work::new(&self.config, self.store.clone(), self.delivery, self.clock, answers, self.shards, since_boot);
         Loop { work, inbox, status: self.status, drain: self.config.drain }.run(&shutdown).await;
         drop(stop_children);
         let leave = self.store.leave(&self.config.owner);

@@ -2,6 +2,7 @@
 //! looked at before every step of the engine, so that nothing is done under one that is unsure.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -36,7 +37,9 @@ pub(super) struct Work<S, D> {
     lines: Lines<D>,
     /// Told before timers of new shards are loaded: the follower must be at a position older than the load.
     followed: watch::Sender<Vec<Shard>>,
-    started_at: Instant,
+    /// What leases are counted by: it goes on while the machine is suspended.
+    since_boot: fn() -> Duration,
+    started_at: Duration,
     meters: Meters,
     /// Why nothing is fired, as the engine was told.
     doubt: Option<Doubt>,
@@ -52,6 +55,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
         clock: Clock,
         answers: mpsc::Sender<Answer>,
         followed: watch::Sender<Vec<Shard>>,
+        since_boot: fn() -> Duration,
     ) -> Self {
         Self {
             engine: Engine::new(config.engine.clone()),
@@ -59,7 +63,8 @@ impl<S: Store, D: Delivery> Work<S, D> {
             lines: Lines::new(delivery, clock.clone()),
             calls: Calls::new(config, store, clock, answers),
             followed,
-            started_at: Instant::now(),
+            since_boot,
+            started_at: since_boot(),
             meters: Meters::new(),
             doubt: None,
             events: Vec::new(),
@@ -106,7 +111,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
 
     fn step_shards(&mut self, event: shards::Event) {
         let mut effects = Vec::new();
-        self.shards.step(self.started_at.elapsed(), event, &mut effects);
+        self.shards.step((self.since_boot)().saturating_sub(self.started_at), event, &mut effects);
         for effect in effects {
             match effect {
                 shards::Effect::Ask(request) => self.calls.lease(request),
@@ -138,6 +143,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
                 engine::Effect::Spared(host, until) => self.meters.spared(&host, until),
                 engine::Effect::Back(host) => self.meters.back(&host),
                 engine::Effect::Found(key) => self.meters.found(&key),
+                engine::Effect::Abandoned(key) => self.meters.abandoned(&key),
                 engine::Effect::Deliver(run) => due.push(run),
                 engine::Effect::Settle(settlements) => self.calls.settle(settlements),
                 engine::Effect::Claim { id, timers, until } => self.calls.claim(id, timers, until),
@@ -166,13 +172,14 @@ impl<S: Store, D: Delivery> Work<S, D> {
     fn measure(&mut self, event: &engine::Event) {
         match event {
             engine::Event::Claimed { answer: Ok(claimed), .. } => self.meters.claimed(claimed.runs.len()),
+            engine::Event::Adopted(Ok(runs)) => self.meters.adopted(runs.len()),
             engine::Event::Attempted { .. }
             | engine::Event::Holding(_)
             | engine::Event::Noted(_)
             | engine::Event::Gap
             | engine::Event::Loaded(_)
             | engine::Event::Claimed { answer: Err(_), .. }
-            | engine::Event::Adopted(_)
+            | engine::Event::Adopted(Err(_))
             | engine::Event::Settled { .. }
             | engine::Event::Trust(_)
             | engine::Event::Drain
@@ -183,7 +190,8 @@ impl<S: Store, D: Delivery> Work<S, D> {
     /// When to step again at the latest.
     pub(super) fn next_wake(&self) -> Instant {
         let engine = self.engine.next_wake().map(|at| Instant::from_std(self.calls.clock().instant_of(at)));
-        let shards = self.shards.next_wake().map(|at| self.started_at + at);
+        let (now, since) = (Instant::now(), (self.since_boot)());
+        let shards = self.shards.next_wake().map(|at| now + (self.started_at + at).saturating_sub(since));
         engine.into_iter().chain(shards).min().unwrap_or_else(|| Instant::now() + super::TICK)
     }
 

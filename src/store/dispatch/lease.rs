@@ -13,14 +13,29 @@ use crate::store::time::Span;
 const LEASE: &str = include_str!("../../../sql/queries/shards/lease.sql");
 const LEAVE: &str = include_str!("../../../sql/queries/shards/leave.sql");
 
+/// Where this process runs: told to people, who may want to find it. Nothing is decided by it.
+#[derive(Clone, Debug)]
+pub struct Process {
+    host: String,
+    pid: i32,
+}
+
+impl Process {
+    /// This process.
+    pub fn own() -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Self { host, pid: i32::try_from(std::process::id()).unwrap_or(0) }
+    }
+}
+
 /// Announces the owner, gives up, renews and acquires.
-pub async fn lease(client: &Lent, request: &LeaseRequest) -> Result<LeaseGrant, Error> {
+pub async fn lease(client: &Lent, request: &LeaseRequest, process: &Process) -> Result<LeaseGrant, Error> {
     let release: Leases = request.release.iter().copied().collect();
     let shards_max = i64::try_from(request.shards_max).unwrap_or(i64::MAX);
     let row = client.ask("leasing shards", async {
         let statement = client.prepare_cached(LEASE).await?;
-        let ttl = Span(request.ttl);
-        client.query_one(&statement, &[&request.owner.0, &ttl, &release.shards, &release.epochs, &shards_max]).await
+        let (owner, ttl, Process { host, pid }) = (&request.owner.0, Span(request.ttl), process);
+        client.query_one(&statement, &[owner, &ttl, &release.shards, &release.epochs, &shards_max, host, pid]).await
     });
     Ok(grant(&row.await?))
 }

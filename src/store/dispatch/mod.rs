@@ -6,6 +6,8 @@ pub(super) mod load;
 mod row;
 mod settle;
 
+pub(super) use lease::Process;
+
 use std::collections::BTreeSet;
 
 use super::Store;
@@ -29,7 +31,7 @@ impl ports::Store for Store {
 
     async fn lease(&self, request: LeaseRequest) -> Result<LeaseGrant, Unavailable> {
         let client = Lent::from(&self.dispatch).await?;
-        Ok(lease::lease(&client, &request).await?)
+        Ok(lease::lease(&client, &request, &self.process).await?)
     }
 
     async fn load(&self, request: LoadRequest) -> Result<Vec<Entry>, Unavailable> {

@@ -28,7 +28,8 @@ pub fn run(row: &Row) -> Result<Run, tokio_postgres::Error> {
         tracing::error!(timer = %key.timer, %error, "a timer cannot be read, so it fails");
         unreadable(&key)
     });
-    Ok(Run { key, timer, epoch: Epoch(row.try_get("epoch")?), secrets: Arc::default() })
+    let adoptions = u32::try_from(row.try_get::<_, i32>("adoptions")?).unwrap_or(0);
+    Ok(Run { key, timer, epoch: Epoch(row.try_get("epoch")?), secrets: Arc::default(), adoptions })
 }
 
 /// Stands for a timer that cannot be read. Its callback has no URL, which is a failure for good.

@@ -10,7 +10,7 @@ use walclock::store::migrate::{self, Error};
 use crate::support;
 
 /// All migrations, oldest first.
-const ALL: &[&str] = &["V1__schema", "V2__schedules", "V3__deferrals"];
+const ALL: &[&str] = &["V1__schema", "V2__schedules", "V3__deferrals", "V4__ring"];
 
 async fn migrated() -> (Client, Settings) {
     let url = support::migrated().await;

@@ -19,6 +19,8 @@ const SUPERSEDED: &str = "superseded by a newer timer of the same id";
 pub struct RunRow {
     pub run: Run,
     pub state: State,
+    /// Who has taken it over last.
+    adopted_by: Option<Owner>,
     /// The last attempt, once the run is over.
     pub answered: Option<Attempt>,
     /// That attempt was never made: the run was deferred, and superseded.
@@ -52,8 +54,9 @@ impl Model {
         timer.attempts += 1;
         timer.first_attempt_at = timer.first_attempt_at.or(Some(key.claimed_at));
         let secrets = self.secrets.get(&key.timer.namespace).cloned().unwrap_or_default();
-        let run = Run { key: key.clone(), timer, epoch, secrets };
-        self.runs.insert(key, RunRow { run: run.clone(), state: State::Running, answered: None, unsent: false });
+        let run = Run { key: key.clone(), timer, epoch, secrets, adoptions: 0 };
+        let row = RunRow { run: run.clone(), state: State::Running, adopted_by: None, answered: None, unsent: false };
+        self.runs.insert(key, row);
         run
     }
 
@@ -76,6 +79,8 @@ impl Model {
                 && let Some(row) = self.runs.get_mut(&key)
             {
                 row.run.epoch = lease.epoch;
+                row.run.adoptions += u32::from(row.adopted_by.as_ref() != Some(owner));
+                row.adopted_by = Some(owner.clone());
                 adopted.push(row.run.clone());
             }
         }

@@ -317,6 +317,9 @@ impl World {
             return;
         }
         let wishes = process.step(now, message);
+        for key in process.abandoned.drain(..) {
+            self.ledger.abandoned(&key);
+        }
         let wake_at = process.wake_at(now);
         for what in std::mem::take(&mut process.watch.broken) {
             self.ledger.break_with(what);

@@ -29,7 +29,13 @@ fn run(id: &str, url: &str) -> Box<Run> {
         created_at: AT,
         updated_at: AT,
     };
-    Box::new(Run { key: RunKey { timer: key, claimed_at: AT }, timer, epoch: Epoch(1), secrets: Arc::from([]) })
+    Box::new(Run {
+        key: RunKey { timer: key, claimed_at: AT },
+        timer,
+        epoch: Epoch(1),
+        secrets: Arc::from([]),
+        adoptions: 0,
+    })
 }
 
 /// Servers: "slow" answers when it is let, "bad" panics, all others answer after the other tasks had their turn.

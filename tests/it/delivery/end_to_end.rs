@@ -1,0 +1,143 @@
+//! The whole server, as the receiver of its callbacks meets it: whose signatures it finds, which request a row asks for, and
+//! that its wish to be left alone for a while is heard.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use walclock::clock::wall;
+
+use super::receiver::{Act, Receiver, Request, answer, ok};
+use super::{OTHER_SECRET, SECRET, hmac_sha256};
+use crate::support::server::{Server, folder};
+use crate::support::{connect, database, eventually};
+
+struct World {
+    sql: Client,
+    _server: Server,
+}
+
+impl World {
+    async fn new() -> Self {
+        let url = database().await;
+        let server = Server::start(&url, &folder()).await;
+        Self { sql: connect(&url).await, _server: server }
+    }
+
+    /// A client inserts a timer that is due at once, with further columns.
+    async fn set(&self, namespace: &str, id: &str, receiver: &Receiver, columns: &str, values: &str) {
+        let insert = format!(
+            "insert into walclock.timers (namespace, id, execute_at, callback_url, payload {columns})
+             values ('{namespace}', '{id}', now(), '{}', '{{\"n\": 1}}' {values})",
+            receiver.url()
+        );
+        self.sql.batch_execute(&insert).await.unwrap();
+    }
+}
+
+/// The check that a receiver makes, by the rules of Standard Webhooks and apart from the code under test: one of the
+/// signatures must be that of its secret.
+fn is_signed_by(secret: &str, request: &Request) -> bool {
+    use base64::Engine;
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let mut content =
+        format!("{}.{}.", request.headers["webhook-id"], request.headers["webhook-timestamp"]).into_bytes();
+    content.extend_from_slice(&request.body);
+    let key = base64.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
+    let expected = format!("v1,{}", base64.encode(hmac_sha256(&key, &content)));
+    request.headers["webhook-signature"].split(' ').any(|signature| signature == expected)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespaces_secret_is_replaced_without_a_callback_that_nobody_can_check() {
+    let world = World::new().await;
+    let mut receiver = Receiver::start(|_, _| ok()).await;
+    // (the secrets of the namespace, whether a receiver with the old one and with the new one accepts the callback)
+    let steps = [
+        (format!("{{{SECRET}}}"), true, false),
+        (format!("{{{SECRET},{OTHER_SECRET}}}"), true, true),
+        (format!("{{{OTHER_SECRET}}}"), false, true),
+    ];
+    for (step, (secrets, by_old, by_new)) in steps.iter().enumerate() {
+        let set = format!(
+            "insert into walclock.namespaces (name, secrets) values ('shop', '{secrets}')
+             on conflict (name) do update set secrets = excluded.secrets"
+        );
+        world.sql.batch_execute(&set).await.unwrap();
+        world.set("shop", &format!("s{step}"), &receiver, "", "").await;
+        let request = receiver.request().await;
+        assert_eq!(
+            (is_signed_by(SECRET, &request), is_signed_by(OTHER_SECRET, &request)),
+            (*by_old, *by_new),
+            "{secrets}"
+        );
+        let sent: i64 = request.headers["webhook-timestamp"].parse().unwrap();
+        assert!((wall().micros() / 1_000_000 - sent).abs() < 300, "within what receivers commonly bear");
+        // What was changed on the way is not signed.
+        let forged = Request { body: b"{}".to_vec(), ..request };
+        assert!(!is_signed_by(SECRET, &forged) && !is_signed_by(OTHER_SECRET, &forged));
+    }
+    world.set("other", "unsigned", &receiver, "", "").await;
+    assert!(!receiver.request().await.headers.contains_key("webhook-signature"), "another namespace has no secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_names_the_method_and_headers_of_its_request() {
+    let world = World::new().await;
+    let mut receiver = Receiver::start(|_, _| ok()).await;
+    for (method, has_body) in [("POST", true), ("PUT", true), ("PATCH", true), ("DELETE", true), ("GET", false)] {
+        let values =
+            format!(r#", '{method}', '{{"Authorization": "Bearer x", "Content-Type": "application/vnd.shop+json"}}'"#);
+        world.set("shop", method, &receiver, ", callback_method, callback_headers", &values).await;
+        let request = receiver.request().await;
+        assert_eq!(request.line, format!("{method} /hook?a=b HTTP/1.1"));
+        assert_eq!(request.headers["authorization"], "Bearer x");
+        assert_eq!(request.headers["content-type"], "application/vnd.shop+json");
+        assert_eq!(!request.body.is_empty(), has_body, "{method}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_names_a_time_is_left_alone_until_then() {
+    let world = World::new().await;
+    let wish = |form: usize| match form {
+        0 => "2".to_owned(),
+        // A date has whole seconds, so that this is more than two of them ahead.
+        _ => {
+            let at = wall().after(Duration::from_secs(3)).micros();
+            jiff::Timestamp::from_microsecond(at).unwrap().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+        }
+    };
+    for form in [0, 1] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let mut receiver = Receiver::start(move |_, _| match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => Act::Send(answer(503, &format!("retry-after: {}\r\n", wish(form)), "closed")),
+            _ => ok(),
+        })
+        .await;
+        let id = format!("r{form}");
+        world.set("shop", &id, &receiver, ", retry_interval_first", ", '10 ms'").await;
+        let (first, second) = (receiver.request().await, receiver.request().await);
+        assert_eq!((&*first.headers["walclock-attempt"], &*second.headers["walclock-attempt"]), ("1", "2"));
+        assert_eq!(first.headers["webhook-id"], second.headers["webhook-id"]);
+        // History tells both attempts whole, and the pause between them.
+        let over = async || {
+            let query = "select attempt, outcome, http_status, reply, error, took >= '0 s',
+                                extract(epoch from sent_at - lag(answered_at) over (order by claimed_at))::float8
+                         from walclock.timer_history where id = $1 order by claimed_at";
+            let rows = world.sql.query(query, &[&id]).await.unwrap();
+            (rows.len() == 2 && rows[1].get::<_, &str>(1) == "succeeded").then_some(rows)
+        };
+        let rows = eventually(Duration::from_secs(60), "both attempts are in the history", over).await;
+        type Row<'a> = (i32, &'a str, Option<i16>, Option<&'a str>, Option<&'a str>, Option<bool>);
+        let row = |index: usize| -> Row<'_> {
+            let row = &rows[index];
+            (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5))
+        };
+        assert_eq!(row(0), (1, "retried", Some(503), Some("closed"), Some("answered 503"), Some(true)));
+        assert_eq!(row(1), (2, "succeeded", Some(200), Some(r#"{"ok":true}"#), None, Some(true)));
+        let pause: f64 = rows[1].get(6);
+        assert!(pause >= 1.9, "{pause} s in the form {form}");
+    }
+}

@@ -1,0 +1,94 @@
+//! Dispatchers as processes, sharing the ring of one database: they join, leave, die and stand still.
+
+mod command;
+mod handover;
+mod poison;
+mod sharing;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use walclock::domain::shard::Shard;
+
+use crate::support::server::{Server, folder};
+use crate::support::{connect, eventually, migrated};
+
+/// How long anything may take on a busy machine before a test fails.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A database, a changeserver, and dispatchers that follow it.
+struct Ring {
+    database: String,
+    sql: Client,
+    changes: Server,
+}
+
+impl Ring {
+    async fn new() -> Self {
+        let database = migrated().await;
+        let changes = Server::spawn_unmigrated(&database, &folder(), &["--roles", "changeserver"]);
+        changes.until_ready().await;
+        Self { sql: connect(&database).await, database, changes }
+    }
+
+    /// Starts a dispatcher whose leases last so long.
+    fn dispatcher(&self, lease_ttl: &str) -> Server {
+        let flags = ["--roles", "dispatcher", "--changes-url", &self.changes.url(), "--lease-ttl", lease_ttl];
+        Server::spawn_unmigrated(&self.database, &folder(), &flags)
+    }
+
+    /// Who holds which shards by leases that have not run out.
+    async fn shares(&self) -> BTreeMap<String, BTreeSet<u8>> {
+        let query =
+            "select owner, shard from walclock.shards where owner is not null and expires_at > clock_timestamp()";
+        let mut shares: BTreeMap<String, BTreeSet<u8>> = BTreeMap::new();
+        for row in self.sql.query(query, &[]).await.unwrap() {
+            let shard: i16 = row.get(1);
+            shares.entry(row.get(0)).or_default().insert(u8::try_from(shard).unwrap());
+        }
+        shares
+    }
+
+    /// Waits until so many dispatchers have the whole ring among them, as evenly as can be; returns who has what.
+    async fn until_shared_by(&self, dispatchers: usize) -> BTreeMap<String, BTreeSet<u8>> {
+        let what = format!("{dispatchers} dispatchers share the ring evenly");
+        let even = async || {
+            let shares = self.shares().await;
+            let sizes: Vec<usize> = shares.values().map(BTreeSet::len).collect();
+            let (least, most) = (sizes.iter().min().copied()?, sizes.iter().max().copied()?);
+            let is_even =
+                sizes.len() == dispatchers && sizes.iter().sum::<usize>() == Shard::COUNT && most - least <= 1;
+            is_even.then_some(shares)
+        };
+        eventually(PATIENCE, &what, even).await
+    }
+
+    /// All epochs, in the order of the shards.
+    async fn epochs(&self) -> Vec<i64> {
+        let query = "select epoch from walclock.shards order by shard";
+        self.sql.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Waits until every lease has been renewed so often.
+    async fn until_renewed(&self, times: usize) {
+        for _ in 0..times {
+            let query = "select min(expires_at), max(expires_at) from walclock.shards";
+            let read = async || {
+                let row = self.sql.query_one(query, &[]).await.unwrap();
+                (row.get::<_, walclock::clock::Timestamp>(0), row.get::<_, walclock::clock::Timestamp>(1))
+            };
+            let (_, newest) = read().await;
+            let renewed = async || (read().await.0 > newest).then_some(());
+            eventually(PATIENCE, "the leases are renewed", renewed).await;
+        }
+    }
+
+    /// The owner of a process, as it has announced it.
+    async fn owner_of(&self, server: &Server) -> String {
+        let pid = server.pid().as_raw_nonzero().get();
+        let query = "select owner from walclock.dispatchers where pid = $1";
+        let announced = async || self.sql.query_opt(query, &[&pid]).await.unwrap().map(|row| row.get(0));
+        eventually(PATIENCE, "it announces itself", announced).await
+    }
+}
