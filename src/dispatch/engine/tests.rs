@@ -415,6 +415,22 @@ fn a_clock_that_is_set_back_delays_nothing() {
     assert!(swept, "no sweep within ten seconds");
 }
 
+/// It was due, and waited for another of its host; by the clock that was set back it is not due any more.
+#[test]
+fn a_clock_that_is_set_back_holds_what_waits_for_its_host() {
+    let mut rig = Rig::new(Config { host_inflight_max: 1, ..Config::default() });
+    let first = rig.send_at(at(1000), "first");
+    let (id, _) = rig.claims(at(1000), Event::Noted(vec![entry("second", at(900))])).unwrap();
+    let answer = Ok(Claimed { runs: vec![run("second", at(900), 1)], left: Vec::new() });
+    assert!(rig.step(at(1000), Event::Claimed { id, answer }).is_empty());
+    assert_eq!(rig.engine.waiting(), 1);
+    let effects = rig.step(at(500), Event::Attempted { run: first, attempt: attempt(Verdict::Succeeded) });
+    assert!(matches!(effects[..], [Effect::Settle(_)]), "{effects:?}");
+    let sends = |effect: &Effect| matches!(effect, Effect::Deliver(run) if &*run.key.timer.id == "second");
+    assert!(!rig.step(at(899), Event::Tick).iter().any(sends));
+    assert!(rig.step(at(900), Event::Tick).iter().any(sends));
+}
+
 #[test]
 fn settings_out_of_bounds_are_refused() {
     assert_eq!(Config::default().validate(), Ok(()));
