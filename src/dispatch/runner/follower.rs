@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::work::Answer;
@@ -74,6 +75,7 @@ impl<F: Feed> Follower<F> {
                 }
                 continue;
             }
+            let asked_at = Instant::now();
             let news = tokio::select! {
                 changed = self.shards.changed() => match changed {
                     Ok(()) => continue,
@@ -88,9 +90,13 @@ impl<F: Feed> Follower<F> {
                     if !self.shards.has_changed().unwrap_or(true) {
                         since = news.last;
                     }
-                    if !news.entries.is_empty()
-                        && self.answers.send(Answer::Engine(Event::Noted(news.entries))).await.is_err()
-                    {
+                    if news.entries.is_empty() {
+                        // A feed that stops makes nobody wait: asked again at once it would keep a core busy, and the
+                        // tasks that are to run on it.
+                        if asked_at.elapsed() < self.wait / 2 {
+                            tokio::time::sleep(PAUSE_FIRST).await;
+                        }
+                    } else if self.answers.send(Answer::Engine(Event::Noted(news.entries))).await.is_err() {
                         return End::Closed;
                     }
                 }
@@ -126,5 +132,44 @@ impl Pause {
         if self.0.take().is_some() {
             info!("the change feed answers again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::ports::News;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A feed that stops: it has no news, and lets nobody wait for some.
+    #[derive(Default)]
+    struct Stopping {
+        asked: AtomicUsize,
+    }
+
+    impl Feed for Stopping {
+        async fn position(&self) -> Result<Sequence, FeedError> {
+            Ok(Sequence::ZERO)
+        }
+
+        async fn follow(&self, _: &[Shard], since: Sequence, _: Duration) -> Result<News, FeedError> {
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+            assert!(asked < 1_000, "it is asked without a pause");
+            Ok(News { entries: Vec::new(), last: since })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_feed_that_stops_is_not_asked_without_a_pause() {
+        let (answers, _inbox) = mpsc::channel(8);
+        let (_holding, shards) = watch::channel(vec![Shard(0)]);
+        let (positioned, _) = watch::channel(false);
+        let feed = Arc::new(Stopping::default());
+        let wait = Duration::from_secs(10);
+        let follower = Follower { feed: feed.clone(), shards, answers, wait, positioned };
+        let begun_at = Instant::now();
+        tokio::time::timeout(PAUSE_FIRST * 4, follower.run()).await.expect_err("it goes on");
+        let pauses = begun_at.elapsed().as_millis() / PAUSE_FIRST.as_millis();
+        assert!(feed.asked.load(Ordering::Relaxed) as u128 <= pauses + 1, "a pause behind each question");
     }
 }
