@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Config;
 use super::work::{Answer, Work};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Timestamp, wall};
 use crate::dispatch::engine;
 use crate::dispatch::ports::{
     ClaimRequest, Claimed, Delivery, Entry, LeaseGrant, LeaseRequest, LoadRequest, Store, Unavailable,
@@ -33,12 +33,12 @@ struct Generous {
 
 impl Store for Generous {
     async fn now(&self) -> Result<Timestamp, Unavailable> {
-        Ok(Timestamp::default())
+        Ok(wall())
     }
 
     async fn lease(&self, _: LeaseRequest) -> Result<LeaseGrant, Unavailable> {
         let held = Shard::all().map(|shard| Lease { shard, epoch: Epoch(1) }).collect();
-        Ok(LeaseGrant { held, owners_alive: 1, rank: 0, now: Timestamp::default() })
+        Ok(LeaseGrant { held, owners_alive: 1, rank: 0, now: wall() })
     }
 
     async fn load(&self, _: LoadRequest) -> Result<Vec<Entry>, Unavailable> {
@@ -78,43 +78,61 @@ fn noted(id: &str) -> Answer {
     Answer::Engine(engine::Event::Noted(vec![entry]))
 }
 
+/// A dispatcher's inside, and the answers of its calls.
+struct Rig {
+    work: Work<Generous, Silent>,
+    inbox: mpsc::Receiver<Answer>,
+    claims: Arc<AtomicU64>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let claims = Arc::new(AtomicU64::new(0));
+        let store = Arc::new(Generous { claims: claims.clone() });
+        let (answers, inbox) = mpsc::channel(100);
+        let (followed, _) = watch::channel(Vec::new());
+        let config = Config::new(Owner("me".to_owned()));
+        let clock = Clock::system();
+        clock.align(wall());
+        let work = Work::new(&config, store, Arc::new(Silent), clock, answers, followed, since_boot);
+        Self { work, inbox, claims }
+    }
+
+    fn claims(&self) -> u64 {
+        self.claims.load(Ordering::SeqCst)
+    }
+
+    /// Steps with this news, and then with every answer and at every moment that it waits for, until `is_done`.
+    async fn go_on(&mut self, news: Answer, is_done: impl Fn(&Self) -> bool) {
+        let mut taken = vec![news];
+        let goes_on = async {
+            loop {
+                self.work.step(&mut taken);
+                if is_done(self) {
+                    return;
+                }
+                if let Ok(answer) = tokio::time::timeout_at(self.work.next_wake(), self.inbox.recv()).await {
+                    taken.push(answer.expect("the calls answer"));
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), goes_on).await.expect("within a minute");
+    }
+}
+
 #[tokio::test]
 async fn after_a_suspension_nothing_is_done_under_the_leases_before_it() {
-    let claims = Arc::new(AtomicU64::new(0));
-    let store = Arc::new(Generous { claims: claims.clone() });
-    let (answers, mut inbox) = mpsc::channel(100);
-    let (followed, _shards) = watch::channel(Vec::new());
-    let config = Config::new(Owner("me".to_owned()));
-    let mut work = Work::new(&config, store, Arc::new(Silent), Clock::system(), answers, followed, since_boot);
-    let mut taken = Vec::new();
-    while work.status().shards < Shard::COUNT || claims.load(Ordering::SeqCst) == 0 {
-        taken.push(noted("before"));
-        work.step(&mut taken);
-        taken.push(inbox.recv().await.expect("the calls answer"));
-    }
-    work.step(&mut taken);
-    let before = claims.load(Ordering::SeqCst);
-
+    let mut rig = Rig::new();
+    rig.go_on(noted("too early"), |rig| rig.work.status().shards == Shard::COUNT).await;
+    rig.go_on(noted("before"), |rig| rig.claims() > 0).await;
     // The machine sleeps for a minute, which no other clock of the process shows.
     SINCE_BOOT.fetch_add(60, Ordering::SeqCst);
-    taken.push(noted("after"));
-    work.step(&mut taken);
-    assert_eq!(work.status().shards, 0);
-    // The only call that it makes is the question for leases; once that is answered the timer is claimed.
-    loop {
-        let answer = inbox.recv().await.expect("the calls answer");
-        if matches!(answer, Answer::Shards(_)) {
-            assert_eq!(claims.load(Ordering::SeqCst), before);
-            taken.push(answer);
-            break;
-        }
-        taken.push(answer);
-        work.step(&mut taken);
-    }
-    work.step(&mut taken);
-    assert_eq!(work.status().shards, Shard::COUNT);
-    while claims.load(Ordering::SeqCst) == before {
-        taken.push(inbox.recv().await.expect("the calls answer"));
-        work.step(&mut taken);
-    }
+    let mut taken = vec![noted("after")];
+    rig.work.step(&mut taken);
+    let before = rig.claims();
+    assert_eq!(rig.work.status().shards, 0);
+    // Nothing is claimed before the leases are there again.
+    rig.go_on(noted("later"), |rig| rig.work.status().shards == Shard::COUNT || rig.claims() > before).await;
+    assert_eq!((rig.work.status().shards, rig.claims()), (Shard::COUNT, before));
+    rig.go_on(noted("again"), |rig| rig.claims() > before).await;
 }
