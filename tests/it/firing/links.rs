@@ -39,7 +39,7 @@ async fn connections_whose_other_end_vanished_are_given_up() {
         world.progress(30).await;
         world.broken("connections are forgotten");
         proxies[at % 2].end(End::Forget);
-        world.progress(60).await;
+        world.progress(20).await;
     }
     world.finish().await;
 }

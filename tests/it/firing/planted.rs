@@ -227,7 +227,7 @@ fn a_miscount_of_attempts_is_found() {
     assert_eq!(broken(unlogged), [Rule::AttemptsCounted]);
     let order = |evidence: &mut Evidence| evidence.calls[2].at = evidence.calls[1].at.before(SECOND / 1000);
     assert!(broken(order).contains(&Rule::AttemptsCounted));
-    for (due, status) in [(198, 500), (243, 500), (240, 429), (1_125, 500)] {
+    for (due, status) in [(198, 500), (1_250, 200), (240, 429), (3_250, 429)] {
         let wait = |evidence: &mut Evidence| {
             evidence.attempts[0].status = Some(status);
             evidence.attempts[1].due_at = at(due);
