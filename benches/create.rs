@@ -19,10 +19,10 @@ const BATCH_CONNECTIONS: usize = 2;
 const BATCH: usize = 1_000;
 const COPIED: usize = 200_000;
 const DUE: &str = "2090-01-02T03:04:05Z";
-const URL: &str = "http://192.0.2.1/hook";
+const URL: &str = "http://example.com/hook";
 const INSERT: &str = "\\set id random(1, 1000000000000)
 insert into walclock.timers (namespace, id, execute_at, callback_url, payload)
-values ('bench', 'plain-' || :id, '2090-01-02T03:04:05Z', 'http://192.0.2.1/hook', '{\"order\": 7}');\n";
+values ('bench', 'plain-' || :id, '2090-01-02T03:04:05Z', 'http://example.com/hook', '{\"order\": 7}');\n";
 
 pub async fn run() -> Vec<Verdict> {
     let seconds = size("SECONDS", 8);
