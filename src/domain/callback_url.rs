@@ -180,7 +180,9 @@ mod tests {
             if check(&text).is_ok() {
                 let url = Url::parse(&text).expect("it has been read before");
                 prop_assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
-                prop_assert!(text.parse::<http::Uri>().is_ok(), "the client cannot read {}", text);
+                let target = &url[Position::BeforePath..Position::AfterQuery];
+                prop_assert!(target.parse::<http::Uri>().is_ok(), "the client cannot ask for {target} of {text}");
+                prop_assert!(http::HeaderValue::from_str(&origin(&text)).is_ok(), "the client cannot name the host of {text}");
             }
         }
 
