@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use crate::clock::{Clock, Timestamp};
 use crate::dispatch::ports::Delivery;
 use crate::domain::callback::Verdict;
+use crate::domain::callback_url;
 use crate::domain::run::{Attempt, Run};
 
 /// Tasks that a line begins with: enough to keep the cores busy with a server that answers within [`LOOK_EVERY`], at
@@ -99,10 +100,10 @@ impl<D: Delivery> Lines<D> {
     pub(super) fn deliver(&self, runs: impl Iterator<Item = Box<Run>>) {
         let mut lines = self.0.lines.lock();
         for run in runs {
-            let server = server(&run.timer.definition.callback.url);
-            let line = match lines.get_mut(server) {
+            let server = callback_url::origin(&run.timer.definition.callback.url);
+            let line = match lines.get_mut(&*server) {
                 Some(line) => line,
-                None => lines.entry(server.into()).or_insert(Line::new(server)),
+                None => lines.entry((&*server).into()).or_insert(Line::new(&server)),
             };
             line.waiting.push_back(run);
             self.serve(line);
@@ -165,23 +166,21 @@ impl<D: Delivery> Lines<D> {
         }
     }
 
+    /// The first run of a caller.
     fn first(&self, server: &str) -> Option<Box<Run>> {
-        let mut lines = self.0.lines.lock();
-        let line = lines.get_mut(server)?;
-        line.starting -= 1;
-        Self::take(&mut lines, server)
+        self.take(server, |line| line.starting -= 1)
     }
 
+    /// Its next one, once the last call has ended.
     fn next(&self, server: &str) -> Option<Box<Run>> {
-        let mut lines = self.0.lines.lock();
-        let line = lines.get_mut(server)?;
-        line.ended += 1;
-        Self::take(&mut lines, server)
+        self.take(server, |line| line.ended += 1)
     }
 
-    /// The next run of the line, or one caller less.
-    fn take(lines: &mut HashMap<Arc<str>, Line>, server: &str) -> Option<Box<Run>> {
+    /// Notes how far a caller is, and takes the next run of the line; where there is none, there is one caller less.
+    fn take(&self, server: &str, note: impl FnOnce(&mut Line)) -> Option<Box<Run>> {
+        let mut lines = self.0.lines.lock();
         let line = lines.get_mut(server)?;
+        note(line);
         let run = line.waiting.pop_front();
         if run.is_none() {
             line.callers -= 1;
@@ -198,14 +197,6 @@ fn panicked(sent_at: Timestamp, answered_at: Timestamp) -> Attempt {
     tracing::error!("a callback panicked: this is a bug");
     let verdict = Verdict::Retry { not_before: None, error: "internal error".to_owned() };
     Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict }
-}
-
-/// Scheme, host and port as they stand in a URL. One that is written in two ways has two lines, which does no harm.
-fn server(url: &str) -> &str {
-    let host_at = url.find("://").map_or(0, |at| at + 3);
-    let rest = url.get(host_at..).unwrap_or_default();
-    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    url.get(..host_at + host.len()).unwrap_or(url)
 }
 
 #[cfg(test)]
