@@ -1,6 +1,7 @@
 //! Runs under way: sent at their due moment or deferred where their host may not be called, then settled; and those that an
 //! earlier owner left, adopted.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -115,22 +116,16 @@ impl Engine {
     /// Sends the runs that are due, as far as their hosts may be called.
     pub(super) fn send(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         while let Some((run, admission)) = self.hosts.release(now) {
-            let origin = callback_url::origin(&run.timer.definition.callback.url).into_owned();
-            // The clock was set back while it waited.
-            if run.timer.due_at() > now {
-                if admission == Admission::Send {
-                    self.hosts.unsent(now, &origin, &run.key);
-                }
-                self.make_ready(run);
-                continue;
+            // The clock may have been set back while it waited.
+            let is_due = run.timer.due_at() <= now;
+            let epoch = self.sure_epoch(&run);
+            if admission == Admission::Send && (!is_due || epoch.is_none()) {
+                self.hosts.unsent(now, &origin(&run), &run.key);
             }
-            match self.sure_epoch(&run) {
-                None if admission == Admission::Send => {
-                    self.hosts.unsent(now, &origin, &run.key);
-                    self.parked_runs.push(run);
-                }
+            match epoch {
+                _ if !is_due => self.make_ready(run),
                 None => self.parked_runs.push(run),
-                Some(epoch) => self.launch(now, &origin, run, epoch, admission, effects),
+                Some(epoch) => self.launch(now, run, epoch, admission, effects),
             }
         }
         while let Some(first) = self.ready.first_entry().filter(|first| first.key().0 <= now) {
@@ -139,15 +134,8 @@ impl Engine {
                 self.parked_runs.push(run);
                 continue;
             };
-            let origin = callback_url::origin(&run.timer.definition.callback.url);
-            let admission = self.hosts.admit(now, &origin, &run);
-            if admission == Admission::Send {
-                invariants::assert_sendable(now, &run, epoch);
-                effects.push(Effect::Deliver(run));
-            } else {
-                let origin = origin.into_owned();
-                self.launch(now, &origin, run, epoch, admission, effects);
-            }
+            let admission = self.hosts.admit(now, &origin(&run), &run);
+            self.launch(now, run, epoch, admission, effects);
         }
     }
 
@@ -155,15 +143,8 @@ impl Engine {
         self.records.get(&run.key).and_then(|record| self.holds.sure(record.shard))
     }
 
-    fn launch(
-        &mut self,
-        now: Timestamp,
-        origin: &str,
-        run: Box<Run>,
-        epoch: Epoch,
-        admission: Admission,
-        effects: &mut Vec<Effect>,
-    ) {
+    /// Does with a due run what its host allows.
+    fn launch(&mut self, now: Timestamp, run: Box<Run>, epoch: Epoch, admission: Admission, effects: &mut Vec<Effect>) {
         match admission {
             Admission::Send => {
                 invariants::assert_sendable(now, &run, epoch);
@@ -173,15 +154,11 @@ impl Engine {
             Admission::Wait if self.draining || self.holds.open(run.key.timer.shard()).is_none() => {
                 self.defer(now, now, *run, "not sent: its shard was handed over".to_owned());
             }
-            Admission::Wait => self.hosts.wait(now, origin, run),
+            Admission::Wait => self.hosts.wait(now, &origin(&run).into_owned(), run),
             Admission::Defer(from, until) => {
                 let spread = until.since(from).mul_f64(self.random.fraction());
-                self.defer(
-                    now,
-                    from.after(spread),
-                    *run,
-                    format!("not sent: {origin} fails, and is spared for a while"),
-                );
+                let reason = format!("not sent: {} fails, and is spared for a while", origin(&run));
+                self.defer(now, from.after(spread), *run, reason);
             }
         }
     }
@@ -196,7 +173,7 @@ impl Engine {
     /// Takes in how an attempt went.
     pub(super) fn attempted(&mut self, now: Timestamp, run: Box<Run>, attempt: Attempt, effects: &mut Vec<Effect>) {
         let jitter = self.random.fraction();
-        let origin = callback_url::origin(&run.timer.definition.callback.url);
+        let origin = origin(&run);
         match self.hosts.answered(now, &origin, &run.key, &attempt, jitter) {
             Some(News::Spared(until)) => effects.push(Effect::Spared((*origin).into(), until)),
             Some(News::Back) => effects.push(Effect::Back((*origin).into())),
@@ -384,6 +361,11 @@ impl Engine {
             self.settlements.extend(self.parked_settlements.drain(..));
         }
     }
+}
+
+/// The host that a run calls.
+fn origin(run: &Run) -> Cow<'_, str> {
+    callback_url::origin(&run.timer.definition.callback.url)
 }
 
 /// How a run ends whose attempt went like this. `jitter` is from 0 to 1.
