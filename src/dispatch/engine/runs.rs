@@ -154,7 +154,10 @@ impl Engine {
             Admission::Wait if self.draining || self.holds.open(run.key.timer.shard()).is_none() => {
                 self.defer(now, now, *run, "not sent: its shard was handed over".to_owned());
             }
-            Admission::Wait => self.hosts.wait(now, &origin(&run).into_owned(), run),
+            Admission::Wait => {
+                let origin = origin(&run).into_owned();
+                self.hosts.wait(now, &origin, run);
+            }
             Admission::Defer(from, until) => {
                 let spread = until.since(from).mul_f64(self.random.fraction());
                 let reason = format!("not sent: {} fails, and is spared for a while", origin(&run));
