@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The address is one that callbacks never call. It does not say which: the name of a host would tell what it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("blocked address")]
+#[error("blocked address: it is not public, and no --callback-allow opens it")]
 pub struct Blocked;
 
 /// Refuses what is not publicly routable, unless `allow` contains it; what serves credentials to a machine is refused

@@ -1,5 +1,7 @@
 //! What a request got wrong: which value, and what would be right. A face translates the field into its own word for it.
 
+use std::fmt;
+
 use super::limits;
 
 /// A part of a request that a rule is about. Every dialect has its own word for each.
@@ -53,9 +55,40 @@ pub enum Field {
     CatchUpMax,
 }
 
+impl fmt::Display for Field {
+    /// The name of its column, as those know it who write rows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Namespace => "namespace",
+            Self::Id => "id",
+            Self::ExecuteAt => "execute_at",
+            Self::CallbackUrl => "callback_url",
+            Self::CallbackMethod => "callback_method",
+            Self::CallbackHeaders => "callback_headers",
+            Self::CallbackTimeout => "callback_timeout_seconds",
+            Self::Payload => "payload",
+            Self::RetryAttemptsMax => "retry_attempts_max",
+            Self::RetryDuration => "retry_duration",
+            Self::RetryIntervalFirst => "retry_interval_first",
+            Self::RetryMultiplier => "retry_multiplier",
+            Self::RetryIntervalMax => "retry_interval_max",
+            Self::Cron => "cron",
+            Self::Every => "every",
+            Self::TimeZone => "time_zone",
+            Self::StartAt => "start_at",
+            Self::EndAt => "end_at",
+            Self::Jitter => "jitter",
+            Self::Overlap => "overlap",
+            Self::CatchUp => "catch_up",
+            Self::CatchUpWindow => "catch_up_window",
+            Self::CatchUpMax => "catch_up_max",
+        })
+    }
+}
+
 /// A value that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field:?} must be {allowed}")]
+#[error("{field} must be {allowed}")]
 pub struct Invalid {
     /// The part of the request.
     pub field: Field,
@@ -83,6 +116,12 @@ pub fn head(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_told_by_the_name_of_its_column() {
+        let invalid = Invalid::new(Field::TimeZone, "Mars", "the name of a place");
+        assert_eq!(invalid.to_string(), "time_zone must be the name of a place");
+    }
 
     #[test]
     fn a_long_value_is_shown_by_its_beginning() {

@@ -29,7 +29,11 @@ fn skip_fraction(text: &str) -> Option<&str> {
 }
 
 fn is_offset(text: &str) -> bool {
-    text.eq_ignore_ascii_case("Z") || matches(text, "+00:00") || matches(text, "-00:00")
+    let has_shape = matches(text, "+00:00") || matches(text, "-00:00");
+    // The library goes further than RFC 3339, whose hours end at 23 and minutes at 59.
+    let is_time = |hours: &str, minutes: &str| hours < "24" && minutes < "60";
+    let fits = |text: &str| Some(is_time(text.get(1..3)?, text.get(4..6)?));
+    text.eq_ignore_ascii_case("Z") || (has_shape && fits(text) == Some(true))
 }
 
 fn matches(text: &str, shape: &str) -> bool {
@@ -54,6 +58,7 @@ mod tests {
             ("1970-01-01T00:00:00.0000019Z", 1),
             ("1969-12-31T19:00:00-05:00", 0),
             ("1970-01-01T05:30:00.5+05:30", 500_000),
+            ("1970-01-01T23:59:00+23:59", 0),
             ("2030-12-20T15:30:00Z", 1_924_011_000_000_000),
         ] {
             assert_eq!(parse(text), Ok(Timestamp::from_micros(micros)), "{text}");
@@ -79,7 +84,9 @@ mod tests {
             "2030-12-20T15:30:00.Z",
             "2030-12-20T15:30:00+1",
             "2030-12-20T15:30:00+0100",
-            "2030-12-20T15:30:00+26:00",
+            "2030-12-20T15:30:00+24:00",
+            "2030-12-20T15:30:00-25:59",
+            "2030-12-20T15:30:00+01:60",
             "2030-12-20T15:30:00 +01:00",
             "2030-12-20T15:30:00Z[UTC]",
             "2030-12-20T15:30:00[Europe/Berlin]",

@@ -198,7 +198,7 @@ impl Definition {
 /// Checks the names of a schedule.
 pub fn check_key(key: &TimerKey) -> Result<(), Invalid> {
     let most = limits::SCHEDULE_ID_CHARS_MAX;
-    if key.id.chars().count() > most {
+    if key.id.is_empty() || key.id.chars().count() > most {
         let allowed = format!("1 to {most} characters, none a control character");
         return Err(Invalid::new(Field::Id, &key.id, allowed));
     }

@@ -215,7 +215,8 @@ fn a_rule_is_checked_whole() {
     }
     let id = |length: usize| check_key(&TimerKey::new("n", &"i".repeat(length)));
     assert_eq!((id(200), id(201).map_err(|error| error.field)), (Ok(()), Err(Field::Id)));
-    assert_eq!(id(0).map_err(|error| error.field), Err(Field::Id));
+    let none = id(0).expect_err("it has no name");
+    assert_eq!((none.field, none.allowed.as_str()), (Field::Id, "1 to 200 characters, none a control character"));
     for overlap in Overlap::ALL {
         assert_eq!(Overlap::parse(overlap.as_str()), Ok(overlap));
     }

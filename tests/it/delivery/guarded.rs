@@ -34,7 +34,8 @@ fn client(allow: &[&str], answers: Vec<Vec<&str>>) -> Client {
 }
 
 fn is_blocked(verdict: &Verdict) -> bool {
-    *verdict == Verdict::Failed { error: "blocked address".to_owned() }
+    *verdict
+        == Verdict::Failed { error: "blocked address: it is not public, and no --callback-allow opens it".to_owned() }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,8 +85,9 @@ async fn a_policy_has_bounds() {
     for (field, value, shown, allowed) in [
         ("maxAttempts", json!(0), "0", counts),
         ("maxAttempts", json!(3_000_000_000_u32), "3000000000", counts),
-        ("maxAttempts", json!(-1), "-1", "a whole number"),
-        ("maxAttempts", json!("3"), "\"3\"", "a whole number"),
+        ("maxAttempts", json!(-1), "-1", counts),
+        ("maxAttempts", json!("3"), "\"3\"", counts),
+        ("maxRetries", json!(-1), "-1", "a whole number from 0 to 2147483646"),
         ("maxAttemptsDuration", json!("864000h1s"), "864000h1s", spans),
         ("maxAttemptsDuration", json!("1 hour"), "1 hour", SPANS),
         ("maxAttemptsDuration", json!(3600), "3600", SPANS),
