@@ -28,7 +28,8 @@ Examples:
   walclock serve --database-url postgres://…     all roles beside that database
   walclock changes --scope tenant:7 --follow     watch the feed
 
-Settings of serve, migrate and doctor also come from variables (WALCLOCK_PORT for --port) and from a file (--config).";
+Settings also come from variables (WALCLOCK_PORT for --port, WALCLOCK_DATABASE_URL or DATABASE_URL for --database-url) and
+from a file (--config).";
 
 /// A change feed and a durable clock beside PostgreSQL.
 #[derive(Parser)]
@@ -78,14 +79,20 @@ enum Command {
     Changes(changes::Flags),
     /// Create, show, list and delete timers.
     #[command(after_help = "Examples:\n  walclock timers create --id tea --in 3m --url https://example.com/hook\n  \
-        walclock timers get --id tea\n  walclock timers history --id tea\n  walclock timers list --status failed --json")]
+        walclock timers get --id tea\n  walclock timers history --id tea\n  walclock timers list --status failed --json",
+        mut_arg("selector-column", |arg| arg.hide(true)))]
     Timers(timers::Flags),
     /// Create, show, list, pause, delete and trigger schedules, and show when one fires.
-    #[command(after_help = "Example:\n  walclock schedules next --cron '0 9 * * MON-FRI' --time-zone America/New_York")]
+    #[command(after_help = "Examples:\n  \
+        walclock schedules create --id report --cron '0 9 * * MON-FRI' --url https://example.com/hook\n  \
+        walclock schedules list\n  walclock schedules pause --id report\n  \
+        walclock schedules next --cron '0 9 * * MON-FRI' --time-zone America/New_York",
+        mut_arg("selector-column", |arg| arg.hide(true)))]
     Schedules(Box<schedules::Flags>),
     /// Show which dispatcher holds which shards, in which epoch, and for how long still.
     #[command(
-        after_help = "Examples:\n  walclock shards --database-url postgres://walclock@db/app\n  walclock shards --json"
+        after_help = "Examples:\n  walclock shards --database-url postgres://walclock@db/app\n  walclock shards --json",
+        mut_arg("selector-column", |arg| arg.hide(true))
     )]
     Shards(shards::Flags),
     /// Print the completions of a shell.

@@ -26,3 +26,8 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
 pub(super) fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
+
+/// How wide a column of ids is: as the longest of them, but from 2, as its head is, to `most`.
+pub(super) fn width(lengths: impl Iterator<Item = usize>, most: usize) -> usize {
+    lengths.max().unwrap_or_default().clamp(2, most)
+}

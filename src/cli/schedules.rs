@@ -1,15 +1,18 @@
 //! `walclock schedules`: create, show, list, pause, delete and trigger schedules, straight in the database; and the moments of
 //! one that there is or may be. Prints lines for people, or with `--json` an object a line.
 
+mod show;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::anyhow;
-use clap::{Args, Subcommand};
+use anyhow::{Context, anyhow};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::database::explained;
 use super::{flags, output};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{DatabaseFlags, Settings};
@@ -21,7 +24,7 @@ use crate::domain::schedule::{CatchUp, Definition, Overlap, Rule, When};
 use crate::domain::timer::TimerKey;
 use crate::domain::{duration, moment};
 use crate::pg;
-use crate::service::schedules::{Error, Schedules, Status};
+use crate::service::schedules::{Error, Schedules};
 use crate::store::{self, Store};
 
 /// The flags of `walclock schedules`.
@@ -37,8 +40,9 @@ pub struct Flags {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Store a schedule; one of the same id is replaced.
-    #[command(after_help = "Example:\n  walclock schedules create --id report --cron '0 9 * * MON-FRI' \
-        --time-zone America/New_York --url https://example.com/hook")]
+    #[command(after_help = "Examples:\n  \
+        walclock schedules create --id report --cron '0 9 * * MON-FRI' --url https://example.com/hook\n  \
+        walclock schedules create --id poll --every 90s --url https://example.com/hook")]
     Create(Box<Create>),
     /// Show a schedule.
     Get(Select),
@@ -81,7 +85,7 @@ pub struct List {
     #[arg(long, default_value = "default")]
     namespace: String,
     /// Only ids behind this one: the next page.
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     after: String,
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -144,13 +148,17 @@ pub struct Next {
     /// How many.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     count: u32,
+    /// Print JSON, a moment a line.
+    #[arg(long)]
+    json: bool,
 }
 
 /// When something recurs.
 #[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("when").required(true).args(["cron", "every"]))]
 pub struct Recurring {
     /// A cron expression: minute, hour, day, month, weekday; or six fields with the second first.
-    #[arg(long, value_name = "EXPRESSION", required_unless_present = "every", conflicts_with = "every")]
+    #[arg(long, value_name = "EXPRESSION")]
     cron: Option<String>,
     /// A fixed interval, such as 90s or 12h.
     #[arg(long, value_name = "SPAN", value_parser = duration::parse)]
@@ -172,8 +180,8 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
     }
     let settings = Settings::load(flags.database.layer, flags.database.config.as_deref())?;
     let database = pg::Settings::parse(settings.database_url()?.reveal())?;
-    let schedules = Schedules::new(Store::new(store::Config::new(database))?);
-    run(flags.command, &schedules, &mut out).await?;
+    let schedules = Schedules::new(Store::new(store::Config::new(database.clone()))?);
+    run(flags.command, &schedules, &mut out).await.map_err(|error| explained(error, &database))?;
     output::write(&out)
 }
 
@@ -181,37 +189,57 @@ async fn run(command: Command, schedules: &Schedules, out: &mut impl Write) -> a
     match command {
         Command::Next(flags) => next(&flags, Clock::system().now(), out),
         Command::Create(flags) => {
-            let definition = definition(*flags)?;
+            let (select, definition) = (flags.select.clone(), definition(*flags)?);
             schedules.create(&definition).await.map_err(by_flag)?;
-            Ok(writeln!(out, "created {}", definition.key)?)
+            done("created", &select, schedules, out).await
         }
         Command::Get(flags) => {
             let status = schedules.get(&key(&flags)).await.map_err(by_flag)?;
-            show(&status, flags.json, out)
+            match flags.json {
+                true => show::json(&status, out),
+                false => show::lines(&status, out).context("printing"),
+            }
         }
         Command::List(List { namespace, after, limit, json }) => {
             let listed = schedules.list(&namespace, &after, limit).await.map_err(by_flag)?;
-            listed.iter().try_for_each(|status| match json {
-                true => show(status, true, out),
-                false => Ok(writeln!(out, "{}", line(status))?),
-            })
+            match json {
+                true => listed.iter().try_for_each(|status| show::json(status, out)),
+                false => {
+                    let full = usize::try_from(limit).is_ok_and(|limit| listed.len() == limit);
+                    show::table(&listed, full, out).context("printing")
+                }
+            }
         }
         Command::Pause(flags) => {
             schedules.pause(&key(&flags), true).await.map_err(by_flag)?;
-            Ok(writeln!(out, "paused {}", key(&flags))?)
+            done("paused", &flags, schedules, out).await
         }
         Command::Resume(flags) => {
             schedules.pause(&key(&flags), false).await.map_err(by_flag)?;
-            Ok(writeln!(out, "resumed {}", key(&flags))?)
+            done("resumed", &flags, schedules, out).await
         }
         Command::Delete(flags) => {
             schedules.delete(&key(&flags)).await.map_err(by_flag)?;
-            Ok(writeln!(out, "deleted {}", key(&flags))?)
+            match flags.json {
+                true => Ok(()),
+                false => Ok(writeln!(out, "deleted {}", key(&flags))?),
+            }
         }
         Command::Trigger(flags) => {
             let timer = schedules.trigger(&key(&flags)).await.map_err(by_flag)?;
-            Ok(writeln!(out, "{}", output::printable(&timer))?)
+            match flags.json {
+                true => Ok(writeln!(out, "{}", json!({ "namespace": flags.namespace, "timerId": timer }))?),
+                false => Ok(writeln!(out, "triggered {}: timer {}", key(&flags), output::printable(&timer))?),
+            }
         }
+    }
+}
+
+/// Says what was done; for programs, the schedule as it stands now.
+async fn done(act: &str, select: &Select, schedules: &Schedules, out: &mut impl Write) -> anyhow::Result<()> {
+    match select.json {
+        true => show::json(&schedules.get(&key(select)).await.map_err(by_flag)?, out),
+        false => Ok(writeln!(out, "{act} {}", key(select))?),
     }
 }
 
@@ -252,66 +280,6 @@ fn definition(flags: Create) -> anyhow::Result<Definition> {
     })
 }
 
-/// When it recurs, as a person writes it.
-fn when(rule: &Rule) -> String {
-    match &rule.when {
-        When::Cron(cron) => format!("{cron} ({})", rule.time_zone),
-        When::Every(span) => format!("every {}", duration::format(*span)),
-    }
-}
-
-/// How it stands, in a word or a moment.
-fn next_at(status: &Status) -> String {
-    match status.next_at {
-        _ if status.error.is_some() => "error".to_owned(),
-        _ if status.definition.paused => "paused".to_owned(),
-        Timestamp::MIN => "soon".to_owned(),
-        Timestamp::MAX => "over".to_owned(),
-        at => at.to_string(),
-    }
-}
-
-/// A schedule in one line.
-fn line(status: &Status) -> String {
-    let Definition { key, rule, .. } = &status.definition;
-    let [id, when] = [&key.id, when(rule).as_str()].map(output::printable);
-    format!("{id}  {}  {when}", next_at(status))
-}
-
-/// A schedule with a line for each thing there is to say, or as JSON.
-fn show(status: &Status, as_json: bool, out: &mut impl Write) -> anyhow::Result<()> {
-    let Definition { key, rule, paused, callback, .. } = &status.definition;
-    let fired_at = status.fired_at.map(|at| at.to_string());
-    let (overlap, catch_up) = (rule.overlap.as_str(), rule.catch_up.as_str());
-    if as_json {
-        let (cron, every) = match &rule.when {
-            When::Cron(cron) => (Some(cron.as_str()), None),
-            When::Every(span) => (None, Some(duration::format(*span))),
-        };
-        let object = json!({
-            "namespace": &*key.namespace, "id": &*key.id, "cron": cron, "every": every, "timeZone": rule.time_zone,
-            "overlap": overlap, "catchUp": catch_up, "paused": paused, "callbackUrl": callback.url,
-            "next": next_at(status), "lastFired": fired_at, "error": status.error,
-            "createdAt": status.created_at.to_string(),
-        });
-        return Ok(writeln!(out, "{object}")?);
-    }
-    let lines = [
-        ("schedule", Some(key.to_string())),
-        ("recurs", Some(when(rule))),
-        ("next", Some(next_at(status))),
-        ("last fired", fired_at),
-        ("overlap", Some(overlap.to_owned())),
-        ("catch-up", Some(catch_up.to_owned())),
-        ("error", status.error.clone()),
-        ("url", Some(callback.url.clone())),
-    ];
-    for (name, value) in lines.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-        writeln!(out, "{name:<14}{}", output::printable(&value))?;
-    }
-    Ok(())
-}
-
 /// The error as this command says it: by its flags.
 fn by_flag(error: Error) -> anyhow::Error {
     match error {
@@ -336,7 +304,10 @@ fn next(flags: &Next, now: Timestamp, out: &mut impl Write) -> anyhow::Result<()
     let behind = start_at.map_or(after, |start| after.max(start.before(Duration::from_micros(1))));
     let moments = std::iter::successors(recurrence.after(behind), |last| recurrence.after(*last));
     for at in moments.take(usize::try_from(flags.count).unwrap_or(usize::MAX)) {
-        writeln!(out, "{}", zone.show(at))?;
+        match flags.json {
+            true => writeln!(out, "{}", json!({ "at": at.to_string(), "local": zone.show(at) }))?,
+            false => writeln!(out, "{}", zone.show(at))?,
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
+use super::database::explained;
 use super::output;
 use crate::clock::Timestamp;
 use crate::config::{DatabaseFlags, Settings};
@@ -34,7 +35,7 @@ pub(super) struct Flags {
 pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
     let settings = Settings::load(flags.database.layer, flags.database.config.as_deref())?;
     let database = pg::Settings::parse(settings.database_url()?.reveal())?;
-    let ring = read(&database).await?;
+    let ring = read(&database).await.map_err(|error| explained(error.into(), &database))?;
     let mut out = Vec::new();
     match flags.json {
         true => serde_json::to_writer(&mut out, &whole(&ring)).map_err(io::Error::other).and_then(|()| writeln!(out)),

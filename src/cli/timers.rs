@@ -9,22 +9,27 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::value::RawValue;
 
+use super::database::explained;
 use super::{flags, history, output};
 use crate::clock::Timestamp;
 use crate::config::{DatabaseFlags, Settings};
 use crate::domain::callback::Callback;
+use crate::domain::invalid::Field;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::run::State;
 use crate::domain::timer::{Definition, Status, TimerKey};
-use crate::domain::{duration, moment};
+use crate::domain::{duration, moment, namespace};
 use crate::service::Error;
 use crate::service::timers::{Config, ListRequest, Timers};
 use crate::store::{self, Store};
 use crate::{http, pg};
+
+/// Ids that are longer push their own line out of the columns, and no other.
+const ID_WIDTH_MAX: usize = 60;
 
 /// The flags of `walclock timers`.
 #[derive(Args)]
@@ -57,9 +62,10 @@ pub enum Command {
 
 /// The flags of `create`.
 #[derive(Args, Clone, Debug)]
+#[command(group = ArgGroup::new("when").required(true).args(["batch", "wait", "at"]))]
 pub struct Create {
     /// Store those of a file, one JSON object a line; - reads the standard input. A thousand at a time are one transaction.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["namespace", "id", "wait", "at", "url", "payload", "max_attempts", "timeout"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["namespace", "id", "url", "payload", "max_attempts", "timeout"])]
     batch: Option<PathBuf>,
     /// Its namespace.
     #[arg(long, default_value = "default")]
@@ -71,10 +77,10 @@ pub struct Create {
     #[arg(long)]
     json: bool,
     /// How long from now it fires: 300ms, 10s, 1h30m.
-    #[arg(long = "in", value_name = "SPAN", value_parser = duration::parse, required_unless_present_any = ["at", "batch"])]
+    #[arg(long = "in", value_name = "SPAN", value_parser = duration::parse)]
     wait: Option<Duration>,
     /// When it fires: RFC 3339 with an offset.
-    #[arg(long, value_name = "TIME", value_parser = moment::parse, conflicts_with = "wait")]
+    #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     at: Option<Timestamp>,
     /// Whom it calls: an absolute http or https URL.
     #[arg(long, required_unless_present = "batch", default_value = "", hide_default_value = true)]
@@ -124,7 +130,7 @@ pub struct List {
     #[arg(long, default_value = "default")]
     namespace: String,
     /// Only ids behind this one: the next page.
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     after: String,
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -163,13 +169,14 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
         // Whoever can write to the database is not kept from it here; the dispatcher judges every call by its own list.
         callback_allow: vec![IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())],
     };
-    let timers = Timers::new(config, Store::new(store::Config::new(database))?);
+    let timers = Timers::new(config, Store::new(store::Config::new(database.clone()))?);
     if let Command::Create(Create { batch: Some(file), json, .. }) = &flags.command {
         // It may be long, and is printed as it comes.
-        return batch::create(file, *json, &timers, output::write, io::stderr()).await;
+        let stored = batch::create(file, *json, &timers, output::write, io::stderr()).await;
+        return stored.map_err(|error| explained(error, &database));
     }
     let mut out = Vec::new();
-    run(flags.command, &timers, &mut out).await?;
+    run(flags.command, &timers, &mut out).await.map_err(|error| explained(error, &database))?;
     output::write(&out)
 }
 
@@ -187,7 +194,13 @@ async fn run(command: Command, timers: &Timers, out: &mut impl Write) -> anyhow:
 async fn create(flags: Create, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
     let json = flags.json;
     let now = timers.now().await.map_err(by_flag)?;
-    let timer = timers.create(definition(flags, now)?).await.map_err(by_flag)?;
+    let timer = timers.create(definition(flags, now)?).await.map_err(|error| match error {
+        // There is nothing wrong with the name: it is that of no namespace.
+        Error::Invalid(invalid) if namespace::check(&invalid.value).is_ok() && invalid.field == Field::Namespace => {
+            anyhow!("{}: --make-namespace makes it", flags::by_flag(&invalid))
+        }
+        error => by_flag(error),
+    })?;
     match json {
         true => writeln!(out, "{}", http::timers::json(&timer)),
         false => {
@@ -283,7 +296,7 @@ fn show(status: &Status, out: &mut impl Write) -> io::Result<()> {
 /// Many timers, a line each; `full` says that there may be more of them.
 fn table(listed: &[Status], full: bool, out: &mut impl Write) -> io::Result<()> {
     let id = |status: &Status| output::printable(&status.timer.definition.key.id);
-    let width = listed.iter().map(|status| id(status).chars().count()).max().unwrap_or(0).max(2);
+    let width = output::width(listed.iter().map(|status| id(status).chars().count()), ID_WIDTH_MAX);
     writeln!(out, "{:<width$}  {:<9}  {:<27}  {:>8}  URL", "ID", "STATUS", "DUE", "ATTEMPTS")?;
     for status in listed {
         let timer = &status.timer;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::support::http::{get, request};
 use super::support::server::Server;
-use super::support::{connect, database, eventually, new_cluster, scratch};
+use super::support::{connect, database, eventually, migrated, new_cluster, scratch};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -42,7 +42,7 @@ fn fresh() -> PathBuf {
 fn the_help_has_examples_and_the_version_is_the_packages() {
     let help = run(&["--help"]);
     assert!(help.status.success() && out(&help).contains("Examples:"), "{}", out(&help));
-    for command in ["dev", "serve", "migrate", "doctor", "changes", "timers", "completions"] {
+    for command in ["dev", "serve", "migrate", "doctor", "changes", "timers", "schedules", "shards", "completions"] {
         assert!(out(&help).contains(&format!("\n  {command}")), "{command}");
         let help = run(&[command, "--help"]);
         assert!(help.status.success() && out(&help).contains("Usage:"), "{command}");
@@ -94,6 +94,59 @@ async fn a_taken_port_is_named() {
     let output = run(&["dev", "--port", &port, data[0], data[1]]);
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains(&format!("port {port} of 127.0.0.1 is taken")), "{}", err(&output));
+}
+
+/// Runs a command to its end, and says its code and the one line that it ended with.
+async fn ends(arguments: Vec<String>) -> (Option<i32>, String) {
+    let run = move || walclock(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap();
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    (output.status.code(), err(&output))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_does_not_do_it_is_named_with_what_helps() {
+    let empty = database().await;
+    let migrated = migrated().await;
+    let role = format!("reader_{}", std::process::id());
+    let sql = connect(&migrated).await;
+    sql.batch_execute(&format!("create role {role} login; grant usage on schema walclock to {role}")).await.unwrap();
+    let reader = migrated.replacen("postgres://postgres", &format!("postgres://{role}"), 1);
+    let nobody = "postgres://me:hunter2@127.0.0.1:1/x";
+    for (command, url, said) in [
+        ("timers list", empty.as_str(), "the schema of walclock is missing or old at postgres://"),
+        ("schedules list", &empty, "run `walclock migrate`: ERROR: relation \"walclock.schedules\" does not exist"),
+        ("shards", &empty, "run `walclock migrate`: ERROR: relation \"walclock.shards\" does not exist"),
+        ("timers list", &reader, "lacks a right, `walclock doctor` prints those of a server: ERROR: permission denied"),
+        ("schedules trigger --id a", &reader, "lacks a right"),
+        ("shards", &reader, "lacks a right"),
+        ("timers list", nobody, "connecting to the database at postgres://me:***@127.0.0.1:1/x?sslmode=prefer: "),
+        ("schedules list", nobody, "postgres://me:***@127.0.0.1:1/x"),
+        ("migrate", nobody, "postgres://me:***@127.0.0.1:1/x"),
+        ("doctor", nobody, "postgres://me:***@127.0.0.1:1/x"),
+    ] {
+        let arguments = command.split(' ').chain(["--database-url", url]).map(str::to_owned).collect();
+        let (code, error) = ends(arguments).await;
+        assert_eq!((code, error.lines().count()), (Some(1), 1), "{command}: {error}");
+        assert!(error.contains(said) && !error.contains("hunter2"), "{command}: {error}");
+    }
+}
+
+#[test]
+fn what_must_be_chosen_is_named_with_all_its_ways() {
+    for (command, ways) in [
+        ("schedules next", "<--cron <EXPRESSION>|--every <SPAN>>"),
+        ("schedules create --id a --url http://x/", "<--cron <EXPRESSION>|--every <SPAN>>"),
+        ("timers create --id a --url http://x/", "<--batch <FILE>|--in <SPAN>|--at <TIME>>"),
+    ] {
+        let output = run(&command.split(' ').collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(err(&output).contains(ways), "{}", err(&output));
+    }
+    // What is of no use to a command is not among its flags.
+    for command in ["timers", "schedules", "shards"] {
+        let help = out(&run(&[command, "--help"]));
+        assert!(help.contains("--database-url") && !help.contains("--selector-column"), "{help}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,8 @@ use axum::routing::any;
 use axum::{Extension, Router};
 use utoipa::openapi::OpenApi;
 
+pub use wire::{Policy, policy};
+
 use crate::domain::timer::{Definition, Status, Timer};
 use crate::http::common::operations::Operations;
 use crate::http::common::{describe, fields};

@@ -32,7 +32,8 @@ const A_TEXT: &str = "a text";
 const A_MOMENT: &str = "an RFC 3339 timestamp with an offset, such as 2030-12-20T15:30:00Z";
 const A_DURATION: &str = "a duration such as 300ms, 30s or 1h30m";
 const A_TIMEOUT: &str = "a whole number of seconds from 1 to 300";
-const A_COUNT: &str = "a whole number";
+const A_COUNT: &str = "a whole number from 1 to 2147483647";
+const A_COUNT_OR_NONE: &str = "a whole number from 0 to 2147483646";
 const A_MULTIPLIER: &str = "a number from 1.0 to 100";
 const A_POLICY: &str = "an object";
 const A_BATCH: &str = "an array of 1 to 1000 timers";
@@ -140,7 +141,7 @@ fn retry(fields: &mut Fields<'_>) -> Result<Option<RetryPolicy>, Error> {
     let mut fields = Fields::parse_within("retryPolicy.", json.get().as_bytes(), RETRY_FIELDS)?;
     let default = RetryPolicy::default();
     let attempts_max = fields.optional::<u32>("maxAttempts", A_COUNT)?;
-    let retries_max = fields.optional::<u32>("maxRetries", A_COUNT)?;
+    let retries_max = fields.optional::<u32>("maxRetries", A_COUNT_OR_NONE)?;
     if let (Some(_), Some(retries)) = (attempts_max, retries_max) {
         return Err(Error::wrong("retryPolicy.maxRetries", &retries.to_string(), "left out beside maxAttempts"));
     }
@@ -209,7 +210,7 @@ pub(super) struct Timer<'a> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = RetryPolicy)]
-pub(super) struct Policy {
+pub struct Policy {
     /// How many calls to make at most; as many as fit into the duration where it is not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -224,6 +225,17 @@ pub(super) struct Policy {
     max_interval: String,
 }
 
+/// A policy in this face's words.
+pub fn policy(retry: &RetryPolicy) -> Policy {
+    Policy {
+        max_attempts: retry.attempts_max,
+        max_attempts_duration: duration::format(retry.attempts_duration),
+        initial_interval: duration::format(retry.interval_first),
+        backoff_multiplier: retry.multiplier,
+        max_interval: duration::format(retry.interval_max),
+    }
+}
+
 impl<'a> Timer<'a> {
     /// A timer as a create or an update answers it.
     pub(super) fn of(timer: &'a timer::Timer) -> Self {
@@ -234,13 +246,7 @@ impl<'a> Timer<'a> {
             execute_at: execute_at.to_string(),
             callback_url: &callback.url,
             payload: payload.as_deref(),
-            retry_policy: Policy {
-                max_attempts: retry.attempts_max,
-                max_attempts_duration: duration::format(retry.attempts_duration),
-                initial_interval: duration::format(retry.interval_first),
-                backoff_multiplier: retry.multiplier,
-                max_interval: duration::format(retry.interval_max),
-            },
+            retry_policy: policy(retry),
             callback_timeout_seconds: callback.timeout.as_secs(),
             created_at: timer.created_at.to_string(),
             updated_at: timer.updated_at.to_string(),

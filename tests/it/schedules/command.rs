@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use crate::support::migrated;
+use serde_json::{Value, json};
+
+use crate::support::{connect, migrated};
 
 /// Runs the command, and returns whether it succeeded, what it printed, and what it printed as errors.
 async fn schedules(url: &str, arguments: &[&str]) -> (bool, String, String) {
@@ -21,25 +23,80 @@ async fn a_schedule_is_created_shown_paused_triggered_and_deleted() {
     assert_eq!(schedules(&url, &create).await, (true, "created default/tea\n".to_owned(), String::new()));
     let (_, out, _) = schedules(&url, &["get", "--id", "tea"]).await;
     assert!(
-        out.starts_with("schedule      default/tea\nrecurs        0 16 * * * (Europe/London)\nnext          soon\n"),
+        out.starts_with("schedule      default/tea\nstatus        active\nrecurs        0 16 * * * (Europe/London)\n"),
         "{out}"
     );
     for (act, said) in [("pause", "paused default/tea\n"), ("resume", "resumed default/tea\n")] {
         assert_eq!(schedules(&url, &[act, "--id", "tea"]).await.1, said);
+        let status = if act == "pause" { "paused" } else { "active" };
         let (_, out, _) = schedules(&url, &["get", "--id", "tea", "--json"]).await;
-        let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(shown["paused"], act == "pause");
+        let shown: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&shown["paused"], &shown["status"]), (&json!(act == "pause"), &json!(status)));
     }
     let (_, out, _) = schedules(&url, &["trigger", "--id", "tea"]).await;
-    assert!(out.starts_with("tea@2") && out.ends_with("Z\n"), "{out}");
+    assert!(out.starts_with("triggered default/tea: timer tea@2") && out.ends_with("Z\n"), "{out}");
     let (_, out, _) = schedules(&url, &["list"]).await;
-    assert_eq!(out, "tea  soon  0 16 * * * (Europe/London)\n");
+    let lines: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["ID", "STATUS", "NEXT", "RECURS"]);
+    assert_eq!(lines[1..], [["tea", "active", "-", "0", "16", "*", "*", "*", "(Europe/London)"]]);
+    let (_, out, _) = schedules(&url, &["list", "--limit", "1"]).await;
+    assert!(out.ends_with("there may be more: --after 'tea'\n"), "{out}");
     let delete = ["delete", "--id", "tea"];
     assert_eq!(schedules(&url, &delete).await, (true, "deleted default/tea\n".to_owned(), String::new()));
     for act in ["delete", "get", "pause", "resume", "trigger"] {
         let error = "walclock: there is no schedule default/tea\n".to_owned();
         assert_eq!(schedules(&url, &[act, "--id", "tea"]).await, (false, String::new(), error));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_act_answers_programs_in_json() {
+    let url = migrated().await;
+    let sql = connect(&url).await;
+    let create = ["create", "--id", "tea", "--every", "90s", "--url", "http://x/", "--json", "--payload", "{\"a\": 1}"];
+    let more = ["--jitter", "5s", "--end-at", "2090-01-02T03:04:05Z", "--max-attempts", "3"];
+    let json = |out: &str| serde_json::from_str::<Value>(out).unwrap();
+    let (done, out, error) = schedules(&url, &[&create[..], &more[..]].concat()).await;
+    assert!(done, "{error}");
+    let created = json(&out);
+    for (key, expected) in [
+        ("id", json!("tea")),
+        ("status", json!("active")),
+        ("every", json!("1m30s")),
+        ("jitter", json!("5s")),
+        ("endAt", json!("2090-01-02T03:04:05Z")),
+        ("catchUpWindow", json!("24h")),
+        ("payload", json!({ "a": 1 })),
+        ("callbackTimeoutSeconds", json!(30)),
+        ("cron", Value::Null),
+        ("nextAt", Value::Null),
+        ("lastFiredAt", Value::Null),
+    ] {
+        assert_eq!(created[key], expected, "{key}: {out}");
+    }
+    assert_eq!(created["retryPolicy"]["maxAttempts"], 3);
+
+    let (_, out, _) = schedules(&url, &["trigger", "--id", "tea", "--json"]).await;
+    let fired = json(&out)["timerId"].as_str().unwrap().strip_prefix("tea@").unwrap().to_owned();
+    // A moment ahead for which the timer has been made already has not fired yet.
+    let ahead = "insert into walclock.occurrences (namespace, schedule, scheduled_for, state, timer_id) \
+        values ('default', 'tea', now() + interval '1 hour', 'fired', 'tea@ahead')";
+    sql.execute(ahead, &[]).await.unwrap();
+    sql.execute("update walclock.schedules set next_at = '2090-01-01'", &[]).await.unwrap();
+    for (act, status, next_at) in [
+        ("pause", "paused", Value::Null),
+        ("resume", "active", json!("2090-01-01T00:00:00Z")),
+        ("get", "active", json!("2090-01-01T00:00:00Z")),
+    ] {
+        let (_, out, error) = schedules(&url, &[act, "--id", "tea", "--json"]).await;
+        let shown = json(&out);
+        assert_eq!((&shown["status"], &shown["nextAt"]), (&json!(status), &next_at), "{act}: {out}{error}");
+        assert_eq!(shown["lastFiredAt"], json!(fired), "{out}");
+    }
+    let (_, listed, _) = schedules(&url, &["list", "--json"]).await;
+    assert_eq!((json(&listed)["id"].clone(), listed.lines().count()), (json!("tea"), 1));
+    let deleted = schedules(&url, &["delete", "--id", "tea", "--json"]).await;
+    assert_eq!(deleted, (true, String::new(), String::new()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

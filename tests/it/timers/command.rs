@@ -21,7 +21,7 @@ async fn a_timer_is_created_shown_listed_and_deleted() {
     let face = Face::start().await;
     let create = ["create", "--namespace", "n", "--id", "tea", "--url", "http://127.0.0.1:9/hook", "--in", "1h"];
     let (_, _, error) = timers(&face, &create).await;
-    assert_eq!(error, "walclock: --namespace must be one that exists, and \"n\" does not\n");
+    assert_eq!(error, "walclock: --namespace must be one that exists, and \"n\" does not: --make-namespace makes it\n");
 
     let more = ["--make-namespace", "--payload", "{\"a\": 1}", "--max-attempts", "3"];
     let (done, out, error) = timers(&face, &[&create[..], &more[..]].concat()).await;
