@@ -5,20 +5,23 @@
 -- $8 when the one that has waited leaves timestamptz[] (null: none has)
 -- The moments: $9 numbers of their schedules bigint[], $10 scheduled_for timestamptz[], $11 execute_at timestamptz[],
 -- $12 states text[], $13 reasons text[], $14 through_at timestamptz[]
+-- and of the schedules once more: $15 the changed_at that was read timestamptz[], so that one is not taken for another that had
+-- its name before
 --
 -- A schedule that another transaction holds is left for the next time. Two that settle the same moment nevertheless meet at
 -- its key: the one that comes later makes no timer.
 with wanted as materialized (
     select *
     from unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::text[],
-                $8::timestamptz[])
-        with ordinality as plan (namespace, id, revision, read_at, new_at, waits, wrong, leaves_at, number)
+                $8::timestamptz[], $15::timestamptz[])
+        with ordinality as plan (namespace, id, revision, read_at, new_at, waits, wrong, leaves_at, changed_at, number)
 ), found as materialized (
     select schedules.ctid as place, schedules.buffered_at as waited, wanted.number, wanted.new_at, wanted.waits, wanted.wrong,
            wanted.leaves_at
     from wanted
     join walclock.schedules on schedules.namespace = wanted.namespace and schedules.id = wanted.id
     where schedules.revision = wanted.revision and schedules.next_at = wanted.read_at and not schedules.paused
+      and schedules.changed_at = wanted.changed_at
     for no key update of schedules skip locked
 ), taken as materialized (
     update walclock.schedules

@@ -169,6 +169,7 @@ struct Batch<'a> {
     states: Vec<&'static str>,
     reasons: Vec<Option<&'static str>>,
     through_at: Vec<Option<Timestamp>>,
+    changed_at: Vec<Timestamp>,
 }
 
 impl<'a> Batch<'a> {
@@ -179,6 +180,7 @@ impl<'a> Batch<'a> {
             batch.ids.push(&schedule.key.id);
             batch.revisions.push(schedule.revision);
             batch.read_at.push(schedule.next_at);
+            batch.changed_at.push(schedule.changed_at);
             batch.next_at.push(plan.next_at);
             batch.buffered_at.push(plan.buffered_at);
             batch.errors.push(plan.error.as_deref().map(|error| super::text(error, limits::ERROR_BYTES_MAX)));
@@ -200,7 +202,7 @@ impl<'a> Batch<'a> {
         batch
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 14] {
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 15] {
         [
             &self.namespaces,
             &self.ids,
@@ -216,6 +218,7 @@ impl<'a> Batch<'a> {
             &self.states,
             &self.reasons,
             &self.through_at,
+            &self.changed_at,
         ]
     }
 }

@@ -169,6 +169,26 @@ async fn what_was_planned_before_a_change_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_planned_for_one_changes_no_other_that_has_its_name() {
+    let world = World::new().await;
+    world.add("report", "").await;
+    let minute = world.minute(0).await;
+    let planned = world.planned(minute).await;
+    assert_eq!(planned.len(), 1);
+    world.sql.batch_execute("delete from walclock.schedules").await.unwrap();
+    world.add("report", "").await;
+    let revision = "select revision, next_at = '-infinity' from walclock.schedules";
+    let row = world.sql.query_one(revision, &[]).await.unwrap();
+    assert_eq!(
+        (row.get::<_, i64>(0), row.get::<_, bool>(1)),
+        (planned[0].schedule.revision, true),
+        "they look the same"
+    );
+    assert_eq!(world.store.settle(&planned).await.unwrap(), [false]);
+    assert_eq!(world.look(minute).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_made_ahead_is_withdrawn_when_the_schedule_changes() {
     let world = World::new().await;
     world.add("report", "overlap = 'allow', catch_up = 'none'").await;
