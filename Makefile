@@ -41,7 +41,8 @@ bench: postgresql ## Ratios against what is measured in the same run
 
 soak: postgresql ## Properties with new values, the simulation over very many seeds, the faults for long; SEED=n repeats a load
 	env -u PROPTEST_RNG_SEED PROPTEST_CASES=$${CASES:-20000} $(CARGO) test --locked --release --lib
-	SEEDS=$${SEEDS:-10000} $(CARGO) test --locked --release --test sim
+	SEEDS=$${SEEDS:-10000} $(CARGO) test --locked --release --test sim || { \
+		echo "Seeds that failed are in $${CARGO_TARGET_DIR:-target}/sim-failed-seeds.txt: make sim SEED=n replays one."; exit 1; }
 	SOAK=$${SOAK:-20} $(CARGO) test --locked --release --test it -- chaos:: disk:: bulk:: firing:: --test-threads 2
 
 fuzz: ## Fuzz the decoder for a minute (needs cargo-fuzz and a nightly toolchain)

@@ -8,10 +8,13 @@ mod ledger;
 mod model;
 mod plan;
 mod process;
+mod schedules;
 mod store;
 mod watch;
 mod world;
 
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plan::Plan;
@@ -33,12 +36,9 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// Runs the worlds of these seeds on all processors; stops at the first one that is broken.
-fn run(
-    seeds: &[u64],
-    plan: fn(&mut fastrand::Rng) -> Plan,
-    planted: Planted,
-) -> (Vec<Outcome>, Option<(u64, Vec<String>)>) {
+/// Runs the worlds of these seeds on all processors; stops at the first one that is broken. A world gives what it came to,
+/// and what went wrong in it.
+fn run<T: Send>(seeds: &[u64], world: impl Fn(u64) -> (T, Vec<String>) + Sync) -> (Vec<T>, Option<(u64, Vec<String>)>) {
     let next = AtomicU64::new(0);
     let failed = parking_lot::Mutex::new(None);
     let outcomes = parking_lot::Mutex::new(Vec::new());
@@ -49,15 +49,14 @@ fn run(
                 while failed.lock().is_none() {
                     let index = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap();
                     let Some(seed) = seeds.get(index).copied() else { return };
-                    let world = || World::run(seed, plan, planted);
-                    let outcome = std::panic::catch_unwind(world).unwrap_or_else(|panic| {
-                        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                        Outcome { broken: vec![format!("panic: {text}")], ..Outcome::default() }
-                    });
-                    if outcome.broken.is_empty() {
-                        outcomes.lock().push(outcome);
-                    } else {
-                        *failed.lock() = Some((seed, outcome.broken));
+                    let world = std::panic::AssertUnwindSafe(|| world(seed));
+                    match std::panic::catch_unwind(world) {
+                        Ok((outcome, broken)) if broken.is_empty() => outcomes.lock().push(outcome),
+                        Ok((_, broken)) => *failed.lock() = Some((seed, broken)),
+                        Err(panic) => {
+                            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                            *failed.lock() = Some((seed, vec![format!("panic: {text}")]));
+                        }
                     }
                 }
             });
@@ -66,7 +65,8 @@ fn run(
     (outcomes.into_inner(), failed.into_inner())
 }
 
-fn check(seeds: u64, plan: fn(&mut fastrand::Rng) -> Plan) -> Vec<Outcome> {
+/// Runs so many worlds, and those of the seeds that are kept. One that is broken is told and noted.
+fn check<T: Send>(seeds: u64, world: impl Fn(u64) -> (T, Vec<String>) + Sync) -> Vec<T> {
     let seeds: Vec<u64> = match number("SEED") {
         Some(seed) => vec![seed],
         None => {
@@ -74,16 +74,42 @@ fn check(seeds: u64, plan: fn(&mut fastrand::Rng) -> Plan) -> Vec<Outcome> {
             kept.chain(0..number("SEEDS").unwrap_or(seeds)).collect()
         }
     };
-    let (outcomes, failed) = run(&seeds, plan, Planted::Nothing);
+    let (outcomes, failed) = run(&seeds, world);
     if let Some((seed, broken)) = failed {
-        panic!("SEED={seed} breaks an invariant:\n  {}", broken.join("\n  "));
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        let noted = note(&test, seed, &broken);
+        panic!(
+            "SEED={seed} breaks an invariant:\n  {}\nnoted in {}; again: SEED={seed} cargo test --test sim {test}",
+            broken.join("\n  "),
+            noted.display(),
+        );
     }
     outcomes
 }
 
+/// Writes down a seed that failed, so that it outlives what was printed: a line with the test, the seed and what it showed.
+fn note(test: &str, seed: u64, broken: &[String]) -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let path = target.join("sim-failed-seeds.txt");
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+    let what = broken.first().map(|what| what.replace('\n', " ")).unwrap_or_default();
+    file.write_all(format!("{test} SEED={seed} {what}\n").as_bytes()).unwrap();
+    path
+}
+
+/// The worlds of a plan of timers.
+fn check_plan(seeds: u64, plan: fn(&mut fastrand::Rng) -> Plan) -> Vec<Outcome> {
+    check(seeds, |seed| judged(World::run(seed, plan, Planted::Nothing)))
+}
+
+fn judged(mut outcome: Outcome) -> (Outcome, Vec<String>) {
+    let broken = std::mem::take(&mut outcome.broken);
+    (outcome, broken)
+}
+
 #[test]
 fn the_invariants_hold_under_every_fault() {
-    let outcomes = check(SEEDS, Plan::faulty);
+    let outcomes = check_plan(SEEDS, Plan::faulty);
     let sends: usize = outcomes.iter().map(|outcome| outcome.sends).sum();
     let stale: u64 = outcomes.iter().map(|outcome| outcome.stale).sum();
     let left: u64 = outcomes.iter().map(|outcome| outcome.left).sum();
@@ -97,12 +123,12 @@ fn the_invariants_hold_under_every_fault() {
 
 #[test]
 fn the_sweep_finds_nothing_while_the_feed_is_good() {
-    check(FEW_SEEDS, Plan::with_a_good_feed);
+    check_plan(FEW_SEEDS, Plan::with_a_good_feed);
 }
 
 #[test]
 fn a_crowded_namespace_holds_up_no_other() {
-    let outcomes = check(FEW_SEEDS, Plan::crowded);
+    let outcomes = check_plan(FEW_SEEDS, Plan::crowded);
     if outcomes.len() > 100 {
         let light: usize = outcomes.iter().map(|outcome| outcome.light).sum();
         assert!(light > 10 * outcomes.len(), "{light} callbacks of the others in {} worlds", outcomes.len());
@@ -111,7 +137,7 @@ fn a_crowded_namespace_holds_up_no_other() {
 
 #[test]
 fn a_host_that_is_down_is_spared() {
-    let outcomes = check(FEW_SEEDS, Plan::with_hosts_down);
+    let outcomes = check_plan(FEW_SEEDS, Plan::with_hosts_down);
     if outcomes.len() > 100 {
         let deferred: u64 = outcomes.iter().map(|outcome| outcome.deferred).sum();
         assert!(deferred > 10 * u64::try_from(outcomes.len()).unwrap(), "{deferred} deferrals");
@@ -120,12 +146,12 @@ fn a_host_that_is_down_is_spared() {
 
 #[test]
 fn the_invariants_hold_while_every_answer_may_be_lost() {
-    check(FEW_SEEDS, Plan::with_lost_answers);
+    check_plan(FEW_SEEDS, Plan::with_lost_answers);
 }
 
 #[test]
 fn nothing_is_repeated_where_processes_only_come_and_go() {
-    let outcomes = check(FEW_SEEDS, Plan::orderly);
+    let outcomes = check_plan(FEW_SEEDS, Plan::orderly);
     let left: u64 = outcomes.iter().map(|outcome| outcome.left).sum();
     assert!(outcomes.len() < 100 || left > 0, "no process was ever stopped");
 }
@@ -133,7 +159,7 @@ fn nothing_is_repeated_where_processes_only_come_and_go() {
 /// Each defence is left out in turn, and the simulation must see it.
 fn finds(planted: Planted, plan: fn(&mut fastrand::Rng) -> Plan) {
     let seeds: Vec<u64> = (0..SEEDS_TO_FIND).collect();
-    let (_, failed) = run(&seeds, plan, planted);
+    let (_, failed) = run(&seeds, |seed| judged(World::run(seed, plan, planted)));
     let (seed, broken) = failed.unwrap_or_else(|| panic!("{planted:?} is not found within {SEEDS_TO_FIND} seeds"));
     assert!(!broken.iter().any(|what| what.starts_with("panic")), "SEED={seed} stops at {broken:?}");
 }
