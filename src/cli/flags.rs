@@ -1,8 +1,11 @@
 //! How a command says which of its flags is wrong.
 
+use std::time::Duration;
+
 use anyhow::anyhow;
 
 use crate::domain::invalid::{Field, Invalid};
+use crate::domain::limits;
 
 /// The error as a command says it: by its flag.
 pub(super) fn by_flag(Invalid { field, value, allowed }: &Invalid) -> anyhow::Error {
@@ -11,6 +14,19 @@ pub(super) fn by_flag(Invalid { field, value, allowed }: &Invalid) -> anyhow::Er
         true => anyhow!("{flag} must be {allowed}"),
         false => anyhow!("{flag} must be {allowed}, not {value}"),
     }
+}
+
+/// The time-out that so many seconds are. Its bounds are the domain's to judge; a span of less than nothing is nobody's.
+pub(super) fn timeout(seconds: i64) -> anyhow::Result<Duration> {
+    let wrong = |_| anyhow!("--timeout must be a whole number of seconds from 1 to 300, not \"{seconds}\"");
+    u64::try_from(seconds).map(Duration::from_secs).map_err(wrong)
+}
+
+/// So many attempts at most.
+pub(super) fn attempts_max(count: Option<i64>) -> anyhow::Result<Option<u32>> {
+    let most = limits::RETRY_ATTEMPTS_MAX;
+    let wrong = |count| anyhow!("--max-attempts must be a whole number from 1 to {most}, not \"{count}\"");
+    count.map(|count| u32::try_from(count).map_err(|_| wrong(count))).transpose()
 }
 
 fn name(field: Field) -> &'static str {

@@ -28,8 +28,8 @@ Examples:
   walclock serve --database-url postgres://…     all roles beside that database
   walclock changes --scope tenant:7 --follow     watch the feed
 
-Settings also come from variables (WALCLOCK_PORT for --port, WALCLOCK_DATABASE_URL or DATABASE_URL for --database-url) and
-from a file (--config).";
+Settings also come from variables (WALCLOCK_PORT for --port) and from a file (--config).
+DATABASE_URL is read for --database-url by every command that needs it.";
 
 /// A change feed and a durable clock beside PostgreSQL.
 #[derive(Parser)]

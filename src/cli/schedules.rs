@@ -130,11 +130,11 @@ pub struct Create {
     #[arg(long, value_name = "JSON")]
     payload: Option<String>,
     /// How often each callback is tried at most.
-    #[arg(long, value_name = "N")]
-    max_attempts: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_attempts: Option<i64>,
     /// How long one attempt may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    timeout: u16,
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, allow_negative_numbers = true)]
+    timeout: i64,
 }
 
 /// The flags of `next`.
@@ -273,10 +273,10 @@ fn definition(flags: Create) -> anyhow::Result<Definition> {
             url: flags.url,
             method: "POST".to_owned(),
             headers: BTreeMap::new(),
-            timeout: Duration::from_secs(u64::from(flags.timeout)),
+            timeout: flags::timeout(flags.timeout)?,
         },
         payload: payload.map_err(|error| anyhow!("--payload must be a JSON object: {error}"))?,
-        retry: RetryPolicy { attempts_max: flags.max_attempts, ..RetryPolicy::default() },
+        retry: RetryPolicy { attempts_max: flags::attempts_max(flags.max_attempts)?, ..RetryPolicy::default() },
     })
 }
 

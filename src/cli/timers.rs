@@ -77,7 +77,7 @@ pub struct Create {
     #[arg(long)]
     json: bool,
     /// How long from now it fires: 300ms, 10s, 1h30m.
-    #[arg(long = "in", value_name = "SPAN", value_parser = duration::parse)]
+    #[arg(long = "in", value_name = "SPAN", value_parser = duration::parse, allow_hyphen_values = true)]
     wait: Option<Duration>,
     /// When it fires: RFC 3339 with an offset.
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
@@ -92,11 +92,11 @@ pub struct Create {
     #[arg(long)]
     make_namespace: bool,
     /// How often it is tried at most.
-    #[arg(long, value_name = "N")]
-    max_attempts: Option<u32>,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_attempts: Option<i64>,
     /// How long one attempt may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    timeout: u16,
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, allow_negative_numbers = true)]
+    timeout: i64,
 }
 
 /// Which timer.
@@ -220,10 +220,10 @@ fn definition(flags: Create, now: Timestamp) -> anyhow::Result<Definition> {
             url: flags.url,
             method: "POST".to_owned(),
             headers: BTreeMap::new(),
-            timeout: Duration::from_secs(u64::from(flags.timeout)),
+            timeout: flags::timeout(flags.timeout)?,
         },
         payload: payload.map_err(|error| anyhow!("--payload must be a JSON object: {error}"))?,
-        retry: RetryPolicy { attempts_max: flags.max_attempts, ..RetryPolicy::default() },
+        retry: RetryPolicy { attempts_max: flags::attempts_max(flags.max_attempts)?, ..RetryPolicy::default() },
     })
 }
 

@@ -22,6 +22,11 @@ async fn health_and_ready_are_200_without_a_body() {
     let verbose = get(&server.url(), "/ready?verbose", &[("accept", "application/json")]).await;
     assert_eq!(json(&verbose)["status"], "Ready");
     assert!(json(&verbose)["checks"].as_array().unwrap().iter().any(|check| check["name"] == "database"));
+    for path in ["/", "/nope", "/changes/x"] {
+        let answer = get(&server.url(), path, &[]).await;
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        assert!(answer.status == 404 && text.contains("GET /openapi.json"), "{path}: {text}");
+    }
     let metrics = get(&server.url(), "/metrics", &[]).await;
     assert_eq!(metrics.status, 200);
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));

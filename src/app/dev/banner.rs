@@ -4,6 +4,8 @@ use std::path::Path;
 
 /// What the text is about.
 pub(super) struct Banner<'a> {
+    /// How to call this program.
+    pub(super) program: &'a Path,
     pub(super) url: &'a str,
     pub(super) database_url: &'a str,
     /// How to call psql, where it is installed.
@@ -16,8 +18,8 @@ pub(super) struct Banner<'a> {
 impl Banner<'_> {
     /// The whole text.
     pub(super) fn text(&self) -> String {
-        let Self { url, database_url, psql, folder, ephemeral } = self;
-        let folder = folder.display();
+        let Self { program, url, database_url, psql, folder, ephemeral } = self;
+        let (program, folder) = (program.display(), folder.display());
         let psql_line = format!("{} {database_url}", psql.map_or("psql".into(), Path::to_string_lossy));
         let hint = if psql.is_some() { "" } else { "   (psql is not installed here)" };
         let end = match ephemeral {
@@ -48,6 +50,12 @@ Try, in another terminal:
 
      curl -s '{url}/changes?scope=demo&block=60&pretty'
 
+  4. A callback that recurs, and what has become of all timers.
+
+     {program} schedules create --id tick --every 5s --url {url}/dev/echo --database-url {database_url}
+
+     {program} timers list --database-url {database_url}
+
 Ctrl-C stops everything{end}.
 "#
         )
@@ -61,6 +69,7 @@ mod tests {
     #[test]
     fn the_lines_to_paste_carry_the_addresses() {
         let text = Banner {
+            program: Path::new("/bin/walclock"),
             url: "http://127.0.0.1:8080",
             database_url: "postgres://p@h/d",
             psql: None,
@@ -73,5 +82,6 @@ mod tests {
         assert!(text.contains(r#"'{\"hello\": \"sql\"}'"#), "{text}");
         assert!(text.contains("curl -s http://127.0.0.1:8080/api/v1/timers/create"), "{text}");
         assert!(text.contains("psql is not installed"), "{text}");
+        assert!(text.contains("/bin/walclock timers list --database-url postgres://p@h/d\n"), "{text}");
     }
 }

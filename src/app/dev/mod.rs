@@ -81,7 +81,9 @@ async fn serve(
     let announced = |url: String| {
         folder.write_note(&Note { url: url.clone(), database_url: database_url.clone() })?;
         let (psql, ephemeral) = (psql.as_deref(), folder.is_ephemeral());
-        print(&Banner { url: &url, database_url: &database_url, psql, folder: folder.path(), ephemeral }.text())
+        let program = std::env::current_exe().unwrap_or_else(|_| "walclock".into());
+        let (program, folder) = (program.as_path(), folder.path());
+        print(&Banner { program, url: &url, database_url: &database_url, psql, folder, ephemeral }.text())
     };
     let echo = http::dev::routes(app.clock.clone());
     app.run(listener, echo, stop, |address| announced(format!("http://{address}"))).await

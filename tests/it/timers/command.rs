@@ -59,7 +59,17 @@ async fn an_error_is_one_line_that_names_the_flag() {
         (&["--url", "http://x/", "--in", "1s", "--payload", "[]"][..], "--payload must be a JSON object, not \"[]\""),
         (&["--url", "http://x/", "--in", "1s", "--payload", "{"][..], "--payload must be a JSON object: EOF"),
         (&["--url", "http://x/", "--in", "1s", "--timeout", "301"][..], "--timeout must be a whole number of seconds"),
+        (&["--url", "http://x/", "--in", "1s", "--timeout", "-1"][..], "--timeout must be a whole number of seconds"),
+        (
+            &["--url", "http://x/", "--in", "1s", "--timeout", "99999"][..],
+            "--timeout must be a whole number of seconds",
+        ),
         (&["--url", "http://x/", "--in", "1s", "--max-attempts", "0"][..], "--max-attempts must be a whole number"),
+        (&["--url", "http://x/", "--in", "1s", "--max-attempts", "-1"][..], "--max-attempts must be a whole number"),
+        (
+            &["--url", "http://x/", "--in", "1s", "--max-attempts", "5000000000"][..],
+            "--max-attempts must be a whole number",
+        ),
     ] {
         let (done, out, error) = timers(&face, &[&create[..], more].concat()).await;
         assert!(!done && out.is_empty() && error.lines().count() == 1, "{error}");
