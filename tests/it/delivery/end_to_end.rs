@@ -1,6 +1,7 @@
 //! The whole server, as the receiver of its callbacks meets it: whose signatures it finds, which request a row asks for, and
 //! that its wish to be left alone for a while is heard.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -34,6 +35,21 @@ impl World {
         );
         self.sql.batch_execute(&insert).await.unwrap();
     }
+}
+
+/// What the documented lines of shell print for a request.
+fn signed_by_hand(secret: &str, request: &Request) -> String {
+    let page = include_str!("../../../docs/api/callbacks.md");
+    let lines = page.split("```sh\n").nth(1).and_then(|block| block.split("```").next()).unwrap();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", lines]).env("secret", secret).env("body", std::str::from_utf8(&request.body).unwrap());
+    for (name, header) in [("id", "webhook-id"), ("timestamp", "webhook-timestamp")] {
+        shell.env(name, &request.headers[header]);
+    }
+    let output = shell.output().unwrap();
+    let signature = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(signature.len(), 44, "a SHA-256 in base64: {signature:?} {}", String::from_utf8_lossy(&output.stderr));
+    signature
 }
 
 /// The check that a receiver makes, by the rules of Standard Webhooks and apart from the code under test: one of the
@@ -72,6 +88,8 @@ async fn a_namespaces_secret_is_replaced_without_a_callback_that_nobody_can_chec
             (*by_old, *by_new),
             "{secrets}"
         );
+        let by_hand = |secret| request.headers["webhook-signature"].contains(&signed_by_hand(secret, &request));
+        assert_eq!((by_hand(SECRET), by_hand(OTHER_SECRET)), (*by_old, *by_new), "{secrets}");
         let sent: i64 = request.headers["webhook-timestamp"].parse().unwrap();
         assert!((wall().micros() / 1_000_000 - sent).abs() < 300, "within what receivers commonly bear");
         // What was changed on the way is not signed.
