@@ -50,8 +50,12 @@ pub struct LeaseRequest {
     pub owner: Owner,
     /// How long what is granted lasts, from the moment the statement runs.
     pub ttl: Duration,
-    /// Held shards to give up now. They are free at once for others.
+    /// Held shards to give up now. They are free at once for others. One for which a write under this lease is under way
+    /// is not: it stays held, in its epoch, and is to be asked for again.
     pub release: Vec<Lease>,
+    /// Leases to give up whose shards are to be held on, in a new epoch, without another owner between: no write under the
+    /// old one happens any more. Where one is under way, the same holds as for `release`.
+    pub anew: Vec<Lease>,
     /// How many shards this owner wants to hold, after the release. It keeps all its own unexpired ones, even where they
     /// are more, and is granted free or expired ones up to this number. Who wants none is not counted as alive: it leaves.
     pub shards_max: usize,

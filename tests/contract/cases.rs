@@ -13,6 +13,9 @@ macro_rules! for_each_case {
         $test! { what_is_held_is_renewed_though_fewer_are_wanted }
         $test! { what_is_released_is_free_at_once_and_grows_its_epoch }
         $test! { a_release_under_an_old_epoch_changes_nothing }
+        $test! { what_is_held_on_anew_grows_its_epoch_and_is_nobody_elses_between }
+        $test! { what_has_run_out_is_held_on_anew_in_one_more_epoch }
+        $test! { a_lease_with_a_write_under_way_is_renewed_until_it_can_be_given_up }
         $test! { an_expired_lease_goes_to_another_owner_under_a_new_epoch }
         $test! { ones_own_expired_lease_comes_back_under_a_new_epoch }
         $test! { who_wants_no_shards_keeps_its_own_and_does_not_count }

@@ -41,7 +41,7 @@ pub async fn what_is_released_is_free_at_once_and_grows_its_epoch(world: &impl W
     let first = lease(world, &a, Shard::COUNT).await;
     let release: Vec<Lease> = first.held.iter().copied().take(3).collect();
     // What is given up in a request is not taken back in the same one.
-    let request = LeaseRequest { owner: a, ttl: TTL, release: release.clone(), shards_max: Shard::COUNT };
+    let request = asks(&a, release.clone(), Vec::new());
     let rest = world.store().lease(request).await.unwrap();
     assert_eq!(rest.held.len(), Shard::COUNT - 3);
     let taken = lease(world, &b, Shard::COUNT).await;
@@ -55,8 +55,61 @@ pub async fn a_release_under_an_old_epoch_changes_nothing(world: &impl World) {
     let a = owner("a");
     let first = lease(world, &a, 1).await;
     let stale = Lease { epoch: Epoch(first.held[0].epoch.0 - 1), ..first.held[0] };
-    let request = LeaseRequest { owner: a, ttl: TTL, release: vec![stale], shards_max: 1 };
+    let request = LeaseRequest { shards_max: 1, ..asks(&a, vec![stale], vec![stale]) };
     assert_eq!(world.store().lease(request).await.unwrap().held, first.held);
+}
+
+pub async fn what_is_held_on_anew_grows_its_epoch_and_is_nobody_elses_between(world: &impl World) {
+    let (a, b) = (owner("a"), owner("b"));
+    let first = lease(world, &a, 100).await;
+    let doubted: Vec<Lease> = first.held.iter().copied().take(3).collect();
+    // Also where the owner has as many as it wants, and where it wants none.
+    for (shards_max, epochs) in [(10, 1), (0, 2)] {
+        let anew = doubted.iter().map(|lease| Lease { epoch: Epoch(lease.epoch.0 + epochs - 1), ..*lease }).collect();
+        let request = LeaseRequest { shards_max, ..asks(&a, Vec::new(), anew) };
+        let grant = world.store().lease(request.clone()).await.unwrap();
+        // The answer may have been lost: asked once more, nothing changes.
+        assert_eq!(sorted(&world.store().lease(request).await.unwrap()), sorted(&grant));
+        for held in &first.held {
+            let grown = if doubted.contains(held) { epochs } else { 0 };
+            assert_eq!(epoch(&grant, held.shard).0, held.epoch.0 + grown, "shard {}", held.shard);
+        }
+    }
+    assert_eq!(lease(world, &b, Shard::COUNT).await.held.len(), Shard::COUNT - 100);
+}
+
+pub async fn what_has_run_out_is_held_on_anew_in_one_more_epoch(world: &impl World) {
+    let a = owner("a");
+    let first = lease(world, &a, 5).await;
+    world.expire(first.held[0].shard).await;
+    let request = LeaseRequest { shards_max: 5, ..asks(&a, Vec::new(), first.held[..2].to_vec()) };
+    let grant = world.store().lease(request).await.unwrap();
+    for (index, held) in first.held.iter().enumerate() {
+        assert_eq!(epoch(&grant, held.shard).0, held.epoch.0 + i64::from(index < 2), "shard {}", held.shard);
+    }
+}
+
+pub async fn a_lease_with_a_write_under_way_is_renewed_until_it_can_be_given_up(world: &impl World) {
+    let (a, b) = (owner("a"), owner("b"));
+    let first = lease(world, &a, Shard::COUNT).await;
+    let busy = [first.held[0], first.held[1]];
+    let writes = (world.write_under(busy[0].shard).await, world.write_under(busy[1].shard).await);
+    let (release, anew) = (vec![busy[0], first.held[2]], vec![busy[1], first.held[3]]);
+    let request = asks(&a, release, anew);
+    // Nothing waits for the writes: they end when the test says so.
+    let grant = world.store().lease(request.clone()).await.unwrap();
+    assert_eq!(grant.held.len(), Shard::COUNT - 1);
+    assert!(busy.iter().all(|lease| grant.held.contains(lease)), "still held, in their epochs");
+    assert_eq!(epoch(&grant, first.held[3].shard).0, first.held[3].epoch.0 + 1);
+    // Nor does anybody else get them, even when they have run out.
+    world.expire(busy[0].shard).await;
+    assert_eq!(shards(&lease(world, &b, Shard::COUNT).await), [first.held[2].shard]);
+    world.end(writes.0).await;
+    world.end(writes.1).await;
+    let grant = world.store().lease(request).await.unwrap();
+    assert_eq!(grant.held.len(), Shard::COUNT - 2);
+    assert_eq!(epoch(&grant, busy[1].shard).0, busy[1].epoch.0 + 1);
+    assert_eq!(lease(world, &b, Shard::COUNT).await.held.len(), 2);
 }
 
 pub async fn an_expired_lease_goes_to_another_owner_under_a_new_epoch(world: &impl World) {
@@ -98,6 +151,15 @@ pub async fn who_leaves_holds_nothing_and_is_not_alive(world: &impl World) {
     let all = lease(world, &b, Shard::COUNT).await;
     assert_eq!((all.held.len(), all.owners_alive), (Shard::COUNT, 1));
     world.store().leave(&owner("never seen")).await.unwrap();
+}
+
+/// Asks for the whole ring, and gives these up.
+fn asks(owner: &Owner, release: Vec<Lease>, anew: Vec<Lease>) -> LeaseRequest {
+    LeaseRequest { owner: owner.clone(), ttl: TTL, release, anew, shards_max: Shard::COUNT }
+}
+
+fn shards(grant: &LeaseGrant) -> Vec<Shard> {
+    grant.held.iter().map(|lease| lease.shard).collect()
 }
 
 fn sorted(grant: &LeaseGrant) -> Vec<Lease> {

@@ -26,7 +26,7 @@ pub use cases::*;
 pub trait World {
     /// The store under test.
     type Store: Store;
-    /// A row's lock in another client's open transaction; dropping it ends the transaction.
+    /// What another session's open transaction has locked; dropping it ends the transaction.
     type Hold;
 
     /// The store under test.
@@ -41,7 +41,10 @@ pub trait World {
     /// Another client locks a pending timer's row in an open transaction.
     async fn hold(&self, key: &TimerKey) -> Self::Hold;
 
-    /// That client ends its transaction.
+    /// A write under the lease of this shard is under way.
+    async fn write_under(&self, shard: Shard) -> Self::Hold;
+
+    /// That transaction ends.
     async fn end(&self, hold: Self::Hold);
 
     /// The lease of a shard runs out.
@@ -122,7 +125,7 @@ pub fn definition(key: &TimerKey, execute_at: Timestamp) -> Definition {
 
 /// Leases as many shards as there are free ones, up to `shards_max`.
 pub async fn lease(world: &impl World, owner: &Owner, shards_max: usize) -> LeaseGrant {
-    let request = LeaseRequest { owner: owner.clone(), ttl: TTL, release: Vec::new(), shards_max };
+    let request = LeaseRequest { owner: owner.clone(), ttl: TTL, release: Vec::new(), anew: Vec::new(), shards_max };
     world.store().lease(request).await.unwrap()
 }
 

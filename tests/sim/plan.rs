@@ -115,6 +115,23 @@ impl Plan {
         Self { crashes, lost_one_in, ..Self::faulty(rng) }
     }
 
+    /// A world of one process that neither stops nor stands still, in which answers are lost, but not so many that its
+    /// leases run out.
+    pub fn alone(rng: &mut Rng) -> Self {
+        let bounds = engine::Config { inflight_max: rng.usize(20..=40), ..engine_config(rng) };
+        Self {
+            processes: 1,
+            engine: bounds,
+            ttl: Duration::from_secs(4),
+            lost_one_in: rng.usize(6..=20),
+            crashes: 0,
+            pauses: 0,
+            stops: 0,
+            is_orderly: true,
+            ..Self::faulty(rng)
+        }
+    }
+
     /// A world in which all is well, but for one namespace with more timers than there is room, at a host that hangs.
     pub fn crowded(rng: &mut Rng) -> Self {
         let bounds = engine::Config {

@@ -38,6 +38,8 @@ pub enum Planted {
     ForgetsLostAdoptions,
     /// A settle without an answer is taken for written.
     ForgetsLostSettles,
+    /// Leases in doubt are released for anybody, and asked for anew afterwards.
+    ReleasesDoubted,
     /// Shards are handed over to who joins whatever is under way for them.
     HandsOverBusy,
     /// Leases are counted by a clock that stops while the machine is suspended.
@@ -220,7 +222,12 @@ impl Process {
         self.shards.step(now.since(self.leases_since()), event, &mut effects);
         for effect in effects {
             match effect {
-                shards::Effect::Ask(request) => wishes.push(Wish::Lease(request)),
+                shards::Effect::Ask(mut request) => {
+                    if self.planted == Planted::ReleasesDoubted {
+                        request.release.append(&mut request.anew);
+                    }
+                    wishes.push(Wish::Lease(request));
+                }
                 shards::Effect::Hold(holding) if self.planted == Planted::TrustsLeases && holding.held.is_empty() => {}
                 shards::Effect::Hold(holding) => {
                     self.followed = holding.shards();

@@ -62,12 +62,18 @@ impl ports::Store for Store {
     }
 }
 
+/// What somebody has locked.
+enum Hold {
+    Timer(TimerKey),
+    Lease(Shard),
+}
+
 /// A model, and what happens to it behind the port.
 struct Simulated(Store);
 
 impl World for Simulated {
     type Store = Store;
-    type Hold = TimerKey;
+    type Hold = Hold;
 
     fn store(&self) -> &Store {
         &self.0
@@ -93,14 +99,22 @@ impl World for Simulated {
         assert!(self.0.run(|model| model.cancel(key)).is_some());
     }
 
-    async fn hold(&self, key: &TimerKey) -> TimerKey {
+    async fn hold(&self, key: &TimerKey) -> Hold {
         assert!(self.timer(key).await.is_some());
         self.0.run(|model| model.lock(key, Timestamp::MAX));
-        key.clone()
+        Hold::Timer(key.clone())
     }
 
-    async fn end(&self, hold: TimerKey) {
-        self.0.run(|model| model.lock(&hold, Timestamp::MIN));
+    async fn write_under(&self, shard: Shard) -> Hold {
+        self.0.run(|model| model.write_until(Timestamp::MAX, &[shard]));
+        Hold::Lease(shard)
+    }
+
+    async fn end(&self, hold: Hold) {
+        self.0.run(|model| match hold {
+            Hold::Timer(key) => model.lock(&key, Timestamp::MIN),
+            Hold::Lease(shard) => model.end_writes(shard),
+        });
     }
 
     async fn expire(&self, shard: Shard) {

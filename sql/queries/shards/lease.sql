@@ -1,16 +1,19 @@
 -- One round of a dispatcher with the leases: announces it, gives up, renews and acquires.
--- $1 owner text, $2 time to live interval, $3 and $4 the leases to give up: shards smallint[] and epochs bigint[],
--- $5 shards wanted bigint: what is held already is kept beyond it; who wants none is about to leave, and does not count
--- $6 host text, $7 pid integer, for people
+-- $1 owner text, $2 time to live interval, $3 to $5 the leases to give up: shards smallint[], epochs bigint[] and anew
+-- boolean[] (true: to hold the shard on in a new epoch; false: for others),
+-- $6 shards wanted bigint: what is held already is kept beyond it; who wants none is about to leave, and does not count
+-- $7 host text, $8 pid integer, for people
 --
--- Claims and settles lock their leases `for key share`. A renewal does not wait for that and is not waited for; whatever
--- ends a holding locks `for update` and so waits until they are through, or takes another shard.
+-- Claims and settles lock their leases `for key share`. A renewal does not wait for that and is not waited for. Whatever
+-- ends a holding locks `for update`, and passes over what they hold: were it to wait for one of them, which may take as long
+-- as a statement may, all the other leases would run out meanwhile. What was passed over is renewed in its old epoch, and
+-- whoever wants it given up sees that and asks again.
 -- The moment is read once, before any wait: what is granted never lasts longer than the owner believes.
 with moment as materialized (
     select clock_timestamp() as now
 ), announced as (
     insert into walclock.dispatchers (owner, started_at, expires_at, host, pid)
-    select $1, now, case when $5::bigint > 0 then now + $2::interval else now end, $6, $7 from moment
+    select $1, now, case when $6::bigint > 0 then now + $2::interval else now end, $7, $8 from moment
     on conflict (owner) do update set expires_at = excluded.expires_at
     returning started_at
 ), dead as materialized (
@@ -20,29 +23,29 @@ with moment as materialized (
 ), forgotten as (
     delete from walclock.dispatchers using dead where dispatchers.owner = dead.owner
 ), given_up as materialized (
-    select shards.shard
-    from unnest($3::smallint[], $4::bigint[]) as lease (shard, epoch)
+    select shards.shard, lease.anew
+    from unnest($3::smallint[], $4::bigint[], $5::boolean[]) as lease (shard, epoch, anew)
     join walclock.shards on shards.shard = lease.shard and shards.epoch = lease.epoch
     where shards.owner = $1
-    for update of shards
+    for update of shards skip locked
 ), freed as (
     update walclock.shards set owner = null, expires_at = '-infinity'
-    from given_up where shards.shard = given_up.shard
+    from given_up where shards.shard = given_up.shard and not given_up.anew
 ), kept as materialized (
-    select shards.shard from walclock.shards, moment
-    where shards.owner = $1 and shards.expires_at > now
-      and not exists (select from given_up where given_up.shard = shards.shard)
+    select shards.shard, given_up.anew is true as anew
+    from walclock.shards cross join moment left join given_up on given_up.shard = shards.shard
+    where shards.owner = $1 and shards.expires_at > now and given_up.anew is distinct from false
     for no key update of shards
 ), renewed as (
-    update walclock.shards set expires_at = now + $2::interval
+    update walclock.shards set expires_at = now + $2::interval, epoch = epoch + kept.anew::integer
     from kept, moment where shards.shard = kept.shard
     returning shards.shard, shards.epoch
 ), free as materialized (
     select shards.shard from walclock.shards, moment
     where shards.expires_at <= now
-      and not exists (select from given_up where given_up.shard = shards.shard)
+      and not exists (select from given_up where given_up.shard = shards.shard and not given_up.anew)
     order by shards.shard
-    limit (select greatest($5::bigint - count(*), 0) from kept)
+    limit (select greatest($6::bigint - count(*), 0) from kept)
     for update of shards skip locked
 ), acquired as (
     update walclock.shards set owner = $1, epoch = epoch + 1, expires_at = now + $2::interval

@@ -1,6 +1,11 @@
 //! Claiming: what is nearly due is taken in batches, and the row decides. A claim that is never answered may have
 //! happened all the same. Its runs would then stand under our own epoch, where nobody looks for them. So the leases it
-//! was made under are given up and acquired anew, and the adoption that follows finds them.
+//! was made under are given up for a new epoch of the same shards, and the adoption that follows finds them. No other owner
+//! comes between, and what is under way goes on: its outcome is written under the new epoch.
+//!
+//! To look for the runs under the same epoch would be cheaper, but is never over: whoever does not answer may still be at
+//! it, or begin only when what it was sent gets through, and could take a timer that a client inserts afterwards. In a new
+//! epoch it changes nothing, whenever it comes.
 //!
 //! Namespaces take turns, and each has its share of the room for runs (`queue::Share`).
 //!

@@ -192,7 +192,7 @@ pub enum Effect {
     Deliver(Box<Run>),
     /// Write these outcomes.
     Settle(Vec<Settlement>),
-    /// Release these leases and acquire them anew: a write under them has an unknown outcome.
+    /// Hold the shards of these leases on in a new epoch: a write under them has an unknown outcome.
     GiveUp(Vec<Lease>),
     /// This host fails: it is spared until this moment.
     Spared(Arc<str>, Timestamp),

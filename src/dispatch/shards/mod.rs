@@ -6,6 +6,12 @@
 //! callback. Only a shard that stays busy is first kept from new work, and in the end given away all the same: the whole
 //! hand-over, from who joins to who works, takes no longer than a lease lasts.
 //!
+//! A lease under which a write may have happened unseen is given up for a new epoch of the same shard, without anybody's
+//! having it between: until then the shard is unsure, so that the outcome of what is under way for it is kept and written
+//! afterwards, and no callback is made twice for it. The lease table gives up no lease under which a write is still under
+//! way, be it of a question that was given up here long ago. It goes on renewing that lease, and is asked again and again:
+//! left to run out, its shard could go to another owner, who would have to repeat what is under way.
+//!
 //! Moments here are spans since any fixed instant of a clock that goes on while the machine is suspended.
 
 #[cfg(test)]
@@ -83,7 +89,7 @@ impl Holding {
 pub enum Event {
     /// The answer to [`Effect::Ask`]. When it is an error, what was asked for may have happened.
     Answered(Result<LeaseGrant, Unavailable>),
-    /// These leases are to be released and acquired anew.
+    /// These leases are to be given up, and their shards held on in a new epoch.
     GiveUp(Vec<Lease>),
     /// For these shards something is under way, and for no other; told where [`Shards::asks_busy`].
     Busy(BTreeSet<Shard>),
@@ -102,19 +108,19 @@ pub enum Effect {
     Hold(Holding),
 }
 
-/// A lease that is to be released.
+/// A lease that is to be given up.
 #[derive(Clone, Copy, Debug)]
 struct Release {
     lease: Lease,
-    /// The shard is wanted again, in a new epoch.
-    wanted: bool,
+    /// The shard is to be held on in a new epoch, not to be released for others.
+    anew: bool,
 }
 
 /// A question under way.
 #[derive(Debug)]
 struct Question {
     asked_at: Duration,
-    release: Vec<Lease>,
+    given_up: Vec<Lease>,
 }
 
 /// The machine. See the module.
@@ -207,7 +213,7 @@ impl Shards {
     /// What may be worked for, as of the last step.
     pub fn holding(&self) -> Holding {
         let leases = self.held.iter().map(|(shard, epoch)| Lease { shard: *shard, epoch: *epoch });
-        let wanted = self.releases.iter().filter(|release| release.wanted).map(|release| release.lease.shard);
+        let wanted = self.releases.iter().filter(|release| release.anew).map(|release| release.lease.shard);
         match self.lapsed {
             true => {
                 let unsure = self.held.keys().copied().chain(wanted).collect();
@@ -222,11 +228,15 @@ impl Shards {
     }
 
     fn ask(&mut self, at: Duration) -> LeaseRequest {
-        let release: Vec<Lease> = self.releases.iter().map(|release| release.lease).collect();
-        self.question = Some(Question { asked_at: at, release: release.clone() });
+        let given_up = self.releases.iter().map(|release| release.lease).collect();
+        self.question = Some(Question { asked_at: at, given_up });
+        let leases = |anew: bool| {
+            self.releases.iter().filter(|release| release.anew == anew).map(|release| release.lease).collect()
+        };
+        let (release, anew) = (leases(false), leases(true));
         // What is held is kept all the same.
         let shards_max = if self.draining { 0 } else { self.share };
-        LeaseRequest { owner: self.config.owner.clone(), ttl: self.config.ttl, release, shards_max }
+        LeaseRequest { owner: self.config.owner.clone(), ttl: self.config.ttl, release, anew, shards_max }
     }
 
     /// How many shards are held beyond the share.
@@ -253,10 +263,10 @@ impl Shards {
             return false;
         };
         let before = self.holding();
-        self.releases.retain(|release| !question.release.contains(&release.lease));
-        let over = |lease: &Lease| {
-            question.release.contains(lease) || self.releases.iter().any(|release| release.lease == *lease)
-        };
+        // One that is still held in its epoch could not be given up yet, and is asked for once more.
+        self.releases
+            .retain(|release| !question.given_up.contains(&release.lease) || grant.held.contains(&release.lease));
+        let over = |lease: &Lease| self.releases.iter().any(|release| release.lease == *lease);
         self.held = grant.held.iter().filter(|lease| !over(lease)).map(|lease| (lease.shard, lease.epoch)).collect();
         self.held_until = question.asked_at + self.config.ttl - self.config.margin;
         self.lapsed = false;
@@ -331,7 +341,7 @@ impl Shards {
         !leases.is_empty()
     }
 
-    /// Plans to release these leases and to acquire their shards anew; not faster than a few times within `ttl`, for a
+    /// Plans to hold the shards of these leases on in a new epoch; not faster than a few times within `ttl`, for a
     /// store that fails needs no more questions.
     fn give_up(&mut self, at: Duration, leases: &[Lease]) -> bool {
         let before = self.releases.len();
@@ -340,12 +350,12 @@ impl Shards {
         self.releases.len() > before
     }
 
-    fn plan_releases(&mut self, leases: &[Lease], wanted: bool) {
+    fn plan_releases(&mut self, leases: &[Lease], anew: bool) {
         for lease in leases {
             if self.held.get(&lease.shard) == Some(&lease.epoch) {
                 self.held.remove(&lease.shard);
                 self.leaving.remove(&lease.shard);
-                self.releases.push(Release { lease: *lease, wanted });
+                self.releases.push(Release { lease: *lease, anew });
             }
         }
     }

@@ -215,7 +215,7 @@ fn after_a_sleep_longer_than_a_lease_nothing_is_held() {
 }
 
 #[test]
-fn a_lease_given_up_is_released_until_that_was_answered_and_comes_back_in_a_new_epoch() {
+fn a_lease_given_up_is_unsure_until_it_comes_back_in_a_new_epoch() {
     let mut shards = machine();
     step(&mut shards, 0.0, Event::Tick);
     step(&mut shards, 0.1, granted(vec![lease(1, 1), lease(2, 1)], 1));
@@ -226,13 +226,37 @@ fn a_lease_given_up_is_released_until_that_was_answered_and_comes_back_in_a_new_
     let (_, held) = step(&mut shards, 3.2, granted(vec![lease(1, 1), lease(2, 1)], 1));
     assert_eq!(held, None, "the old epoch counts no more");
     let at = shards.next_wake().expect("a question").as_secs_f64();
-    let release = |asked: Option<LeaseRequest>| asked.expect("a question").release;
-    assert_eq!(release(step(&mut shards, at, Event::Tick).0), [lease(1, 1)]);
+    let anew = |asked: Option<LeaseRequest>| asked.expect("a question").anew;
+    assert_eq!(anew(step(&mut shards, at, Event::Tick).0), [lease(1, 1)]);
     step(&mut shards, at + 0.1, refused());
     let at = at + 1.0;
-    assert_eq!(release(step(&mut shards, at, Event::Tick).0), [lease(1, 1)]);
+    assert_eq!(anew(step(&mut shards, at, Event::Tick).0), [lease(1, 1)]);
     let (_, held) = step(&mut shards, at + 0.1, granted(vec![lease(1, 2), lease(2, 1)], 1));
     assert_eq!(held, holding(vec![lease(1, 2), lease(2, 1)], vec![]));
+}
+
+#[test]
+fn what_could_not_be_given_up_is_asked_for_again() {
+    let mut shards = joined();
+    step(&mut shards, 3.1, busy(1..=255));
+    step(&mut shards, 3.2, Event::GiveUp(vec![lease(255, 1)]));
+    let rest = || Shard::all().map(|shard| Lease { shard, epoch: Epoch(1) }).filter(|lease| lease.shard.0 != 255);
+    // A write goes on under one of those that were asked for: it is renewed, and so are the others.
+    let (_, held) = step(&mut shards, 3.3, granted(everything(), 2));
+    assert_eq!(held, None, "neither counts as held");
+    assert_eq!(shards.next_wake(), Some(seconds(3.3 + 0.45)));
+    let (asked, _) = step(&mut shards, 3.75, Event::Tick);
+    let asked = asked.expect("a question soon");
+    assert_eq!((asked.release, asked.anew), (vec![lease(0, 1)], vec![lease(255, 1)]));
+    // One of them could be given up now.
+    step(&mut shards, 3.8, granted(rest().chain([lease(255, 2)]).collect(), 2));
+    let (asked, _) = step(&mut shards, 4.25, Event::Tick);
+    let asked = asked.expect("a question soon");
+    assert_eq!((asked.release, asked.anew), (vec![lease(0, 1)], vec![]));
+    let (_, held) = step(&mut shards, 4.3, granted(rest().skip(1).chain([lease(255, 2)]).collect(), 2));
+    assert_eq!(held, None);
+    assert_eq!(shards.holding().held.len(), 255);
+    assert_eq!(step(&mut shards, 4.75, Event::Tick).0.map(|asked| asked.release), None);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use tokio_postgres::Row;
 
-use super::Leases;
 use crate::dispatch::ports::{LeaseGrant, LeaseRequest};
 use crate::domain::lease::{Epoch, Lease, Owner};
 use crate::domain::shard::Shard;
@@ -30,12 +29,17 @@ impl Process {
 
 /// Announces the owner, gives up, renews and acquires.
 pub async fn lease(client: &Lent, request: &LeaseRequest, process: &Process) -> Result<LeaseGrant, Error> {
-    let release: Leases = request.release.iter().copied().collect();
+    // What is to be free is not to be held on.
+    let anew = request.anew.iter().filter(|lease| !request.release.contains(lease));
+    let all = request.release.iter().map(|lease| (lease, false)).chain(anew.map(|lease| (lease, true)));
+    let (given_up, anew): (Vec<Lease>, Vec<bool>) = all.unzip();
+    let shards: Vec<i16> = given_up.iter().map(|lease| i16::from(lease.shard.0)).collect();
+    let epochs: Vec<i64> = given_up.iter().map(|lease| lease.epoch.0).collect();
     let shards_max = i64::try_from(request.shards_max).unwrap_or(i64::MAX);
     let row = client.ask("leasing shards", async {
         let statement = client.prepare_cached(LEASE).await?;
         let (owner, ttl, Process { host, pid }) = (&request.owner.0, Span(request.ttl), process);
-        client.query_one(&statement, &[owner, &ttl, &release.shards, &release.epochs, &shards_max, host, pid]).await
+        client.query_one(&statement, &[owner, &ttl, &shards, &epochs, &anew, &shards_max, host, pid]).await
     });
     Ok(grant(&row.await?))
 }

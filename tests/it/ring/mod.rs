@@ -2,6 +2,7 @@
 
 mod command;
 mod handover;
+mod overload;
 mod poison;
 mod sharing;
 

@@ -178,6 +178,7 @@ async fn many_dispatchers_that_start_at_once_share_the_ring() {
                 owner,
                 ttl: contract::TTL,
                 release: Vec::new(),
+                anew: Vec::new(),
                 shards_max: 64,
             };
             store.lease(request).await.unwrap().held

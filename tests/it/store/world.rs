@@ -93,6 +93,14 @@ impl World for Postgres {
         client
     }
 
+    async fn write_under(&self, shard: Shard) -> Client {
+        let client = support::connect(&self.url).await;
+        client.batch_execute("begin").await.unwrap();
+        let sql = "select from walclock.shards where shard = $1 for key share";
+        assert_eq!(client.execute(sql, &[&i16::from(shard.0)]).await.unwrap(), 1);
+        client
+    }
+
     async fn end(&self, hold: Client) {
         hold.batch_execute("rollback").await.unwrap();
     }

@@ -13,15 +13,23 @@ pub(super) struct LeaseRow {
     owner: Option<Owner>,
     epoch: i64,
     expires_at: Timestamp,
+    /// A write under the lease is under way until this moment.
+    written_until: Timestamp,
 }
 
 impl LeaseRow {
     /// A shard that nobody has held yet.
-    pub(super) const FREE: Self = Self { owner: None, epoch: 0, expires_at: Timestamp::MIN };
+    pub(super) const FREE: Self =
+        Self { owner: None, epoch: 0, expires_at: Timestamp::MIN, written_until: Timestamp::MIN };
 
     fn free(&mut self) {
         self.owner = None;
         self.expires_at = Timestamp::MIN;
+    }
+
+    /// Whether this is the owner's lease, and it may end: no write under it is under way.
+    fn may_end(&self, now: Timestamp, owner: &Owner, epoch: Epoch) -> bool {
+        self.owner.as_ref() == Some(owner) && self.epoch == epoch.0 && self.written_until <= now
     }
 }
 
@@ -40,17 +48,22 @@ impl Model {
         for lease in &request.release {
             let shard = usize::from(lease.shard.0);
             let row = &mut self.shards[shard];
-            if row.owner.as_ref() == Some(owner) && row.epoch == lease.epoch.0 {
+            if row.may_end(now, owner, lease.epoch) {
                 row.free();
                 given_up[shard] = true;
             }
         }
         let is_own = |row: &LeaseRow| row.owner.as_ref() == Some(owner) && row.expires_at > now;
+        for lease in &request.anew {
+            let row = &mut self.shards[usize::from(lease.shard.0)];
+            // One that has run out is acquired like any other.
+            row.epoch += i64::from(is_own(row) && row.may_end(now, owner, lease.epoch));
+        }
         let mut room = request.shards_max.saturating_sub(self.shards.iter().filter(|row| is_own(row)).count());
         let mut held = Vec::new();
         for ((shard, row), given_up) in Shard::all().zip(&mut self.shards).zip(given_up) {
             if !is_own(row) {
-                if room == 0 || given_up || row.expires_at > now {
+                if room == 0 || given_up || row.expires_at > now || row.written_until > now {
                     continue;
                 }
                 room -= 1;
@@ -72,6 +85,19 @@ impl Model {
     /// The lease of a shard runs out.
     pub fn expire(&mut self, shard: Shard) {
         self.shards[usize::from(shard.0)].expires_at = self.now;
+    }
+
+    /// A write under the leases of these shards is under way until this moment.
+    pub fn write_until(&mut self, until: Timestamp, shards: &[Shard]) {
+        for shard in shards {
+            let row = &mut self.shards[usize::from(shard.0)];
+            row.written_until = row.written_until.max(until);
+        }
+    }
+
+    /// No write under it is under way any more.
+    pub fn end_writes(&mut self, shard: Shard) {
+        self.shards[usize::from(shard.0)].written_until = Timestamp::MIN;
     }
 
     /// Whether this lease is the current one.

@@ -8,6 +8,7 @@ use walclock::dispatch::shards;
 use walclock::domain::callback::Verdict;
 use walclock::domain::lease::Owner;
 use walclock::domain::run::{Attempt, Run};
+use walclock::domain::shard::Shard;
 
 use super::{Address, Happening, World};
 use crate::process::{Message, Planted, Wish, lost};
@@ -35,6 +36,10 @@ impl World {
         }
         let never_arrives = fails && self.rng.usize(0..3) == 0;
         if !never_arrives {
+            // It may have begun, and stand still until then.
+            if fails && self.rng.bool() {
+                self.model.write_until(arrives_at, &shards_written(&wish));
+            }
             self.at(arrives_at, Happening::Arrives { from, wish, answered: !fails });
         }
     }
@@ -124,6 +129,18 @@ impl World {
             self.ledger.break_with(what);
         }
         true
+    }
+}
+
+/// The shards under whose leases a request writes.
+fn shards_written(wish: &Wish) -> Vec<Shard> {
+    match wish {
+        Wish::Engine(Effect::Claim { timers, .. }) => timers.iter().map(|(key, _)| key.shard()).collect(),
+        Wish::Engine(Effect::Adopt { leases, .. }) => leases.iter().map(|lease| lease.shard).collect(),
+        Wish::Engine(Effect::Settle(settlements)) => {
+            settlements.iter().map(|settlement| settlement.run.key.timer.shard()).collect()
+        }
+        Wish::Engine(_) | Wish::Lease(_) => Vec::new(),
     }
 }
 
