@@ -205,7 +205,11 @@ impl<S: Store, D: Delivery> Loop<S, D> {
             self.work.step(&mut answers);
             let now = Instant::now();
             if now >= report_at {
-                self.status.send_replace(self.work.status());
+                let status = self.work.status();
+                let (held, before) = (status.shards, self.status.send_replace(status).shards);
+                if held != before {
+                    info!(held, before, "holds another number of shards");
+                }
                 report_at = now + TICK / 2;
             }
             if drained_at.is_some_and(|at| now >= at || self.work.may_leave()) {

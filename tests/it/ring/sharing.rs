@@ -2,7 +2,8 @@
 
 use rustix::process::{Signal, kill_process};
 
-use super::Ring;
+use super::{PATIENCE, Ring};
+use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_joins_gets_a_share_and_then_nothing_moves_any_more() {
@@ -40,7 +41,8 @@ async fn who_leaves_or_dies_leaves_its_shards_to_the_others() {
     second.kill();
     let after = ring.until_shared_by(1).await;
     assert!(!after.contains_key(&victim));
-    drop(third);
+    let told = async || third.log().contains("\"held\":256").then_some(());
+    eventually(PATIENCE, "the log of who took over says so", told).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
