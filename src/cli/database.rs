@@ -2,6 +2,7 @@
 //! says why that failed.
 
 use anyhow::anyhow;
+use serde_json::json;
 
 use super::exit::AlreadySaid;
 use super::output;
@@ -12,7 +13,7 @@ use crate::store::doctor::{self, Level};
 use crate::store::migrate as schema;
 
 /// Brings the schema up to date, or says what that would take.
-pub(super) async fn migrate(flags: DatabaseFlags, dry_run: bool) -> anyhow::Result<()> {
+pub(super) async fn migrate(flags: DatabaseFlags, dry_run: bool, json: bool) -> anyhow::Result<()> {
     let settings = Settings::load(flags.layer, flags.config.as_deref())?;
     let database = pg::Settings::parse(settings.database_url()?.reveal())?;
     let (done, verb) = match dry_run {
@@ -23,17 +24,17 @@ pub(super) async fn migrate(flags: DatabaseFlags, dry_run: bool) -> anyhow::Resu
         schema::Error::Unavailable(error) => explained(error.into(), &database),
         error => error.into(),
     })?;
-    if done.is_empty() {
+    if done.is_empty() && !json {
         return output::line("the schema is up to date");
     }
-    for migration in done {
-        output::line(&format!("{verb} {migration}"))?;
-    }
-    Ok(())
+    done.iter().try_for_each(|migration| match json {
+        true => output::line(&json!({ "migration": migration, "applied": !dry_run }).to_string()),
+        false => output::line(&format!("{verb} {migration}")),
+    })
 }
 
 /// Prints what is wrong with the database, with the SQL that repairs it.
-pub(super) async fn examine(flags: DatabaseFlags) -> anyhow::Result<()> {
+pub(super) async fn examine(flags: DatabaseFlags, json: bool) -> anyhow::Result<()> {
     let settings = Settings::load(flags.layer, flags.config.as_deref())?;
     let database = pg::Settings::parse(settings.database_url()?.reveal())?;
     let findings = doctor::examine(&database, &settings.selector_columns, &settings.publications).await;
@@ -44,6 +45,10 @@ pub(super) async fn examine(flags: DatabaseFlags) -> anyhow::Result<()> {
             Level::Warning => "warning",
             Level::Error => "error",
         };
+        if json {
+            output::line(&json!({ "level": word, "what": finding.what, "fixSql": finding.fix_sql }).to_string())?;
+            continue;
+        }
         output::line(&format!("{word:<8} {}", finding.what))?;
         if let Some(fix) = &finding.fix_sql {
             output::line(&format!("         {fix}"))?;

@@ -69,10 +69,19 @@ enum Command {
         /// Say what would be done, and do nothing.
         #[arg(long)]
         dry_run: bool,
+        /// Print JSON, a migration a line.
+        #[arg(long)]
+        json: bool,
     },
     /// Check the database for what keeps walclock from working, and print the SQL that repairs it.
     #[command(after_help = "Exits with 1 where an error was found; a warning alone is no failure.")]
-    Doctor(DatabaseFlags),
+    Doctor {
+        #[command(flatten)]
+        database: DatabaseFlags,
+        /// Print JSON, a finding a line.
+        #[arg(long)]
+        json: bool,
+    },
     /// Read the change feed of a server.
     #[command(after_help = "Examples:\n  walclock changes --scope tenant:7\n  \
         walclock changes --scope tenant:7 --since now --follow --json")]
@@ -124,8 +133,8 @@ fn run(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
         match cli.command {
             Command::Dev(flags) => dev::run(flags).await,
             Command::Serve(flags) => serve::run(*flags).await,
-            Command::Migrate { database, dry_run } => database::migrate(database, dry_run).await,
-            Command::Doctor(database) => database::examine(database).await,
+            Command::Migrate { database, dry_run, json } => database::migrate(database, dry_run, json).await,
+            Command::Doctor { database, json } => database::examine(database, json).await,
             Command::Changes(flags) => changes::run(flags).await,
             Command::Timers(flags) => timers::main(flags).await,
             Command::Schedules(flags) => schedules::main(*flags).await,

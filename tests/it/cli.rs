@@ -32,6 +32,10 @@ fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 /// A folder that does not exist yet.
 fn fresh() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -158,8 +162,10 @@ async fn migrating_twice_is_harmless_and_a_dry_run_changes_nothing() {
         out(&output)
     };
     assert!(migrate(&["--dry-run"]).starts_with("would apply "));
-    assert!(migrate(&["--dry-run"]).starts_with("would apply "));
+    let would = json_lines(&migrate(&["--dry-run", "--json"]));
+    assert_eq!((&would[0]["migration"], &would[0]["applied"]), (&"V1__schema".into(), &false.into()));
     assert!(migrate(&[]).starts_with("applied "));
+    assert_eq!(migrate(&["--json"]), "");
     assert_eq!(migrate(&[]), "the schema is up to date\n");
     assert_eq!(migrate(&["--dry-run"]), "the schema is up to date\n");
 }
@@ -171,6 +177,12 @@ async fn the_doctor_names_what_is_wrong_and_prints_the_sql() {
     assert_eq!(output.status.code(), Some(1), "{}", out(&output));
     assert!(out(&output).contains("wal_level"), "{}", out(&output));
     assert!(out(&output).contains("alter system set wal_level"), "{}", out(&output));
+    let output = run(&["doctor", "--json", "--database-url", &cluster.url("postgres")]);
+    assert_eq!(output.status.code(), Some(1), "{}", out(&output));
+    let findings = json_lines(&out(&output));
+    let wal_level = findings.iter().find(|finding| finding["what"].as_str().unwrap().contains("wal_level")).unwrap();
+    assert_eq!(wal_level["level"], "error");
+    assert!(wal_level["fixSql"].as_str().unwrap().starts_with("alter system set wal_level"), "{wal_level}");
 
     let url = database().await;
     assert!(run(&["migrate", "--database-url", &url]).status.success());
