@@ -71,13 +71,13 @@ impl Parked {
         match self.until {
             Until::Asked => {
                 if self.ahead.is_empty() {
-                    tokio::select! {
+                    self.ahead = tokio::select! {
                         // First what has been asked: it is answered also when the server stops.
                         biased;
-                        ready = self.socket.inner().readable() => ready.ok()?,
+                        asked = arrived(self.socket.inner()) => asked?,
                         () = shutdown.cancelled() => return None,
                         () = tokio::time::sleep(head_max) => return None,
-                    }
+                    };
                 }
                 Some((Wire::new(self.ahead, self.socket), None))
             }
@@ -212,19 +212,28 @@ async fn answered(answer: Answer, socket: &TcpStream, ahead: &mut Bytes) -> Opti
 
 /// Ends when the peer does. Once it has sent more, that it goes away is only noticed by who reads on.
 async fn hung_up(socket: &TcpStream, ahead: &mut Bytes) {
-    while ahead.is_empty() {
-        if socket.readable().await.is_err() {
-            return;
-        }
-        let mut buffer = [0; AHEAD_BYTES];
-        match socket.try_read(&mut buffer) {
-            Ok(0) => return,
-            Ok(length) => *ahead = Bytes::copy_from_slice(&buffer[..length]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(_) => return,
+    if ahead.is_empty() {
+        match arrived(socket).await {
+            Some(bytes) => *ahead = bytes,
+            None => return,
         }
     }
     std::future::pending().await
+}
+
+/// Waits for what the peer sends, and returns some of it; none where the peer goes away. That the socket is readable does
+/// not tell: a new one is taken for readable before anything has come.
+async fn arrived(socket: &TcpStream) -> Option<Bytes> {
+    loop {
+        socket.readable().await.ok()?;
+        let mut buffer = [0; AHEAD_BYTES];
+        match socket.try_read(&mut buffer) {
+            Ok(0) => return None,
+            Ok(length) => return Some(Bytes::copy_from_slice(&buffer[..length])),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 #[cfg(test)]

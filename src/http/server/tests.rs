@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::parked::Until;
+use super::parked::{Parked, Until};
 use super::stall::Unstalled;
 use super::wire::Wire;
 use super::{Config, Server, connection};
@@ -195,6 +195,21 @@ async fn hyper_is_let_go_between_an_answer_and_the_next_request() {
     assert!(matches!(parked.until, Until::Asked), "it waits for a request without hyper");
     assert_eq!(parked.ahead, "GET / HT", "what is there of it is not lost");
     assert!(until(&mut reader, "answer").await.contains("content-length: 6"));
+}
+
+#[tokio::test]
+async fn hyper_is_not_made_before_anything_is_asked() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let parked = Parked { until: Until::Asked, ahead: Bytes::new(), socket: Unstalled::new(socket, LONG) };
+    let stop = CancellationToken::new();
+    let mut over = std::pin::pin!(parked.over(LONG, &stop));
+    assert!(futures_util::poll!(over.as_mut()).is_pending(), "nothing has come yet");
+    reader.write_all(b"GET / HT").await.unwrap();
+    let (wire, ready) = over.await.expect("the peer is there");
+    assert!(ready.is_none());
+    assert_eq!(wire.into_parts().0, "GET / HT");
 }
 
 #[tokio::test]
