@@ -31,6 +31,8 @@ struct Inner {
     said: Notify,
     marked_down: CancellationToken,
     shutting_down: CancellationToken,
+    /// Either of the two: each of those who wait keeps a place in it.
+    closing: CancellationToken,
 }
 
 /// Where one part reports. Dropping it leaves its last word standing.
@@ -99,6 +101,7 @@ impl Health {
     /// Takes the process out of service for good: nothing but `/health` is answered, and its slot goes when it exits.
     pub fn mark_down(&self) {
         self.0.marked_down.cancel();
+        self.0.closing.cancel();
     }
 
     /// Whether the process was marked down.
@@ -113,20 +116,18 @@ impl Health {
 
     /// Ends when the process is marked down or about to stop: whoever waits for something is answered now.
     pub async fn closing(&self) {
-        tokio::select! {
-            () = self.0.marked_down.cancelled() => {}
-            () = self.0.shutting_down.cancelled() => {}
-        }
+        self.0.closing.cancelled().await;
     }
 
     /// Whether the process was marked down or is about to stop.
     pub fn is_closing(&self) -> bool {
-        self.0.marked_down.is_cancelled() || self.0.shutting_down.is_cancelled()
+        self.0.closing.is_cancelled()
     }
 
     /// Says that the process is about to stop: no longer ready, though what is under way is answered.
     pub fn shut_down(&self) {
         self.0.shutting_down.cancel();
+        self.0.closing.cancel();
     }
 }
 

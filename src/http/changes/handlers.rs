@@ -18,8 +18,9 @@ use super::protobuf::ProtobufPage;
 use super::{events, pretty, wire};
 use crate::feed::query::Page;
 use crate::http::common::accept::{self, MediaType};
-use crate::http::common::compression::{Places, VARIES};
+use crate::http::common::compression::{self, Places, VARIES};
 use crate::http::common::describe::Binary;
+use crate::http::common::later::Later;
 use crate::service::changes::{Changes, Read};
 
 /// What there is to choose from, the favourite first.
@@ -77,6 +78,7 @@ enum Form {
 pub(super) async fn changes<R: Read>(
     State(changes): State<Changes<R>>,
     Extension(places): Extension<Places>,
+    later: Option<Extension<Later>>,
     RawQuery(query): RawQuery,
     version: Version,
     headers: HeaderMap,
@@ -91,29 +93,67 @@ pub(super) async fn changes<R: Read>(
     };
     // A reader that waits keeps what it asks, not how it asked.
     drop(query);
-    let headers = kept(headers);
-    let page = changes.changes(request.query).await?;
-    let marks = Marks::of(&page, form.word(), &headers);
-    let mut response = match marks.are_known(&headers) {
-        true => StatusCode::NOT_MODIFIED.into_response(),
-        false => {
-            let body = form.body(page, version, headers.contains_key(ACCEPT_ENCODING)).await?;
-            places.compress(&headers, ([(CONTENT_TYPE, chosen.header())], body).into_response())
-        }
-    };
-    response.headers_mut().insert(CACHE_CONTROL, marks.control);
-    response.headers_mut().insert(VARY, VARIES);
-    if let Some(tag) = marks.tag {
-        response.headers_mut().insert(ETAG, tag);
+    let asked = Asked { form, version, headers: kept(headers), places };
+    match later {
+        None => asked.answer(changes.changes(request.query).await?).await,
+        Some(Extension(later)) => Ok(later.leave(async move {
+            let answer = match changes.changes(request.query).await {
+                Ok(page) => asked.answer_compressed(page).await,
+                Err(error) => Err(error.into()),
+            };
+            answer.into_response()
+        })),
     }
-    Ok(response)
+}
+
+/// What of a call still matters when its page is there.
+struct Asked {
+    form: Form,
+    version: Version,
+    headers: HeaderMap,
+    places: Places,
+}
+
+impl Asked {
+    /// The page as an answer, which the layer around compresses where that was chosen.
+    async fn answer(self, page: Page) -> Result<Response, Failure> {
+        let Self { form, version, headers, places } = self;
+        let marks = Marks::of(&page, form.word(), &headers);
+        let mut response = match marks.are_known(&headers) {
+            true => StatusCode::NOT_MODIFIED.into_response(),
+            false => {
+                let body = form.body(page, version, headers.contains_key(ACCEPT_ENCODING)).await?;
+                places.compress(&headers, ([(CONTENT_TYPE, form.media_type().header())], body).into_response())
+            }
+        };
+        response.headers_mut().insert(CACHE_CONTROL, marks.control);
+        response.headers_mut().insert(VARY, VARIES);
+        if let Some(tag) = marks.tag {
+            response.headers_mut().insert(ETAG, tag);
+        }
+        Ok(response)
+    }
+
+    /// The page as an answer that no layer sees.
+    async fn answer_compressed(self, page: Page) -> Result<Response, Failure> {
+        let encoding = self.headers.get(ACCEPT_ENCODING).cloned();
+        let response = self.answer(page).await?;
+        Ok(match encoding {
+            Some(encoding) => compression::compressed(encoding, response).await,
+            None => response,
+        })
+    }
 }
 
 /// What of the headers still matters when the page is there. A reader that waits must not hold on to what its connection
 /// has read, so nothing of it is shared; of most it is only whether they are there.
 fn kept(headers: HeaderMap) -> HeaderMap {
-    let told = [ACCEPT_ENCODING, AUTHORIZATION, COOKIE].into_iter().filter(|name| headers.contains_key(name));
+    let told = [AUTHORIZATION, COOKIE].into_iter().filter(|name| headers.contains_key(name));
     let mut kept: HeaderMap = told.map(|name| (name, HeaderValue::from_static(""))).collect();
+    if let Some(encoding) = headers.get(ACCEPT_ENCODING) {
+        // What the layer has chosen: a word that shares nothing.
+        kept.insert(ACCEPT_ENCODING, encoding.clone());
+    }
     for tags in headers.get_all(IF_NONE_MATCH) {
         kept.append(IF_NONE_MATCH, HeaderValue::from_bytes(tags.as_bytes()).expect("it has been a value"));
     }
@@ -121,6 +161,14 @@ fn kept(headers: HeaderMap) -> HeaderMap {
 }
 
 impl Form {
+    /// Its Content-Type.
+    fn media_type(self) -> MediaType {
+        match self {
+            Self::Json | Self::Pretty => MediaType::Json,
+            Self::Protobuf => MediaType::Protobuf,
+        }
+    }
+
     /// What it is called in an ETag.
     fn word(self) -> &'static str {
         match self {

@@ -14,6 +14,7 @@ use super::*;
 use crate::domain::scope::Scope;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::query::{Change, Error, Page, Query};
+use crate::http::common::later::Later;
 use crate::service::health::Health;
 
 type Answer = fn() -> Result<Page, Error>;
@@ -201,5 +202,41 @@ async fn other_methods_are_not_allowed() {
         assert_eq!((head.status(), asked.len()), (StatusCode::METHOD_NOT_ALLOWED, 0), "{method}");
         assert_eq!(head.headers()["allow"], "GET,HEAD");
         assert!(body.contains("\"METHOD_NOT_ALLOWED\""), "{body}");
+    }
+}
+
+/// Head, without what the server adds anyway, and body.
+async fn told(response: Response<Body>) -> (StatusCode, Vec<(String, String)>, Bytes) {
+    let (head, body) = response.into_parts();
+    let text = |value: &axum::http::HeaderValue| value.to_str().expect("text").to_owned();
+    let headers = head.headers.iter().filter(|(name, _)| *name != "content-length");
+    let mut headers: Vec<_> = headers.map(|(name, value)| (name.to_string(), text(value))).collect();
+    headers.sort();
+    (head.status, headers, body.collect().await.expect("a whole body").to_bytes())
+}
+
+#[tokio::test]
+async fn an_answer_that_is_left_is_the_same_as_one_that_is_not() {
+    let answers: [Answer; 3] = [two_changes, large_changes, || Err(Error::TooOld)];
+    for answer in answers {
+        for (name, value) in [
+            ("accept", "application/json"),
+            ("accept", "application/transicator+protobuf"),
+            ("accept-encoding", "gzip"),
+            ("accept-encoding", "zstd, gzip"),
+            ("accept-encoding", "br"),
+            ("authorization", "Bearer x"),
+            ("if-none-match", "*"),
+        ] {
+            let table = Table { answer, asked: Arc::default() };
+            let mut router = routes(Changes::new(table, Health::new(), Duration::ZERO));
+            let request = || Request::get("/changes?limit=7").header(name, value);
+            let expected = router.call(request().body(Body::empty()).unwrap()).await.expect("infallible");
+            let later = Later::default();
+            let left = request().extension(later.clone()).body(Body::empty()).unwrap();
+            router.call(left).await.expect("infallible");
+            let answer = later.take().expect("it is left").await;
+            assert_eq!(told(answer).await, told(expected).await, "{name}: {value}");
+        }
     }
 }

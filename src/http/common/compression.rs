@@ -1,8 +1,10 @@
 //! gzip and zstd bodies for those who ask. A face says of each answer whether it is worth it; what it does not mention
 //! leaves as it is, an answer without an end above all.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::http::header::ACCEPT_ENCODING;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Request, StatusCode, Version};
 use axum::response::Response;
@@ -10,8 +12,9 @@ use axum::{Extension, Router};
 use http_body::Body as _;
 use tokio::sync::Semaphore;
 use tower::util::MapRequestLayer;
+use tower::{Layer, ServiceExt, service_fn};
 use tower_http::CompressionLevel;
-use tower_http::compression::CompressionLayer;
+use tower_http::compression::{CompressionLayer, Predicate};
 
 use super::accept::{self, Offer, Precision};
 use super::held::held;
@@ -55,12 +58,29 @@ pub fn layer(router: Router) -> Router {
 }
 
 fn layer_with(router: Router, places: usize) -> Router {
+    let places = Extension(Places(Arc::new(Semaphore::new(places))));
+    router.layer(places).layer(compression()).layer(MapRequestLayer::new(decided))
+}
+
+/// Compresses the answers that are marked.
+fn compression() -> CompressionLayer<impl Predicate + Send + Sync + 'static> {
     let is_chosen = |_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions| -> bool {
         extensions.get::<Chosen>().is_some()
     };
-    let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_chosen);
-    let places = Extension(Places(Arc::new(Semaphore::new(places))));
-    router.layer(places).layer(compression).layer(MapRequestLayer::new(decided))
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(is_chosen)
+}
+
+/// What [`layer`] makes of an answer, for one that does not pass through it. `encoding` is the Accept-Encoding that the
+/// handler was given.
+pub async fn compressed(encoding: HeaderValue, response: Response) -> Response {
+    let mut request = Request::new(());
+    request.headers_mut().insert(ACCEPT_ENCODING, encoding);
+    let mut response = Some(response);
+    let given = service_fn(move |_: Request<()>| {
+        std::future::ready(Ok::<_, Infallible>(response.take().expect("it is called once")))
+    });
+    let Ok(response) = compression().layer(given).oneshot(request).await;
+    response.map(Body::new)
 }
 
 /// The request with what is chosen of Accept-Encoding alone, and without the header where that is no compression. A caller

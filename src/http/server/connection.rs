@@ -22,9 +22,10 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::parked::{self, Answer, Awaited, Desk, Kind, Parked, Until};
+use super::parked::{self, Awaited, Desk, Kind, Parked, Until};
 use super::stall::Unstalled;
 use super::wire::Wire;
+use crate::http::common::later::{Answer, Later};
 
 /// The head of a request, at most: longer ones are answered 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -62,8 +63,8 @@ pub(super) async fn attend(
         let kind = Kind::of(&request);
         let answer: Answer = match (ready.lock().take(), kind) {
             (Some(response), _) => Box::pin(std::future::ready(response)),
-            (None, Kind::Attended) => Box::pin(answer(router.clone(), request)),
-            (None, Kind::Plain | Kind::PlainLast) => Box::pin(answer(router.clone(), parked::detached(request))),
+            (None, Kind::Attended) => answer(router.clone(), request),
+            (None, Kind::Plain | Kind::PlainLast) => answer_later(router.clone(), parked::detached(request)),
         };
         desk.put(Awaited { answer, kind }).map(Ok::<_, Infallible>)
     });
@@ -121,20 +122,44 @@ pub(super) fn refusing() -> Router {
     })
 }
 
-async fn answer(mut router: Router, request: Request<Incoming>) -> Response<Body> {
-    let path = request.uri().path().to_owned();
-    let answered = AssertUnwindSafe(router.call(request.map(Body::new))).catch_unwind().await;
-    match answered {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(panic) => {
-            let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-            let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            tracing::error!(path, panic = said, "a handler panicked");
-            let mut response = Response::new(Body::from("Internal server error"));
-            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-            response
+/// The answer of the router, made within the router.
+fn answer(mut router: Router, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().into();
+    Box::pin(caught(path, async move {
+        let Ok(response) = router.call(request.map(Body::new)).await;
+        response
+    }))
+}
+
+/// The answer of the router, or the one that its handler has left.
+fn answer_later(mut router: Router, mut request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().into();
+    let later = Later::default();
+    request.extensions_mut().insert(later.clone());
+    // Boxed by itself, so that nothing of it is kept while an answer is awaited that was left.
+    let routed = Box::pin(async move {
+        let Ok(response) = router.call(request.map(Body::new)).await;
+        (response, later.take())
+    });
+    Box::pin(caught(path, async move {
+        match routed.await {
+            (_, Some(answer)) => answer.await,
+            (response, None) => response,
         }
-    }
+    }))
+}
+
+/// The answer, or, where making it panics, one that says no more than that.
+async fn caught(path: Box<str>, answer: impl Future<Output = Response<Body>>) -> Response<Body> {
+    let panic = match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(response) => return response,
+        Err(panic) => panic,
+    };
+    let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
+    let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    tracing::error!(path, panic = said, "a handler panicked");
+    let mut response = Response::new(Body::from("Internal server error"));
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
 }

@@ -81,7 +81,8 @@ impl Server {
                 },
             };
             let stream = Unstalled::new(stream, self.config.stall_max);
-            let served = connection::serve(stream, router, self.config.head_max, shutdown.clone());
+            // Boxed, since the task would keep room for it twice.
+            let served = Box::pin(connection::serve(stream, router, self.config.head_max, shutdown.clone()));
             let cut = cut.clone();
             connections.spawn(async move {
                 tokio::select! {

@@ -20,9 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::stall::Unstalled;
 use super::wire::Wire;
 use crate::http::common::held::held;
-
-/// An answer in the making.
-pub(super) type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+use crate::http::common::later::Answer;
 
 /// How much is read of the next request while the answer to this one is awaited; the rest stays with the kernel.
 const AHEAD_BYTES: usize = 512;

@@ -4,9 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +21,7 @@ use super::parked::{Parked, Until};
 use super::stall::Unstalled;
 use super::wire::Wire;
 use super::{Config, Server, connection};
+use crate::http::common::later::Later;
 
 struct World {
     address: SocketAddr,
@@ -46,8 +50,18 @@ async fn start_with_stall(
         waits.0.notified().await;
         "waited"
     };
+    let left = |later: Option<Extension<Later>>| async {
+        match later {
+            Some(Extension(later)) => later.leave(async { "left".into_response() }),
+            None => "at once".into_response(),
+        }
+    };
+    let left_in_panic =
+        |Extension(later): Extension<Later>| async move { later.leave(async { panic!("planted for later") }) };
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
+        .route("/left", get(left).post(left))
+        .route("/left/panic", get(left_in_panic))
         .route("/panic", get(|| async { panic!("planted") as &'static str }))
         .route("/large", get(|| async { Body::from(vec![b'x'; LARGE]) }))
         .route("/wait", get(wait.clone()).post(wait.clone()))
@@ -210,6 +224,48 @@ async fn hyper_is_not_made_before_anything_is_asked() {
     let (wire, ready) = over.await.expect("the peer is there");
     assert!(ready.is_none());
     assert_eq!(wire.into_parts().0, "GET / HT");
+}
+
+#[tokio::test]
+async fn nothing_of_the_way_to_a_handler_is_kept_behind_an_answer_that_it_has_left() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let leave = |Extension(later): Extension<Later>| async move { later.leave(std::future::pending()) };
+    // Kept by a layer for as long as it waits for the handler.
+    let way = Arc::new(());
+    let kept = Arc::clone(&way);
+    let layer = axum::middleware::from_fn(move |request: Request, next: Next| {
+        let kept = Arc::clone(&kept);
+        async move {
+            let response = next.run(request).await;
+            drop(kept);
+            response
+        }
+    });
+    let router = Router::new().route("/", get(leave)).layer(layer);
+    let others = Arc::strong_count(&way);
+    reader.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let wire = Wire::new(Bytes::new(), Unstalled::new(socket, LONG));
+    let parked = connection::attend(wire, None, &router, LONG, &CancellationToken::new()).await;
+    let until = parked.expect("it is not over").until;
+    assert!(matches!(until, Until::Answered(_)), "it waits for the answer");
+    assert_eq!(Arc::strong_count(&way), others);
+}
+
+#[tokio::test]
+async fn an_answer_is_left_only_where_it_can_be() {
+    let world = start(10, LONG, LONG).await;
+    for (request, answer) in [
+        ("GET /left HTTP/1.1\r\nconnection: close", "left"),
+        ("GET /left/panic HTTP/1.1\r\nconnection: close", "Internal server error"),
+        ("GET /left HTTP/1.0", "at once"),
+        ("POST /left HTTP/1.1\r\nconnection: close\r\ncontent-length: 0", "at once"),
+        ("GET /left HTTP/1.1\r\nconnection: close\r\ncontent-length: 1", "at once"),
+    ] {
+        let said = rest(connect(&world, &format!("{request}\r\nhost: x\r\n\r\n ")).await).await;
+        assert!(said.ends_with(&format!("\r\n\r\n{answer}")), "{request}: {said}");
+    }
 }
 
 #[tokio::test]
