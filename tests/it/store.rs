@@ -3,6 +3,7 @@
 mod doctor;
 mod fences;
 mod history;
+mod moves;
 mod plans;
 mod poison;
 mod schema;

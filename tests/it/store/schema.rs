@@ -10,7 +10,7 @@ use walclock::store::migrate::{self, Error};
 use crate::support;
 
 /// All migrations, oldest first.
-const ALL: &[&str] = &["V1__schema", "V2__schedules", "V3__deferrals", "V4__ring"];
+const ALL: &[&str] = &["V1__schema", "V2__schedules", "V3__deferrals", "V4__ring", "V5__moves"];
 
 async fn migrated() -> (Client, Settings) {
     let url = support::migrated().await;
