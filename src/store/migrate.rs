@@ -21,6 +21,7 @@ const READ_SERVER: &str = include_str!("../../sql/queries/migrations/read_server
 const FIND_HISTORY: &str = include_str!("../../sql/queries/migrations/find_history.sql");
 const LIST_APPLIED: &str = include_str!("../../sql/queries/migrations/list_applied.sql");
 const LOCK_HISTORY: &str = include_str!("../../sql/queries/migrations/lock_history.sql");
+const BOUND_WAITS: &str = include_str!("../../sql/queries/migrations/bound_waits.sql");
 const CREATE_SCHEMA: &str = include_str!("../../sql/queries/migrations/create_schema.sql");
 
 /// The oldest PostgreSQL that is supported, as `server_version_num` writes it.
@@ -79,6 +80,7 @@ pub async fn run(settings: &pg::Settings) -> Result<Vec<String>, Error> {
     if missing.is_empty() {
         return Ok(Vec::new());
     }
+    client.batch_execute(BOUND_WAITS).await.map_err(StoreError::unavailable("preparing the migrations"))?;
     client.batch_execute(CREATE_SCHEMA).await.map_err(StoreError::unavailable("creating the schema walclock"))?;
     let mut runner = Runner::new(&migrations());
     runner.set_migration_table_name(HISTORY);

@@ -1,6 +1,7 @@
 //! What the schema allows and refuses, and how it comes about.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio_postgres::Client;
 use walclock::domain::shard::Shard;
@@ -222,4 +223,17 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
     assert!(!is_published(&client, "scope_outside").await);
     assert_eq!(publish(&client, "'scope_outside', force => true").await, Ok(()));
     assert!(is_published(&client, "scope_outside").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_does_not_make_everybody_wait_for_a_table_that_is_in_use() {
+    let (mut client, settings) = migrated().await;
+    let undo = "delete from walclock.walclock_migrations where version = 5; drop function walclock.follow_move cascade";
+    client.batch_execute(undo).await.unwrap();
+    let using = client.transaction().await.unwrap();
+    using.batch_execute("delete from walclock.timers").await.unwrap();
+    let run = tokio::time::timeout(Duration::from_secs(60), migrate::run(&settings)).await;
+    assert!(matches!(run.expect("it gives up by itself"), Err(Error::Failed(_))));
+    using.rollback().await.unwrap();
+    assert_eq!(migrate::run(&settings).await.unwrap(), ["V5__moves"]);
 }
