@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use metrics::{Counter, Histogram, counter, histogram};
 use rustls::pki_types::CertificateDer;
 
-use super::connect::{Connector, Resolver, system_resolver};
+use super::connect::Connector;
 use super::request::Stamp;
+use super::resolve::{Resolver, system_resolver};
 use super::routes::Routes;
 use super::transport::{Progress, Transport};
 use super::{Error, describe, reply, request};

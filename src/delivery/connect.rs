@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,6 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -20,50 +19,19 @@ use metrics::Gauge;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 
 use super::Error;
 use super::guard;
 use super::heard::Heard;
-
-/// Turns a host's name into its addresses. Tests put their own in its place.
-pub type Resolver = Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
+use super::resolve::Resolver;
 
 /// Most addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 8;
 /// Most bytes of an answer's head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-
-/// Names that are looked up at once. A lookup blocks a thread, and a name server that does not answer must not use up
-/// the threads that others need.
-const LOOKUPS_MAX: usize = 64;
-
-/// Asks the machine's own resolver.
-pub fn system_resolver() -> Resolver {
-    bounded(LOOKUPS_MAX, |host, port| Ok((host, port).to_socket_addrs()?.collect()))
-}
-
-/// Runs a blocking lookup aside, at most `lookups_max` of them at once.
-fn bounded<F>(lookups_max: usize, lookup: F) -> Resolver
-where
-    F: Fn(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
-{
-    let (lookup, permits) = (Arc::new(lookup), Arc::new(Semaphore::new(lookups_max)));
-    Arc::new(move |host, port| {
-        let (lookup, permits) = (lookup.clone(), permits.clone());
-        Box::pin(async move {
-            let permit = permits.acquire_owned().await.map_err(io::Error::other)?;
-            let found = tokio::task::spawn_blocking(move || {
-                // It goes with the thread, not with who waits for it: a lookup cannot be called off.
-                let _permit = permit;
-                lookup(&host, port)
-            });
-            found.await.map_err(io::Error::other)?
-        })
-    })
-}
 
 /// Makes connections.
 pub(super) struct Connector {
@@ -253,39 +221,5 @@ impl Connection {
     /// Whether a single byte has come back since the last request.
     pub(super) fn has_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use parking_lot::Mutex;
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::mpsc;
-
-    #[tokio::test]
-    async fn lookups_that_do_not_end_hold_few_threads() {
-        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (go, gate) = mpsc::channel::<()>();
-        let gate = Mutex::new(gate);
-        let (now, peak) = (running.clone(), most.clone());
-        let resolver = bounded(2, move |_, _| {
-            peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            let passed = gate.lock().recv();
-            now.fetch_sub(1, Ordering::SeqCst);
-            passed.map(|()| Vec::new()).map_err(io::Error::other)
-        });
-        let mut lookups = tokio::task::JoinSet::new();
-        for _ in 0..20 {
-            lookups.spawn(resolver("a.test".to_owned(), 80));
-        }
-        while running.load(Ordering::SeqCst) < 2 {
-            tokio::task::yield_now().await;
-        }
-        (0..20).for_each(|_| go.send(()).expect("lookups wait"));
-        for found in lookups.join_all().await {
-            assert_eq!(found.expect("a list"), []);
-        }
-        assert_eq!(most.load(Ordering::SeqCst), 2);
     }
 }

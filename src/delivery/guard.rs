@@ -41,14 +41,14 @@ fn is_denied(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 addresses that this one leads to: mapped, compatible, NAT64, 6to4, and Teredo's server and client.
+/// The IPv4 addresses that this one leads to: mapped, compatible, translated, NAT64, 6to4, and Teredo's server and client.
 fn embedded(v6: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let [_, _, b2, b3, b4, b5, b6, b7, _, b9, b10, _, b12, b13, b14, b15] = v6.octets();
     let last = Ipv4Addr::new(b12, b13, b14, b15);
     if v6.is_unspecified() || v6.is_loopback() {
         return [None, None];
     }
-    if [MAPPED, COMPATIBLE, NAT64].iter().any(|net| net.contains(&v6)) {
+    if [MAPPED, COMPATIBLE, TRANSLATED, NAT64].iter().any(|net| net.contains(&v6)) {
         [Some(last), None]
     } else if NAT64_LOCAL.contains(&v6) {
         // The prefix may be 48 or 96 bits long: RFC 6052 puts the address behind it, around the ninth byte.
@@ -72,6 +72,8 @@ const fn v6(a: u16, b: u16, c: u16, h: u16, bits: u8) -> Ipv6Net {
 
 const MAPPED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
 const COMPATIBLE: Ipv6Net = v6(0, 0, 0, 0, 96);
+/// RFC 2765, ahead of NAT64: `::ffff:0:a.b.c.d`.
+const TRANSLATED: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, 0, 0), 96);
 const NAT64: Ipv6Net = v6(0x64, 0xff9b, 0, 0, 96);
 const NAT64_LOCAL: Ipv6Net = v6(0x64, 0xff9b, 1, 0, 48);
 const SIX_TO_FOUR: Ipv6Net = v6(0x2002, 0, 0, 0, 16);
@@ -86,11 +88,12 @@ const NEVER_V4: [Ipv4Net; 4] = [
     v4(192, 0, 0, 192, 32),
 ];
 
-const NEVER_V6: [Ipv6Net; 3] = [
+const NEVER_V6: [Ipv6Net; 4] = [
     v6(0xfe80, 0, 0, 0, 10),
-    // Metadata of AWS and Google.
-    v6(0xfd00, 0xec2, 0, 0x254, 128),
+    // What AWS has beside a machine: metadata, and the credentials of pods. Metadata of Google and Scaleway.
+    v6(0xfd00, 0xec2, 0, 0, 32),
     v6(0xfd20, 0xce, 0, 0x254, 128),
+    v6(0xfd00, 0x42, 0, 0x42, 128),
 ];
 
 /// IANA's special-purpose registry, without what is globally reachable.
@@ -111,15 +114,17 @@ const DENIED_V4: [Ipv4Net; 14] = [
     v4(240, 0, 0, 0, 4),
 ];
 
-const DENIED_V6: [Ipv6Net; 10] = [
+const DENIED_V6: [Ipv6Net; 12] = [
     v6(0, 0, 0, 0, 128),
     v6(0, 0, 0, 1, 128),
     // Locally meant translation; the well-known prefix is judged by what it leads to.
     NAT64_LOCAL,
     v6(0x100, 0, 0, 0, 64),
+    Ipv6Net::new_assert(Ipv6Addr::new(0x100, 0, 0, 1, 0, 0, 0, 0), 64),
     v6(0x2001, 0, 0, 0, 23),
     v6(0x2001, 0xdb8, 0, 0, 32),
     v6(0x3fff, 0, 0, 0, 20),
+    v6(0x5f00, 0, 0, 0, 16),
     v6(0xfc00, 0, 0, 0, 7),
     v6(0xfec0, 0, 0, 0, 10),
     v6(0xff00, 0, 0, 0, 8),
@@ -188,6 +193,7 @@ mod tests {
             "[::ffff:7f00:1]",
             "[::ffff:a9fe:a9fe]",
             "[::ffff:0.0.0.0]",
+            "[::ffff:0:7f00:1]",
             "[64:ff9b::7f00:1]",
             "[64:ff9b::10.0.0.1]",
             "[64:ff9b:1::8.8.8.8]",
@@ -197,6 +203,8 @@ mod tests {
             "[2001:0:808:808::]",
             "[2001:0:7f00:1::80ff:fffe]",
             "[100::1]",
+            "[100:0:0:1::1]",
+            "[5f00::1]",
             "[2001:db8::1]",
             "[2001:10::1]",
             "[3fff::1]",
@@ -268,8 +276,11 @@ mod tests {
             "168.63.129.16",
             "192.0.0.192",
             "[fd00:ec2::254]",
+            "[fd00:ec2::23]",
             "[fd20:ce::254]",
+            "[fd00:42::42]",
             "[fe80::1]",
+            "[::ffff:0:a9fe:a9fe]",
             "[::ffff:169.254.169.254]",
             "[64:ff9b::a9fe:a9fe]",
             "[64:ff9b:1::a9fe:a9fe]",
@@ -290,6 +301,7 @@ mod tests {
             let plain = check(IpAddr::V4(v4), &[]);
             for v6 in [
                 v4.to_ipv6_mapped(),
+                Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low),
                 Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
                 Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
             ] {

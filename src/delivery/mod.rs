@@ -8,13 +8,14 @@ mod heard;
 mod pool;
 mod reply;
 mod request;
+mod resolve;
 mod routes;
 mod transport;
 
 use std::io;
 
 pub use client::{Client, Config, InvalidConfig};
-pub use connect::{Resolver, system_resolver};
+pub use resolve::{Resolver, system_resolver};
 
 /// Why a request got no whole answer.
 #[derive(Debug, thiserror::Error)]

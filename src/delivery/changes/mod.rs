@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::connect::{Connector, system_resolver};
+use super::connect::Connector;
+use super::resolve::system_resolver;
 use super::transport::{Message, Progress, Transport};
 use super::{reply, request};
 use crate::clock::Clock;
