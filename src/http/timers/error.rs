@@ -170,8 +170,8 @@ impl IntoResponse for Failure {
     }
 }
 
-/// An error and what it comes from, in one line.
+/// An error and what it comes from, in one line: what the database says below it may quote the timer.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    chain.map(|error| error.to_string().lines().next().unwrap_or_default().to_owned()).collect::<Vec<_>>().join(": ")
 }
