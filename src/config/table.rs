@@ -185,7 +185,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         key: "callbacks-max",
         placeholder: "COUNT",
-        default: Some("4096"),
+        default: Some("16384"),
         help: "Timers claimed and callbacks under way at once",
         allowed: "a whole number from 1 to 100000",
         ..ONE

@@ -82,6 +82,13 @@ impl Definition {
         self.retry.check()?;
         self.callback.check()
     }
+
+    /// How much memory its payload and its headers take, in bytes.
+    pub fn bytes(&self) -> usize {
+        let payload = self.payload.as_deref().map_or(0, |payload| payload.get().len());
+        let headers = self.callback.headers.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+        headers.fold(payload, usize::saturating_add)
+    }
 }
 
 /// What a client wants to be different about a pending timer. What is none stays.

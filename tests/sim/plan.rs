@@ -197,6 +197,8 @@ impl Plan {
 fn engine_config(rng: &mut Rng) -> engine::Config {
     engine::Config {
         lead: Duration::from_millis(rng.u64(0..=100)),
+        crowd_lead_max: Duration::from_millis(rng.u64(0..=400)),
+        crowd_min: rng.usize(1..=10),
         horizon: Duration::from_millis(rng.u64(500..=4_000)),
         horizon_step: Duration::from_millis(rng.u64(200..=1_000)),
         queue_max: if rng.bool() { 1_000 } else { rng.usize(3..=20) },

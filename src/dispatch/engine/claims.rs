@@ -15,11 +15,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::queue::{Hint, Share, Source};
+use super::queue::{Hint, Reach, Share, Source};
 use super::{Effect, Engine};
 use crate::clock::Timestamp;
 use crate::dispatch::ports::{Claimed, Unavailable};
 use crate::domain::lease::{Epoch, Lease};
+use crate::domain::limits::RUNS_BYTES_MAX;
 use crate::domain::timer::TimerKey;
 
 /// The first pause of a timer whose row is held by another transaction, or not yet visible; it doubles.
@@ -30,6 +31,28 @@ const MISS_PAUSE_MAX: Duration = Duration::from_secs(1);
 const UNSEEN_MAX: Duration = Duration::from_secs(2);
 /// The pause after a claim that failed.
 const CLAIM_RETRY: Duration = Duration::from_millis(100);
+/// How often it is looked for crowds, while timers are near.
+const CROWD_LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// The timers that are due at about the same moment, where they are very many.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    /// How much earlier than usual they are claimed.
+    lead: Duration,
+    look_again_at: Timestamp,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Self { lead: Duration::ZERO, look_again_at: Timestamp::MIN }
+    }
+}
+
+impl Crowd {
+    pub(super) fn set_back(&mut self, now: Timestamp) {
+        self.look_again_at = self.look_again_at.min(now);
+    }
+}
 
 /// The timers of a claim that is under way, each with the epoch that it is claimed in.
 pub(super) type Claim = Vec<(Hint, Epoch)>;
@@ -59,7 +82,7 @@ impl Engine {
 
     /// Whether another claim may start.
     fn may_claim(&self) -> bool {
-        self.claims.len() < self.config.claims_max && self.room() > 0
+        self.claims.len() < self.config.claims_max && self.room() > 0 && self.records_bytes < RUNS_BYTES_MAX
     }
 
     /// What a namespace may take while a claim has so many timers already.
@@ -72,11 +95,32 @@ impl Engine {
     }
 
     pub(super) fn next_claim(&self) -> Option<Timestamp> {
-        self.queue.first_at().filter(|_| self.may_claim())
+        let first_at = self.queue.first_at().filter(|_| self.may_claim())?;
+        let look_at = first_at.before(self.config.crowd_lead_max).max(self.crowd.look_again_at);
+        Some(first_at.min(look_at))
+    }
+
+    /// Looks now and then whether very many timers are near, which must be claimed earlier to be in memory when they are due.
+    fn look_for_crowd(&mut self, now: Timestamp) {
+        if now < self.crowd.look_again_at {
+            return;
+        }
+        let (longest, count_min) = (self.config.crowd_lead_max, self.config.crowd_min);
+        let count = self.queue.count_until(now.after(longest), self.config.inflight_max);
+        let share = count.saturating_mul(100) / count_min.saturating_mul(10).max(1);
+        let percent = if count < count_min { 0 } else { u32::try_from(share.min(100)).unwrap_or(100) };
+        self.crowd.lead = longest * percent / 100;
+        self.crowd.look_again_at = now.after(CROWD_LOOK_EVERY);
+    }
+
+    /// How long before it is due a timer may be claimed at the moment.
+    fn lead_max(&self) -> Duration {
+        self.config.lead + self.grain() + self.crowd.lead
     }
 
     /// Claims what is nearly due.
     pub(super) fn claim(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.look_for_crowd(now);
         while self.may_claim() {
             let batch = self.take_batch(now);
             if batch.is_empty() {
@@ -86,7 +130,7 @@ impl Engine {
             self.claims_count += 1;
             self.claiming += batch.len();
             self.claims.insert(self.claims_count, batch);
-            let until = now.after(self.config.lead + self.grain());
+            let until = now.after(self.lead_max());
             effects.push(Effect::Claim { id: self.claims_count, timers, until });
         }
     }
@@ -94,8 +138,9 @@ impl Engine {
     /// Takes due hints out of the queue, those of shards that are unsure or leaving aside.
     fn take_batch(&mut self, now: Timestamp) -> Claim {
         let mut batch = Vec::new();
+        let reach = Reach { now, ahead: now.after(self.crowd.lead) };
         while batch.len() < self.config.batch_max
-            && let Some(hint) = self.queue.pop_due(now, self.share(batch.len()))
+            && let Some(hint) = self.queue.pop_due(reach, self.share(batch.len()))
         {
             if let Some(epoch) = self.holds.open(hint.shard)
                 && !self.is_put_back(&hint.key)
@@ -142,7 +187,7 @@ impl Engine {
                 let lease = |(hint, epoch): &(Hint, Epoch)| Lease { shard: hint.shard, epoch: *epoch };
                 self.give_up(claim.iter().map(lease).collect(), effects);
                 for (hint, _) in claim {
-                    self.try_again(now.after(CLAIM_RETRY), hint);
+                    self.try_again(now.after(CLAIM_RETRY), Hint { misses: hint.misses.saturating_add(1), ..hint });
                 }
             }
         }
@@ -174,7 +219,7 @@ impl Engine {
         let near = self.loader_near();
         for entry in claimed.left {
             let Some(hint) = missing.remove(&entry.key) else { continue };
-            let later = entry.due_at > now.after(self.config.lead + self.grain());
+            let later = entry.due_at > now.after(self.lead_max());
             let stored = Hint { due_at: entry.due_at, source: Source::Store, ..hint.clone() };
             match later {
                 // What the query saw may be older than what the feed has told.

@@ -70,6 +70,21 @@ impl Share {
     }
 }
 
+/// Up to which moment hints are taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    /// Those that are to be claimed by now.
+    pub(super) now: Timestamp,
+    /// And those up to here that have not been claimed in vain.
+    pub(super) ahead: Timestamp,
+}
+
+impl Reach {
+    fn has(self, (at, _): &Place, hint: &Hint) -> bool {
+        *at <= self.now || (*at <= self.ahead && hint.misses == 0)
+    }
+}
+
 /// Where a hint stands in its lane: when it is to be claimed, then first in first out.
 type Place = (Timestamp, u64);
 
@@ -160,14 +175,27 @@ impl Queue {
         self.rest(&namespace);
     }
 
-    /// Takes the next hint whose claim is due at `now`, of the namespace whose turn it is, and counts it as under way.
-    pub(super) fn pop_due(&mut self, now: Timestamp, share: Share) -> Option<Hint> {
-        self.wake(now);
+    /// How many hints are to be claimed up to `until`; at most `count_max` are counted of each namespace.
+    pub(super) fn count_until(&self, until: Timestamp, count_max: usize) -> usize {
+        let first = |lane: &Lane| lane.hints.keys().take(count_max).take_while(|(at, _)| *at <= until).count();
+        self.lanes.values().filter(|lane| lane.first_at().is_some_and(|at| at <= until)).map(first).sum()
+    }
+
+    /// Whether a hint is to be claimed at `now`.
+    pub(super) fn has_due(&self, now: Timestamp) -> bool {
+        let is_due = |lane: &Lane| lane.first_at().is_some_and(|at| at <= now);
+        self.first_at().is_some_and(|at| at <= now)
+            || self.line.iter().any(|namespace| self.lanes.get(namespace).is_some_and(is_due))
+    }
+
+    /// Takes the next hint that is within reach, of the namespace whose turn it is, and counts it as under way.
+    pub(super) fn pop_due(&mut self, reach: Reach, share: Share) -> Option<Hint> {
+        self.wake(reach.now.max(reach.ahead));
         let mut passed_over = 0;
         while passed_over < self.line.len() {
             let namespace = self.line.front()?.clone();
             let lane = self.lanes.get_mut(&namespace).expect("a lane in line is not forgotten");
-            let Some(first) = lane.hints.first_entry().filter(|first| first.key().0 <= now) else {
+            let Some(first) = lane.hints.first_entry().filter(|first| reach.has(first.key(), first.get())) else {
                 lane.turn = Turn::None;
                 self.line.pop_front();
                 self.turn_left = 0;

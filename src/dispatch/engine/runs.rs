@@ -21,6 +21,8 @@ use crate::domain::shard::Shard;
 
 /// The pause after a settle that failed.
 const REPEAT_PAUSE: Duration = Duration::from_millis(100);
+/// How long outcomes wait at most for runs that are due and have not left yet. What they wait for is repeated after a crash.
+const SETTLE_WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// What is known of a run that is claimed and not finished.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(super) struct Record {
     pub(super) epoch: Epoch,
     /// Its settlement was written once already, with an unknown outcome.
     pub(super) doubtful: bool,
+    /// What its timer brings along.
+    bytes: usize,
     /// Its timer is being put back, or may be.
     putting_back: bool,
 }
@@ -66,9 +70,12 @@ impl Engine {
             Hold::Lost => false,
         };
         if current {
-            let record = Record { shard, epoch: run.epoch, doubtful: false, putting_back: false };
-            if self.records.insert(run.key.clone(), record).is_none() {
-                self.queue.began(&run.key.timer.namespace);
+            let bytes = run.timer.definition.bytes();
+            let record = Record { shard, epoch: run.epoch, doubtful: false, bytes, putting_back: false };
+            self.records_bytes += bytes;
+            match self.records.insert(run.key.clone(), record) {
+                Some(old) => self.records_bytes -= old.bytes,
+                None => self.queue.began(&run.key.timer.namespace),
             }
         }
         current
@@ -87,6 +94,7 @@ impl Engine {
     /// A run is not under way any more.
     pub(super) fn forget(&mut self, run: &RunKey) -> Option<Record> {
         let record = self.records.remove(run)?;
+        self.records_bytes -= record.bytes;
         self.queue.ended(&run.timer.namespace);
         if record.putting_back
             && let Some(count) = self.putting_back.get_mut(&run.timer)
@@ -186,8 +194,17 @@ impl Engine {
         self.settlements.push_back(Settlement { run: *run, attempt, ending });
     }
 
-    /// Writes outcomes: at once while nothing is being written, in full batches otherwise.
-    pub(super) fn settle(&mut self, effects: &mut Vec<Effect>) {
+    /// Writes outcomes: at once while nothing is being written, in full batches otherwise. Where all that is due has been
+    /// claimed, they let what has not left yet go first, for a while: the database would only take the cores from it.
+    pub(super) fn settle(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        match self.settlements.is_empty() {
+            true => self.unsettled_since = None,
+            false if self.unsettled_since.is_none() => self.unsettled_since = Some(now),
+            false => {}
+        }
+        if self.next_settle().is_some() && !self.queue.has_due(now) {
+            return;
+        }
         while self.settling < self.config.settles_max
             && (self.settling == 0 || self.settlements.len() >= self.config.batch_max)
         {
@@ -198,6 +215,13 @@ impl Engine {
             self.settling += 1;
             effects.push(Effect::Settle(batch));
         }
+    }
+
+    /// Until when outcomes that are there may wait for runs that are due and have not left yet; none where there are no such
+    /// runs.
+    pub(super) fn next_settle(&self) -> Option<Timestamp> {
+        let since = self.unsettled_since.filter(|_| self.hosts.waiting() > 0 && !self.draining)?;
+        Some(since.after(SETTLE_WAIT_MAX)).filter(|at| *at > self.stepped_at)
     }
 
     /// Writes once more what failed.

@@ -18,11 +18,12 @@ use crate::domain::callback_url;
 use crate::domain::run::{Attempt, Run};
 
 /// Tasks that a line begins with: enough to keep the cores busy with a server that answers within [`LOOK_EVERY`], at
-/// 25,600 callbacks a second at least.
+/// 12,800 callbacks a second at least.
 const CALLERS_FIRST: usize = 128;
-/// How often a line in which runs wait is looked at. Where most tasks have not ended a call meanwhile, there may be twice
-/// as many: from the first 128 to 4,096 within 25 ms. A server's queue of new connections is not flooded either.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often a line in which runs wait is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Looks that a call may take before its server counts as slow by itself: no queue for the cores makes it so long.
+const SLOW_LOOKS: usize = 4;
 
 /// A run whose attempt is over.
 pub(super) type Ended = (Box<Run>, Attempt);
@@ -51,14 +52,24 @@ struct Line {
     starting: usize,
     /// Calls that ended since the last look.
     ended: usize,
+    /// Calls that ended in the look before the callers became more.
+    ended_with_fewer: usize,
     /// Whether somebody looks at it again and again.
     is_watched: bool,
 }
 
 impl Line {
     fn new(server: &str) -> Self {
-        let (server, waiting) = (server.into(), VecDeque::new());
-        Self { server, waiting, callers: 0, callers_max: CALLERS_FIRST, starting: 0, ended: 0, is_watched: false }
+        Self {
+            server: server.into(),
+            waiting: VecDeque::new(),
+            callers: 0,
+            callers_max: CALLERS_FIRST,
+            starting: 0,
+            ended: 0,
+            ended_with_fewer: 0,
+            is_watched: false,
+        }
     }
 
     /// How many more callers are to start.
@@ -75,12 +86,19 @@ impl Line {
         self.waiting.len() > self.starting
     }
 
-    /// Allows more callers where most of them wait for the server.
+    /// Allows twice as many callers where most of them wait for the server: from the first 128 to 4,096 within 50 ms. Where
+    /// they wait for the cores instead, more of them end no more calls; all they do is to flood the server's queue of new
+    /// connections, and what falls out of that is tried again a second later only.
     fn look(&mut self) {
-        if self.ended < self.callers {
+        let ended = std::mem::take(&mut self.ended);
+        // Those that were started at the last look and have not begun wait for a core.
+        let waits = ended < self.callers && self.starting == 0;
+        let has_helped = ended > self.ended_with_fewer + self.ended_with_fewer / 4;
+        let is_slow = ended < self.callers / SLOW_LOOKS;
+        if waits && (has_helped || is_slow) {
+            self.ended_with_fewer = ended;
             self.callers_max = self.callers_max.saturating_mul(2);
         }
-        self.ended = 0;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Tests of what keeps namespaces and hosts from holding each other up.
 
 use super::*;
-use crate::domain::limits::HOSTS_REMEMBERED_MAX;
+use crate::domain::limits::{HOSTS_REMEMBERED_MAX, RUNS_BYTES_MAX};
 
 /// A failure whose next attempt is beyond the test.
 fn failure() -> Verdict {
@@ -288,4 +288,93 @@ fn a_drain_puts_back_what_waits_for_its_host() {
     rig.write_all(at(1), effects);
     rig.answer_all(at(2), sent, &answered(200, Verdict::Succeeded));
     assert!(rig.engine.is_idle());
+}
+
+/// So many timers of one namespace, all due at that moment.
+fn crowd(count: usize, due_at: Timestamp) -> Event {
+    Event::Noted((0..count).map(|n| entry(&format!("{n:05}"), due_at)).collect())
+}
+
+/// How many timers these effects claim.
+fn claimed(effects: &[Effect]) -> usize {
+    let count = |effect: &Effect| if let Effect::Claim { timers, .. } = effect { timers.len() } else { 0 };
+    effects.iter().map(count).sum()
+}
+
+#[test]
+fn a_crowd_is_claimed_earlier_than_few() {
+    for (count, claimed_at) in [(999, 950), (1_000, 920), (10_000, 650), (14_000, 650)] {
+        let mut rig = Rig::new(Config::default());
+        rig.step(START, crowd(count, at(1_000)));
+        let mut now = START;
+        loop {
+            now = rig.engine.next_wake().expect("timers wait").max(now.after(Duration::from_micros(1)));
+            if claimed(&rig.step(now, Event::Tick)) > 0 {
+                break;
+            }
+        }
+        // Looked at every 50 ms, and in grains of 12.5 ms.
+        let late = now.since(at(claimed_at)).max(at(claimed_at).since(now));
+        assert!(late <= Duration::from_millis(63), "{count} were claimed at {now}");
+    }
+}
+
+/// One that another transaction holds is tried after a pause, also while a crowd is claimed ahead.
+#[test]
+fn what_is_claimed_ahead_in_vain_waits_for_its_moment() {
+    let mut rig = Rig::new(Config::default());
+    let due_at = at(250);
+    rig.step(START, crowd(9_000, due_at));
+    let effects = rig.step(at(50), Event::Tick);
+    let Some(Effect::Claim { id, timers, until }) = effects.into_iter().find(|e| matches!(e, Effect::Claim { .. }))
+    else {
+        panic!("nothing was claimed")
+    };
+    assert!(until >= due_at);
+    let held = timers.first().expect("timers").0.clone();
+    let runs = timers.iter().skip(1).map(|(key, _)| run(&key.id, due_at, 1)).collect();
+    let left = vec![Entry { due_at, key: held.clone() }];
+    let again = rig.step(at(51), Event::Claimed { id, answer: Ok(Claimed { runs, left }) });
+    let is_held =
+        |effect: &Effect| matches!(effect, Effect::Claim { timers, .. } if timers.iter().any(|(key, _)| *key == held));
+    assert!(claimed(&again) > 0 && !again.iter().any(is_held), "it is not claimed again at once");
+}
+
+#[test]
+fn no_more_is_claimed_while_runs_fill_the_memory() {
+    let payload = format!("\"{}\"", "x".repeat(100_000));
+    let mut rig = Rig::new(Config { inflight_max: 100_000, claims_max: 1, ..Config::default() });
+    let mut effects = rig.step(START, crowd(10_000, START));
+    let mut taken = 0;
+    while let Some(Effect::Claim { id, timers, .. }) = effects.into_iter().find(|e| matches!(e, Effect::Claim { .. })) {
+        taken += timers.len();
+        let runs = timers.iter().map(|(key, _)| {
+            let mut run = run(&key.id, START, 1);
+            run.timer.definition.payload = serde_json::value::RawValue::from_string(payload.clone()).ok();
+            run
+        });
+        effects =
+            rig.step(START, Event::Claimed { id, answer: Ok(Claimed { runs: runs.collect(), left: Vec::new() }) });
+    }
+    let bytes = taken * payload.len();
+    assert!((RUNS_BYTES_MAX..RUNS_BYTES_MAX + 500 * payload.len()).contains(&bytes), "{taken} were taken");
+}
+
+/// Outcomes are written at once, but not before what is due and has not left; and not much later for all that.
+#[test]
+fn outcomes_let_what_is_due_go_first_for_a_while() {
+    let mut rig = Rig::new(Config { host_inflight_max: 1, ..Config::default() });
+    let mut sent = rig.claim_all(START, &["a", "b"], "http://one/");
+    let Some(Effect::Deliver(run)) = sent.pop() else { panic!("{sent:?}") };
+    let mut second = rig.step(at(1), Event::Attempted { run, attempt: answered(200, Verdict::Succeeded) });
+    // Now "b" has left and nothing waits.
+    assert!(second.iter().any(|effect| matches!(effect, Effect::Settle(_))), "{second:?}");
+    let mut rig = Rig::new(Config { host_inflight_max: 1, ..Config::default() });
+    sent = rig.claim_all(START, &["a", "b", "c"], "http://one/");
+    let Some(Effect::Deliver(run)) = sent.pop() else { panic!("{sent:?}") };
+    second = rig.step(at(1), Event::Attempted { run, attempt: answered(200, Verdict::Succeeded) });
+    assert!(matches!(second[..], [Effect::Deliver(_)]), "{second:?}");
+    assert_eq!(rig.engine.next_wake(), Some(at(201)));
+    assert!(rig.step(at(200), Event::Tick).is_empty());
+    assert!(matches!(rig.step(at(201), Event::Tick)[..], [Effect::Settle(_)]));
 }

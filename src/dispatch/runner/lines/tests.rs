@@ -115,3 +115,37 @@ async fn an_attempt_that_panics_has_failed_and_takes_no_other_along() {
         assert!(matches!(attempt.verdict, Verdict::Retry { .. }), "{attempt:?}");
     }
 }
+
+#[test]
+fn a_line_grows_as_long_as_that_helps_or_its_server_is_slow() {
+    // The calls that end in one look after the other, and how many callers there may be behind the last.
+    for (looks, callers_max) in [
+        // Each call takes less than a look.
+        (&[128, 200, 1_000][..], 128),
+        // Nothing ends at all.
+        (&[0, 0, 0, 0, 0], 4_096),
+        // Each takes two looks, whoever else is called: twice the callers end twice the calls.
+        (&[64, 128, 256], 1_024),
+        // The cores do no more than so many, and twice the callers have made nothing better.
+        (&[100, 101, 99, 110, 100], 256),
+        // The server has become slow since.
+        (&[100, 101, 20, 20], 1_024),
+    ] {
+        let mut line = Line::new("http://one");
+        line.callers = line.callers_max;
+        for ended in looks {
+            line.ended = *ended;
+            line.look();
+            line.callers = line.callers_max;
+        }
+        assert_eq!(line.callers, callers_max, "{looks:?}");
+    }
+}
+
+#[test]
+fn a_line_does_not_grow_while_those_it_has_started_wait_for_a_core() {
+    let mut line = Line::new("http://one");
+    (line.callers, line.starting) = (128, 1);
+    line.look();
+    assert_eq!(line.callers_max, 128);
+}
