@@ -150,6 +150,11 @@ fn the_invariants_hold_while_every_answer_may_be_lost() {
 }
 
 #[test]
+fn the_invariants_hold_however_long_a_run_waits_for_its_server() {
+    check_plan(FEW_SEEDS, Plan::with_lines);
+}
+
+#[test]
 fn nothing_is_repeated_by_a_process_that_only_loses_answers() {
     check_plan(FEW_SEEDS, Plan::alone);
 }
@@ -186,6 +191,7 @@ finds! {
     finds_that_gaps_are_ignored: IgnoresGaps in with_a_good_feed;
     finds_that_runs_are_not_adopted: NoAdoption in faulty;
     finds_that_leases_are_trusted_for_ever: TrustsLeases in faulty;
+    finds_that_lines_do_not_look_at_leases: LinesTrustLeases in with_lines;
     finds_that_doubted_leases_are_released: ReleasesDoubted in alone;
     finds_that_busy_shards_are_handed_over: HandsOverBusy in orderly;
     finds_that_leases_are_counted_by_a_clock_that_sleeps: SleepingClock in faulty;

@@ -29,6 +29,8 @@ pub struct Plan {
     pub slow: bool,
     /// The longest time by which a timer that is not of the crowd may be late.
     pub late_max: Option<Duration>,
+    /// The longest time that a run stands in the line of its server before its request leaves.
+    pub line_max: Duration,
     /// One call in so many loses its answer, or is never made; none where it is 0.
     pub lost_one_in: usize,
     /// How often a process crashes.
@@ -72,6 +74,7 @@ impl Plan {
             crowd: 0,
             slow: true,
             late_max: None,
+            line_max: Duration::ZERO,
             lost_one_in: if rng.bool() { 0 } else { rng.usize(4..=60) },
             crashes: some(rng, 3),
             pauses: some(rng, 4),
@@ -113,6 +116,12 @@ impl Plan {
     pub fn with_lost_answers(rng: &mut Rng) -> Self {
         let (crashes, lost_one_in) = (rng.usize(3..=6), rng.usize(4..=8));
         Self { crashes, lost_one_in, ..Self::faulty(rng) }
+    }
+
+    /// A world in which runs stand in the lines of their servers for longer than a lease lasts.
+    pub fn with_lines(rng: &mut Rng) -> Self {
+        let line_max = Duration::from_millis(rng.u64(200..=4_000));
+        Self { line_max, lost_one_in: rng.usize(4..=20), pauses: rng.usize(0..=6), ..Self::faulty(rng) }
     }
 
     /// A world of one process that neither stops nor stands still, in which answers are lost, but not so many that its

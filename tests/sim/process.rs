@@ -8,7 +8,8 @@ use walclock::clock::Timestamp;
 use walclock::dispatch::engine::{self, Engine};
 use walclock::dispatch::ports::{Claimed, Entry, LeaseRequest, Unavailable};
 use walclock::dispatch::shards::{self, Shards};
-use walclock::domain::lease::Owner;
+use walclock::domain::lease::{Lease, Owner};
+use walclock::domain::run::Run;
 use walclock::domain::shard::Shard;
 use walclock::domain::timer::TimerKey;
 
@@ -38,6 +39,8 @@ pub enum Planted {
     ForgetsLostAdoptions,
     /// A settle without an answer is taken for written.
     ForgetsLostSettles,
+    /// What stands in a line is sent without another look at its lease.
+    LinesTrustLeases,
     /// Leases in doubt are released for anybody, and asked for anew afterwards.
     ReleasesDoubted,
     /// Shards are handed over to who joins whatever is under way for them.
@@ -149,6 +152,12 @@ impl Process {
     /// Whether it follows the news of this shard.
     pub fn follows(&self, shard: Shard) -> bool {
         self.followed.binary_search(&shard).is_ok()
+    }
+
+    /// Whether this run may be sent now that its turn has come.
+    pub fn may_send(&self, now: Timestamp, run: &Run) -> bool {
+        let lease = Lease { shard: run.key.timer.shard(), epoch: run.epoch };
+        self.planted == Planted::LinesTrustLeases || self.shards.is_sure(now.since(self.leases_since()), lease)
     }
 
     /// Takes in a message, the leases first, and returns what it wants done.

@@ -44,7 +44,7 @@ impl Watch {
                     self.putting_back.remove(&settlement.run.key);
                 }
             }
-            Event::Attempted { run, .. } => *self.inflight.entry(host_of(run)).or_default() -= 1,
+            Event::Attempted { run, .. } | Event::Unsent(run) => *self.inflight.entry(host_of(run)).or_default() -= 1,
             _ => {}
         }
     }

@@ -18,7 +18,7 @@ pub(super) enum Hold {
 }
 
 impl Hold {
-    fn epoch(self) -> Option<Epoch> {
+    pub(super) fn epoch(self) -> Option<Epoch> {
         match self {
             Self::Lost => None,
             Self::Unsure(epoch) | Self::Sure(epoch) => Some(epoch),

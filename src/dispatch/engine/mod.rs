@@ -159,6 +159,8 @@ pub enum Event {
         /// How it went.
         attempt: Attempt,
     },
+    /// What was to be delivered has not been sent: when its turn came, its lease was not sure any more.
+    Unsent(Box<Run>),
     /// The answer to [`Effect::Settle`].
     Settled {
         /// What was to be written.
@@ -342,6 +344,7 @@ impl Engine {
             Event::Claimed { id, answer } => self.claimed(now, id, answer, effects),
             Event::Adopted(runs) => self.adopted(now, runs, effects),
             Event::Attempted { run, attempt } => self.attempted(now, run, attempt, effects),
+            Event::Unsent(run) => self.unsent(now, run),
             Event::Settled { settlements, written } => self.settled(now, settlements, written, effects),
             Event::Trust(trusts) => self.trusts = trusts,
             Event::Drain => self.drain(),

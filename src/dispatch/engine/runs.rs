@@ -194,6 +194,20 @@ impl Engine {
         self.settlements.push_back(Settlement { run: *run, attempt, ending });
     }
 
+    /// Takes a run back whose request has not left.
+    pub(super) fn unsent(&mut self, now: Timestamp, mut run: Box<Run>) {
+        self.hosts.unsent(now, &origin(&run), &run.key);
+        let Some(record) = self.records.get(&run.key) else { return };
+        if self.holds.get(record.shard).epoch() == Some(record.epoch) {
+            // An adoption of our own may have moved it to this epoch meanwhile.
+            run.epoch = record.epoch;
+            self.make_ready(run);
+        } else {
+            // Its next owner finds it, be it this engine in a later epoch.
+            self.forget(&run.key);
+        }
+    }
+
     /// Writes outcomes: at once while nothing is being written, in full batches otherwise. Where all that is due has been
     /// claimed, they let what has not left yet go first, for a while: the database would only take the cores from it.
     pub(super) fn settle(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {

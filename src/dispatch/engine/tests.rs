@@ -258,6 +258,39 @@ fn nothing_is_sent_while_its_lease_is_unsure() {
 }
 
 #[test]
+fn a_run_that_was_not_sent_is_sent_under_the_lease_that_is_sure() {
+    let unsure = || Event::Holding(Holding { unsure: Shard::all().collect(), ..Holding::default() });
+    let adopted = || Event::Adopted(Ok(vec![run("a", START, 2)]));
+    // What happens before and after it comes back, and in which epoch it is sent then.
+    for (before, after, epoch) in [
+        (vec![], vec![], Some(1)),
+        (vec![unsure()], vec![], None),
+        (vec![unsure()], vec![all_in(1)], Some(1)),
+        (vec![unsure()], vec![all_in(2)], None),
+        (vec![unsure()], vec![all_in(2), adopted()], Some(2)),
+        (vec![all_in(2)], vec![adopted()], Some(2)),
+        (vec![all_in(2), adopted()], vec![], Some(2)),
+        (vec![Event::Holding(Holding::default())], vec![], None),
+    ] {
+        let mut rig = Rig::new(Config::default());
+        let waiting = rig.send("a");
+        let case = format!("{before:?} and {after:?}");
+        let events = before.into_iter().chain([Event::Unsent(waiting)]).chain(after);
+        let effects: Vec<Effect> = events.flat_map(|event| rig.step(at(1), event)).collect();
+        let sent: Vec<i64> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Deliver(run) => Some(run.epoch.0),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(sent, Vec::from_iter(epoch), "{case}");
+        assert_eq!(rig.engine.requests(), sent.len(), "{case}");
+        rig.engine.assert_invariants();
+    }
+}
+
+#[test]
 fn a_lost_shard_takes_its_work_with_it() {
     let mut rig = Rig::new(Config::default());
     let sent = rig.send("a");

@@ -25,8 +25,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Looks that a call may take before its server counts as slow by itself: no queue for the cores makes it so long.
 const SLOW_LOOKS: usize = 4;
 
-/// A run whose attempt is over.
-pub(super) type Ended = (Box<Run>, Attempt);
+/// A run whose attempt is over; one without an attempt was not sent.
+pub(super) type Ended = (Box<Run>, Option<Attempt>);
+/// Says whether a run may be sent at this moment.
+pub(super) type MaySend = Box<dyn Fn(&Run) -> bool + Send + Sync>;
 
 /// Makes attempts, and keeps how they went until they are taken. Cheap to clone.
 pub(super) struct Lines<D>(Arc<Inner<D>>);
@@ -34,6 +36,8 @@ pub(super) struct Lines<D>(Arc<Inner<D>>);
 struct Inner<D> {
     delivery: Arc<D>,
     clock: Clock,
+    /// Asked just before a request leaves, however long its run has waited here.
+    may_send: MaySend,
     /// By server; as long as somebody calls for it.
     lines: Mutex<HashMap<Arc<str>, Line>>,
     /// At most as many as there are runs under way.
@@ -109,9 +113,9 @@ impl<D> Clone for Lines<D> {
 }
 
 impl<D: Delivery> Lines<D> {
-    pub(super) fn new(delivery: Arc<D>, clock: Clock) -> Self {
+    pub(super) fn new(delivery: Arc<D>, clock: Clock, may_send: MaySend) -> Self {
         let (lines, ended, news) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { delivery, clock, lines, ended, news }))
+        Self(Arc::new(Inner { delivery, clock, may_send, lines, ended, news }))
     }
 
     /// Begins these attempts, each as soon as somebody is free to call its server.
@@ -153,10 +157,15 @@ impl<D: Delivery> Lines<D> {
     async fn call(self, server: Arc<str>) {
         let mut next = self.first(&server);
         while let Some(run) = next {
+            if !(self.0.may_send)(&run) {
+                self.end(run, None);
+                next = self.next(&server);
+                continue;
+            }
             let sent_at = self.0.clock.now();
             let attempt = AssertUnwindSafe(self.0.delivery.attempt(&run)).catch_unwind().await;
             let attempt = attempt.unwrap_or_else(|_| panicked(sent_at, self.0.clock.now()));
-            self.end(run, attempt);
+            self.end(run, Some(attempt));
             next = self.next(&server);
         }
     }
@@ -175,7 +184,7 @@ impl<D: Delivery> Lines<D> {
         }
     }
 
-    fn end(&self, run: Box<Run>, attempt: Attempt) {
+    fn end(&self, run: Box<Run>, attempt: Option<Attempt>) {
         let mut ended = self.0.ended.lock();
         ended.push((run, attempt));
         // Whoever takes one takes them all.

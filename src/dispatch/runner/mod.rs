@@ -5,6 +5,7 @@ mod alarm;
 mod align;
 mod calls;
 mod follower;
+mod leases;
 mod lines;
 mod meters;
 pub mod schedules;

@@ -1,5 +1,5 @@
 //! Effects become calls: of the store, whose answers come back over one bounded channel, and of receivers (`lines`). The leases are
-//! looked at before every step of the engine, so that nothing is done under one that is unsure.
+//! looked at before every step of the engine, so that nothing is done under one that is unsure, and by the lines once more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::calls::Calls;
+use super::leases::Leases;
 use super::lines::Lines;
 use super::meters::Meters;
 use super::{Config, Status};
 use crate::clock::{Clock, Doubt};
 use crate::dispatch::engine::{self, Engine};
 use crate::dispatch::ports::{Delivery, Store};
-use crate::dispatch::shards::{self, Holding, Shards};
+use crate::dispatch::shards::{self, Holding};
 use crate::domain::shard::Shard;
 
 /// What comes back to the task that owns the machines.
@@ -32,14 +33,11 @@ pub(super) enum Answer {
 /// The machines, and what their effects need.
 pub(super) struct Work<S, D> {
     engine: Engine,
-    shards: Shards,
+    leases: Leases,
     calls: Calls<S>,
     lines: Lines<D>,
     /// Told before timers of new shards are loaded: the follower must be at a position older than the load.
     followed: watch::Sender<Vec<Shard>>,
-    /// What leases are counted by: it goes on while the machine is suspended.
-    since_boot: fn() -> Duration,
-    started_at: Duration,
     meters: Meters,
     /// Why nothing is fired, as the engine was told.
     doubt: Option<Doubt>,
@@ -57,14 +55,14 @@ impl<S: Store, D: Delivery> Work<S, D> {
         followed: watch::Sender<Vec<Shard>>,
         since_boot: fn() -> Duration,
     ) -> Self {
+        let leases = Leases::new(config.leases(), since_boot);
+        let may_send = leases.clone();
         Self {
             engine: Engine::new(config.engine.clone()),
-            shards: Shards::new(config.leases()),
-            lines: Lines::new(delivery, clock.clone()),
+            leases,
+            lines: Lines::new(delivery, clock.clone(), Box::new(move |run| may_send.may_send(run))),
             calls: Calls::new(config, store, clock, answers),
             followed,
-            since_boot,
-            started_at: since_boot(),
             meters: Meters::new(),
             doubt: None,
             events: Vec::new(),
@@ -82,6 +80,10 @@ impl<S: Store, D: Delivery> Work<S, D> {
     /// Takes in the answers, and does what follows from them and from the time.
     pub(super) fn step(&mut self, answers: &mut Vec<Answer>) {
         for (run, attempt) in self.lines.take_ended() {
+            let Some(attempt) = attempt else {
+                self.events.push(engine::Event::Unsent(run));
+                continue;
+            };
             self.meters.attempted(&run, &attempt);
             self.events.push(engine::Event::Attempted { run, attempt });
         }
@@ -101,7 +103,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
         self.step_shards(shards::Event::Tick);
         self.step_engine();
         // Right behind the engine, so that nothing is begun for a shard that has been looked at.
-        if self.shards.asks_busy() {
+        if self.leases.look().asks_busy() {
             self.step_shards(shards::Event::Busy(self.engine.busy_shards()));
         }
         while !self.events.is_empty() {
@@ -110,9 +112,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
     }
 
     fn step_shards(&mut self, event: shards::Event) {
-        let mut effects = Vec::new();
-        self.shards.step((self.since_boot)().saturating_sub(self.started_at), event, &mut effects);
-        for effect in effects {
+        for effect in self.leases.step(event) {
             match effect {
                 shards::Effect::Ask(request) => self.calls.lease(request),
                 shards::Effect::Hold(holding) => self.hold(holding),
@@ -174,6 +174,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
             engine::Event::Claimed { answer: Ok(claimed), .. } => self.meters.claimed(claimed.runs.len()),
             engine::Event::Adopted(Ok(runs)) => self.meters.adopted(runs.len()),
             engine::Event::Attempted { .. }
+            | engine::Event::Unsent(_)
             | engine::Event::Holding(_)
             | engine::Event::Noted(_)
             | engine::Event::Gap
@@ -190,9 +191,8 @@ impl<S: Store, D: Delivery> Work<S, D> {
     /// When to step again at the latest.
     pub(super) fn next_wake(&self) -> Instant {
         let engine = self.engine.next_wake().map(|at| Instant::from_std(self.calls.clock().instant_of(at)));
-        let (now, since) = (Instant::now(), (self.since_boot)());
-        let shards = self.shards.next_wake().map(|at| now + (self.started_at + at).saturating_sub(since));
-        engine.into_iter().chain(shards).min().unwrap_or_else(|| Instant::now() + super::TICK)
+        let leases = self.leases.next_wake().map(|wait| Instant::now() + wait);
+        engine.into_iter().chain(leases).min().unwrap_or_else(|| Instant::now() + super::TICK)
     }
 
     /// Whether all callbacks are finished and written.
@@ -202,13 +202,13 @@ impl<S: Store, D: Delivery> Work<S, D> {
 
     /// Whether the leases may be given up: no question that is under way could take some again.
     pub(super) fn may_leave(&self) -> bool {
-        self.is_idle() && !self.shards.is_asking()
+        self.is_idle() && !self.leases.look().is_asking()
     }
 
     pub(super) fn status(&self) -> Status {
         let status = Status {
             doubt: self.doubt,
-            shards: self.shards.holding().held.len(),
+            shards: self.leases.look().holding().held.len(),
             queued: self.engine.queue_len(),
             inflight: self.engine.inflight(),
             waiting: self.engine.waiting(),

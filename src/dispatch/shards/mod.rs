@@ -210,6 +210,11 @@ impl Shards {
         self.question.is_some()
     }
 
+    /// Whether this lease is surely held at `at`, for whoever uses it between two steps.
+    pub fn is_sure(&self, at: Duration, lease: Lease) -> bool {
+        at < self.held_until && self.held.get(&lease.shard) == Some(&lease.epoch)
+    }
+
     /// What may be worked for, as of the last step.
     pub fn holding(&self) -> Holding {
         let leases = self.held.iter().map(|(shard, epoch)| Lease { shard: *shard, epoch: *epoch });

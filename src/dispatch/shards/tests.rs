@@ -86,6 +86,26 @@ fn a_lease_counts_from_before_the_question_was_sent() {
 }
 
 #[test]
+fn a_lease_is_sure_only_in_its_epoch_and_its_time() {
+    let mut shards = machine();
+    assert!(!shards.is_sure(seconds(0.0), lease(1, 1)));
+    step(&mut shards, 0.0, Event::Tick);
+    step(&mut shards, 2.0, granted(vec![lease(1, 3), lease(2, 1)], 1));
+    for (at, lease, is_sure) in [
+        (7.19, lease(1, 3), true),
+        (7.19, lease(1, 2), false),
+        (7.19, lease(1, 4), false),
+        (7.19, lease(3, 1), false),
+        // Also where nobody has stepped since.
+        (7.2, lease(1, 3), false),
+    ] {
+        assert_eq!(shards.is_sure(seconds(at), lease), is_sure, "{lease:?} at {at}");
+    }
+    step(&mut shards, 3.0, Event::GiveUp(vec![lease(1, 3)]));
+    assert!(!shards.is_sure(seconds(3.0), lease(1, 3)) && shards.is_sure(seconds(3.0), lease(2, 1)));
+}
+
+#[test]
 fn an_answer_that_comes_after_its_lease_is_over_holds_nothing() {
     let mut shards = machine();
     step(&mut shards, 0.0, Event::Tick);

@@ -11,6 +11,7 @@ use fastrand::Rng;
 use walclock::clock::Timestamp;
 use walclock::dispatch::engine::{Effect, Event};
 use walclock::domain::lease::Owner;
+use walclock::domain::run::Run;
 
 use crate::ledger::Ledger;
 use crate::model::Model;
@@ -36,6 +37,8 @@ enum Happening {
         answered: bool,
     },
     Message(Address, Box<Message>),
+    /// A run is the first in the line of its server.
+    Turn(Address, Box<Run>),
     News(usize),
     Client,
     Crash(usize),
@@ -215,6 +218,7 @@ impl World {
             Happening::Wake(address) => self.step(address, None, Happening::Wake(address)),
             Happening::Message(address, message) => self.message(address, message),
             Happening::Arrives { from, wish, answered } => self.arrive(from, wish, answered),
+            Happening::Turn(address, run) => self.turn(address, run),
             Happening::News(index) => self.news(index),
             Happening::Client => self.client(),
             Happening::Crash(index) => self.crash(index),
@@ -331,7 +335,7 @@ impl World {
         self.processes[index].wake = Some(wake);
         for wish in wishes {
             match wish {
-                Wish::Engine(Effect::Deliver(run)) => self.deliver(address, run),
+                Wish::Engine(Effect::Deliver(run)) => self.line_up(address, run),
                 wish => self.call(address, wish),
             }
         }

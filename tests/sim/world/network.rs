@@ -86,8 +86,32 @@ impl World {
         Message::Shards(shards::Event::Answered(Ok(self.model.lease(request))))
     }
 
+    /// A run joins the line of its server.
+    pub(super) fn line_up(&mut self, from: Address, run: Box<Run>) {
+        if self.plan.line_max.is_zero() {
+            return self.deliver(from, run);
+        }
+        let at = self.soon(0..self.micros(self.plan.line_max));
+        self.at(at, Happening::Turn(from, run));
+    }
+
+    /// It is the run's turn to be sent.
+    pub(super) fn turn(&mut self, from: Address, run: Box<Run>) {
+        let process = &self.processes[from.0];
+        if self.starts[from.0] != from.1 {
+            return;
+        }
+        if process.paused_until > self.model.now {
+            self.at(process.paused_until, Happening::Turn(from, run));
+        } else if process.may_send(self.model.now, &run) {
+            self.deliver(from, run);
+        } else {
+            self.message(from, Box::new(Message::Engine(Event::Unsent(run))));
+        }
+    }
+
     /// A callback leaves, and is answered at some time.
-    pub(super) fn deliver(&mut self, from: Address, run: Box<Run>) {
+    fn deliver(&mut self, from: Address, run: Box<Run>) {
         let owner = &self.processes[from.0].owner;
         self.ledger.sent(&self.model, owner, &run);
         let sent_at = self.model.now;

@@ -1,7 +1,7 @@
 //! Tests of the lines: that nobody waits for another's answer, and that a fast server is called by few.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Semaphore;
 
@@ -65,8 +65,12 @@ impl Delivery for Servers {
 }
 
 fn lines() -> Lines<Servers> {
+    lines_that(Box::new(|_| true))
+}
+
+fn lines_that(may_send: MaySend) -> Lines<Servers> {
     let (under_way, most, slow) = (AtomicUsize::new(0), AtomicUsize::new(0), Semaphore::new(0));
-    Lines::new(Arc::new(Servers { under_way, most, slow }), Clock::system())
+    Lines::new(Arc::new(Servers { under_way, most, slow }), Clock::system(), may_send)
 }
 
 async fn ended(lines: &Lines<Servers>, count: usize) -> Vec<Ended> {
@@ -112,7 +116,25 @@ async fn an_attempt_that_panics_has_failed_and_takes_no_other_along() {
     let lines = lines();
     lines.deliver((0..300).map(|n| run(&n.to_string(), "http://bad/")));
     for (_, attempt) in ended(&lines, 300).await {
-        assert!(matches!(attempt.verdict, Verdict::Retry { .. }), "{attempt:?}");
+        assert!(attempt.is_some_and(|attempt| matches!(attempt.verdict, Verdict::Retry { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_run_whose_lease_is_over_when_its_turn_comes_is_not_sent() {
+    let is_owner = Arc::new(AtomicBool::new(true));
+    let lease = is_owner.clone();
+    let lines = lines_that(Box::new(move |_| lease.load(Ordering::SeqCst)));
+    let under_way = || lines.0.delivery.under_way.load(Ordering::SeqCst);
+    lines.deliver((0..CALLERS_FIRST).map(|n| run(&format!("early{n}"), "http://slow/")));
+    while under_way() < CALLERS_FIRST {
+        tokio::task::yield_now().await;
+    }
+    lines.deliver((0..10).map(|n| run(&format!("late{n}"), "http://slow/")));
+    is_owner.store(false, Ordering::SeqCst);
+    lines.0.delivery.slow.add_permits(CALLERS_FIRST);
+    for (run, attempt) in ended(&lines, CALLERS_FIRST + 10).await {
+        assert_eq!(attempt.is_some(), run.key.timer.id.starts_with("early"), "{}", run.key.timer);
     }
 }
 
