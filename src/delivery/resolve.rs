@@ -48,9 +48,12 @@ where
 /// What a lookup came to, for all who have waited for it.
 type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
 
+/// A host's name, and the port.
+type Name = (String, u16);
+
 /// The lookups that somebody waits for.
 #[derive(Clone, Default)]
-struct Lookups(Arc<Mutex<HashMap<(String, u16), WeakShared<BoxFuture<'static, Found>>>>>);
+struct Lookups(Arc<Mutex<HashMap<Name, WeakShared<BoxFuture<'static, Found>>>>>);
 
 impl Lookups {
     /// The lookup of this name that is under way, or else this one. It is given up when nobody waits for it any more.
@@ -79,7 +82,7 @@ impl Lookups {
 /// Forgets a lookup once it is over or given up: the next one asks anew.
 struct Over {
     lookups: Lookups,
-    name: (String, u16),
+    name: Name,
 }
 
 impl Drop for Over {
