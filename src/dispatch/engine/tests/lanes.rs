@@ -319,25 +319,20 @@ fn a_crowd_is_claimed_earlier_than_few() {
     }
 }
 
-/// One that another transaction holds is tried after a pause, also while a crowd is claimed ahead.
+/// One that another transaction holds is not tried again and again, also where its crowd is claimed ahead.
 #[test]
 fn what_is_claimed_ahead_in_vain_waits_for_its_moment() {
-    let mut rig = Rig::new(Config::default());
+    let mut rig = Rig::new(Config { crowd_min: 1, ..Config::default() });
     let due_at = at(250);
-    rig.step(START, crowd(9_000, due_at));
-    let effects = rig.step(at(50), Event::Tick);
-    let Some(Effect::Claim { id, timers, until }) = effects.into_iter().find(|e| matches!(e, Effect::Claim { .. }))
-    else {
-        panic!("nothing was claimed")
-    };
-    assert!(until >= due_at);
-    let held = timers.first().expect("timers").0.clone();
-    let runs = timers.iter().skip(1).map(|(key, _)| run(&key.id, due_at, 1)).collect();
-    let left = vec![Entry { due_at, key: held.clone() }];
+    rig.step(START, crowd(10, due_at));
+    let (id, ids) = rig.claims(at(50), Event::Tick).expect("a claim");
+    assert_eq!(ids.len(), 10);
+    let runs = ids.iter().skip(1).map(|id| run(id, due_at, 1)).collect();
+    let left = ids.iter().take(1).map(|id| entry(id, due_at)).collect();
     let again = rig.step(at(51), Event::Claimed { id, answer: Ok(Claimed { runs, left }) });
-    let is_held =
-        |effect: &Effect| matches!(effect, Effect::Claim { timers, .. } if timers.iter().any(|(key, _)| *key == held));
-    assert!(claimed(&again) > 0 && !again.iter().any(is_held), "it is not claimed again at once");
+    assert_eq!(claimed(&again), 0);
+    assert!(rig.claim_ids(at(180)).is_empty());
+    assert_eq!(rig.claim_ids(at(200)), ["00000"]);
 }
 
 #[test]
