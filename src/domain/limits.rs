@@ -13,6 +13,9 @@ pub const CHANGES_LIMIT_DEFAULT: usize = 100;
 /// Bytes of changes at which an answer ends before it has as many as were asked for: what one reader can make the server
 /// hold, however large the rows are. Whoever follows on gets the rest.
 pub const CHANGES_BYTES_MAX: usize = 16 << 20;
+/// Buffers that are kept for reading the journal's files, each a little over 256 KiB: those of one answer of the usual
+/// largest kind, 10,000 changes of some hundred bytes.
+pub const READ_BUFFERS_MAX: usize = 24;
 /// How long a stream of changes stays silent at most: proxies commonly cut a connection on which nothing has come for 30 to
 /// 60 seconds, and a reader's position moves on as often.
 pub const EVENTS_IDLE_MAX: Duration = Duration::from_secs(15);

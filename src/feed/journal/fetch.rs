@@ -4,10 +4,11 @@
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::Shared;
 use super::address::Address;
+use super::buffers::Buffers;
 use super::error::Fault;
 use super::frame;
 use super::segment::Segment;
@@ -18,6 +19,9 @@ const GAP_BYTES_MAX: u32 = 8 << 10;
 const READ_BYTES_MAX: u32 = 256 << 10;
 /// How much is read behind the start of the last frame of a read, whose length is not known.
 const FRAME_BYTES_GUESS: u32 = 4 << 10;
+
+/// Longest window but for one that a single long frame needs.
+pub(super) const WINDOW_BYTES_MAX: usize = (READ_BYTES_MAX + FRAME_BYTES_GUESS) as usize;
 
 /// Bytes read from files at which a fetch ends, so that it never holds much more than a page.
 const FETCH_BYTES_MAX: usize = 4 << 20;
@@ -44,11 +48,14 @@ pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], e
             window.hand_out(&mut used, &mut frames);
             return Ok(frames);
         }
-        if window.frame(*offset).is_none() {
-            window.hand_out(&mut used, &mut frames);
-            window = Window::read(segment, on_disk.get(number..).unwrap_or_default(), end)?;
-        }
-        let frame = window.frame(*offset).ok_or(Fault::Segment)?;
+        let frame = match window.frame(*offset) {
+            Some(frame) => frame,
+            None => {
+                window.hand_out(&mut used, &mut frames);
+                window = Window::read(&shared.buffers, segment, on_disk.get(number..).unwrap_or_default(), end)?;
+                window.frame(*offset).ok_or(Fault::Segment)?
+            }
+        };
         if !frame::intact(&frame) {
             return Err(Fault::Segment);
         }
@@ -68,7 +75,7 @@ struct Window {
 
 impl Window {
     /// Reads the frame at the first of the offsets, and those that stand near it.
-    fn read(segment: &Segment, offsets: &[u32], end: u32) -> Result<Self, Fault> {
+    fn read(buffers: &Arc<Buffers>, segment: &Segment, offsets: &[u32], end: u32) -> Result<Self, Fault> {
         let start = *offsets.first().ok_or(Fault::Segment)?;
         let mut last = start;
         for offset in offsets {
@@ -78,19 +85,22 @@ impl Window {
             last = *offset;
         }
         let stop = last.saturating_add(FRAME_BYTES_GUESS).min(end);
-        let window = Self::read_range(segment, start, usize::try_from(stop.saturating_sub(start)).unwrap_or(0))?;
+        let window =
+            Self::read_range(buffers, segment, start, usize::try_from(stop.saturating_sub(start)).unwrap_or(0))?;
         // The first frame must be there whole, however long it is.
         match frame::length(&window.bytes) {
             Some(length) if length <= window.bytes.len() => Ok(window),
-            Some(length) if length as u64 <= u64::from(end - start) => Self::read_range(segment, start, length),
+            Some(length) if length as u64 <= u64::from(end - start) => {
+                Self::read_range(buffers, segment, start, length)
+            }
             Some(_) | None => Err(Fault::Segment),
         }
     }
 
-    fn read_range(segment: &Segment, start: u32, length: usize) -> Result<Self, Fault> {
-        let mut bytes = BytesMut::zeroed(length);
-        match segment.file.read_exact_at(&mut bytes, u64::from(start)) {
-            Ok(()) => Ok(Self { start, bytes: bytes.freeze() }),
+    fn read_range(buffers: &Arc<Buffers>, segment: &Segment, start: u32, length: usize) -> Result<Self, Fault> {
+        let read = buffers.filled(length, |bytes| segment.file.read_exact_at(bytes, u64::from(start)));
+        match read {
+            Ok(bytes) => Ok(Self { start, bytes }),
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(Fault::Segment),
             Err(e) => Err(Fault::Io(e)),
         }

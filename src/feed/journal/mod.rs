@@ -10,6 +10,7 @@
 mod address;
 mod appender;
 mod blocks;
+mod buffers;
 mod error;
 mod fetch;
 mod filter;
@@ -47,6 +48,7 @@ use crate::feed::hub::Hub;
 use crate::lockfile::Lock;
 
 use appender::Appender;
+use buffers::Buffers;
 use medium::{Disk, Medium};
 use meta::Meta;
 use state::State;
@@ -244,6 +246,7 @@ struct Shared {
     state: RwLock<State>,
     tail: RwLock<Tail>,
     hub: Hub,
+    buffers: Arc<Buffers>,
     durable: watch::Sender<Lsn>,
     failure: watch::Sender<Option<Failure>>,
     /// Locked for as long as it is open.

@@ -16,7 +16,9 @@ use tracing::warn;
 
 use super::address::Address;
 use super::appender::Appender;
+use super::buffers::Buffers;
 use super::error::{Doing, Error, Fault};
+use super::fetch;
 use super::medium::Medium;
 use super::meta::Meta;
 use super::segment::{self, HEADER_BYTES, Segment};
@@ -63,6 +65,7 @@ pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, J
         appender: Mutex::new(Appender::new(active)),
         state: RwLock::new(state),
         hub: Hub::new(),
+        buffers: Arc::new(Buffers::new(fetch::WINDOW_BYTES_MAX)),
         durable: watch::Sender::new(end_lsn),
         failure: watch::Sender::new(None),
         _lock: lock,
