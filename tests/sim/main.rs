@@ -16,6 +16,7 @@ mod world;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use plan::Plan;
 use process::Planted;
@@ -118,6 +119,10 @@ fn the_invariants_hold_under_every_fault() {
         assert!(sends > 10 * outcomes.len(), "{sends} callbacks in {} worlds", outcomes.len());
         assert!(stale > 0, "no owner was ever too late");
         assert!(left > 0, "no process was ever stopped");
+        // Those that failed together must not come back together: a wait of 100 ms is from 80 to 120.
+        let (short, long) = (Duration::from_millis(85), Duration::from_millis(115));
+        let waits = || outcomes.iter().flat_map(|outcome| &outcome.waits);
+        assert!(waits().any(|wait| *wait < short) && waits().any(|wait| *wait > long), "waits are not spread");
     }
 }
 

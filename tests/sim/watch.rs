@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use walclock::clock::Timestamp;
 use walclock::dispatch::engine::{Config, Effect, Event};
-use walclock::domain::run::{Run, RunKey};
+use walclock::domain::run::{Ending, Run, RunKey};
 use walclock::domain::timer::TimerKey;
 
 /// What is under way, and what was wrong.
@@ -19,6 +19,8 @@ pub struct Watch {
     inflight: BTreeMap<String, usize>,
     /// When the requests of the last second left.
     sent: BTreeMap<String, VecDeque<Timestamp>>,
+    /// The waits behind first attempts that failed.
+    pub waits: Vec<Duration>,
     pub broken: Vec<String>,
 }
 
@@ -31,6 +33,7 @@ impl Watch {
             putting_back: BTreeSet::new(),
             inflight: BTreeMap::new(),
             sent: BTreeMap::new(),
+            waits: Vec::new(),
             broken: Vec::new(),
         }
     }
@@ -59,6 +62,11 @@ impl Watch {
                 self.claiming.insert(*id, keys);
             }
             Effect::Settle(settlements) => {
+                let first = settlements.iter().filter(|settlement| settlement.run.timer.attempts == 1);
+                self.waits.extend(first.filter_map(|settlement| match settlement.ending {
+                    Ending::RetryAt(at) => Some(at.since(settlement.attempt.answered_at)),
+                    _ => None,
+                }));
                 for settlement in settlements.iter().filter(|settlement| settlement.ending.again_at().is_some()) {
                     let key = &settlement.run.key.timer;
                     if self.claiming.values().flatten().any(|other| other == key) {

@@ -1,5 +1,7 @@
 //! Owners that stand still for longer than their leases last, and go on as if nothing had happened.
 
+use walclock::clock::Timestamp;
+
 use super::ledger::Script;
 use super::sink::Mood;
 use super::world::{LEASE, Node, PATIENCE, World};
@@ -10,12 +12,12 @@ use crate::support::{connect, eventually, migrated};
 /// Timers whose callbacks are under way when the owner stops.
 const UNDER_WAY: usize = 60;
 
-/// Waits until a process holds nothing any more, by the lease table.
-async fn others_hold_all(world: &World, dispatchers: i64) {
+/// Waits until so many dispatchers hold all shards, by the lease table.
+async fn held_by(world: &World, dispatchers: i64) {
     let sql = connect(&world.database).await;
     let query = "select count(*) = 256 and count(distinct owner) = $1 from walclock.shards where expires_at > now()";
     let taken = async || sql.query_one(query, &[&dispatchers]).await.unwrap().get::<_, bool>(0).then_some(());
-    eventually(PATIENCE, "others hold all shards", taken).await;
+    eventually(PATIENCE, "all shards are held", taken).await;
 }
 
 /// Timers that are due at once, so that many calls wait for their answers together.
@@ -43,7 +45,7 @@ async fn a_frozen_owner_writes_nothing_when_it_thaws() {
         world.freeze(frozen);
         // The receivers answer, and nobody is there to hear it.
         world.sink.set(Mood::Well);
-        others_hold_all(&world, 1).await;
+        held_by(&world, 1).await;
         tokio::time::sleep(LEASE).await;
         world.progress(30).await;
         world.thaw(frozen);
@@ -59,7 +61,8 @@ async fn a_frozen_owner_writes_nothing_when_it_thaws() {
     assert!(doubles > 0, "nothing that was under way was taken over");
 }
 
-/// The statements of one owner stay in the network until another has taken over, and only then come to the database.
+/// The statements of one owner stay in the network until another has taken over, and only then come to the database, while
+/// what they are about is under way once more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_comes_when_another_has_taken_over_changes_nothing() {
     let database = migrated().await;
@@ -77,15 +80,44 @@ async fn a_write_that_comes_when_another_has_taken_over_changes_nothing() {
         eventually(PATIENCE, "many calls are under way", under_way).await;
         world.broken("statements stay on their way");
         proxy.set(Weather { up_stalls: true, ..Weather::default() });
-        // The answers come, and are written into the void.
+        // The answers come, and are written into the void. From then on nothing is answered any more.
         world.sink.set(Mood::Well);
-        others_hold_all(&world, 1).await;
         world.progress(30).await;
+        world.sink.set(Mood::Held);
+        held_by(&world, 1).await;
+        let taken_over = taken_over(&world).await;
         proxy.set(Weather::default());
+        // Who has lost its shards is there again, and what it had sent has come before it.
+        held_by(&world, 2).await;
+        assert_eq!(succeeded(&world, &taken_over).await, 0, "written by who had lost its shard");
+        world.sink.set(Mood::Well);
         world.settled(&connect(&world.database).await).await;
         world.mended();
     }
     world.progress(30).await;
     world.finish().await;
-    assert!(world.stale().await > 0.0, "no write was refused: nothing was tested");
+}
+
+/// Runs that have another owner than the one that began them, once it has all of them.
+async fn taken_over(world: &World) -> Vec<(String, Timestamp)> {
+    let sql = connect(&world.database).await;
+    let left = "select from walclock.runs as r join walclock.shards as s using (shard)
+                where r.answered_at is null and r.epoch < s.epoch";
+    let under_way = "select id, claimed_at from walclock.runs where answered_at is null and adoptions > 0";
+    let all = async || {
+        let runs = sql.query(under_way, &[]).await.unwrap();
+        let is_all = !runs.is_empty() && sql.query(left, &[]).await.unwrap().is_empty();
+        is_all.then(|| runs.iter().map(|row| (row.get(0), row.get(1))).collect())
+    };
+    eventually(PATIENCE, "what was under way is taken over", all).await
+}
+
+/// How many of these runs are said to have succeeded.
+async fn succeeded(world: &World, runs: &[(String, Timestamp)]) -> i64 {
+    let sql = connect(&world.database).await;
+    let (ids, moments): (Vec<&str>, Vec<Timestamp>) = runs.iter().map(|(id, at)| (id.as_str(), *at)).unzip();
+    let query = "select count(*) from walclock.runs
+                 join unnest($1::text[], $2::timestamptz[]) as wanted (id, claimed_at) using (id, claimed_at)
+                 where state = 'succeeded'";
+    sql.query_one(query, &[&ids, &moments]).await.unwrap().get(0)
 }

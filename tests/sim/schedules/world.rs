@@ -245,6 +245,7 @@ impl World {
         }
         let reads = Timestamp::from_micros(now.micros() + process.clock_offset);
         let event = self.planted.left_out_of(event);
+        let is_tick = matches!(event, Event::Tick);
         match process.machine.step(reads, &process.shards, event) {
             Some(effect) => {
                 let effect = self.planted.left_out_of_what_is_asked(effect);
@@ -253,6 +254,9 @@ impl World {
             }
             None => {
                 let wake = process.machine.next_wake().micros() - process.clock_offset;
+                if is_tick && wake <= now.micros() {
+                    self.ledger.broken.push(format!("process {} would spin", address.0));
+                }
                 let wake = Timestamp::from_micros(wake.max(now.micros() + 1));
                 self.at(wake, Happening::Step(address, Event::Tick));
             }

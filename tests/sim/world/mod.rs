@@ -87,6 +87,8 @@ pub struct Outcome {
     pub light: usize,
     /// Runs that were put back without an attempt.
     pub deferred: u64,
+    /// The waits behind first attempts that failed.
+    pub waits: Vec<Duration>,
     /// What went wrong; nothing where all invariants held.
     pub broken: Vec<String>,
 }
@@ -210,7 +212,8 @@ impl World {
         let stale = self.processes.iter().map(|process| process.stale).sum();
         let deferred = self.deferred + self.processes.iter().map(|process| process.engine.deferred()).sum::<u64>();
         let (sends, light) = (self.ledger.sends(), self.ledger.light());
-        Outcome { sends, stale, left: self.left, light, deferred, broken: self.ledger.broken() }
+        let waits = self.processes.iter_mut().flat_map(|process| process.watch.waits.drain(..)).collect();
+        Outcome { sends, stale, left: self.left, light, deferred, waits, broken: self.ledger.broken() }
     }
 
     fn happen(&mut self, happening: Happening) {
