@@ -22,8 +22,9 @@ use crate::domain::run::{Attempt, Run};
 const CALLERS_FIRST: usize = 128;
 /// How often a line in which runs wait is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// Looks that a call may take before its server counts as slow by itself: no queue for the cores makes it so long.
-const SLOW_LOOKS: usize = 4;
+/// Looks that a call may take before its server counts as slow by itself: a queue for the cores seldom makes it so long, also
+/// where other processes have most of them.
+const SLOW_LOOKS: usize = 10;
 
 /// A run whose attempt is over; one without an attempt was not sent.
 pub(super) type Ended = (Box<Run>, Option<Attempt>);
