@@ -121,7 +121,15 @@ impl Plan {
     /// A world in which runs stand in the lines of their servers for longer than a lease lasts.
     pub fn with_lines(rng: &mut Rng) -> Self {
         let line_max = Duration::from_millis(rng.u64(200..=4_000));
-        Self { line_max, lost_one_in: rng.usize(4..=20), pauses: rng.usize(0..=6), ..Self::faulty(rng) }
+        // Many may wait at once, or the calm at the end would be too short for all.
+        let bounds = engine::Config {
+            inflight_max: rng.usize(20..=40),
+            host_inflight_max: 1_000,
+            host_failures_max: 0,
+            ..engine_config(rng)
+        };
+        let (lost_one_in, pauses) = (rng.usize(4..=20), rng.usize(0..=6));
+        Self { engine: bounds, line_max, lost_one_in, pauses, ..Self::faulty(rng) }
     }
 
     /// A world of one process that neither stops nor stands still, in which answers are lost, but not so many that its
