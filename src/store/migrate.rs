@@ -13,6 +13,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V3__deferrals", include_str!("../../sql/migrations/0003_deferrals.sql")),
     ("V4__ring", include_str!("../../sql/migrations/0004_ring.sql")),
     ("V5__moves", include_str!("../../sql/migrations/0005_moves.sql")),
+    ("V6__partitions", include_str!("../../sql/migrations/0006_partitions.sql")),
 ];
 /// The table with what was run, in the schema that the migrations make.
 const HISTORY: &str = "walclock.walclock_migrations";

@@ -54,6 +54,18 @@ async fn what_the_retention_has_passed_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_of_somebody_elses_is_left_alone() {
+    let world = Postgres::new().await;
+    add_old_day(&world).await;
+    let attach = "create table walclock.runs_archive partition of walclock.runs
+                      for values from ('2019-01-01 00:00+00') to ('2020-01-01 00:00+00')";
+    world.client.batch_execute(attach).await.unwrap();
+    partitions::tick(&world.store, WEEK).await.unwrap();
+    assert_eq!(old_partitions(&world).await, 0);
+    world.client.batch_execute("table walclock.runs_archive").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_day_with_a_run_under_way_is_kept() {
     let world = Postgres::new().await;
     add_old_day(&world).await;
