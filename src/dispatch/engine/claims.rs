@@ -209,7 +209,9 @@ impl Engine {
             false => claim.into_iter().map(|(hint, _)| (hint.key.clone(), hint)).collect(),
         };
         for run in claimed.runs {
-            let swept = missing.remove(&run.key.timer).is_some_and(|hint| hint.swept);
+            let hint = missing.remove(&run.key.timer);
+            // Where its moment is another one, the sweep saw the row before it changed, and found nothing that was missed.
+            let swept = hint.is_some_and(|hint| hint.swept && hint.due_at == run.timer.due_at());
             // One that was overdue from the start may be swept before the feed has told of it.
             if swept && run.timer.updated_at <= now.before(self.config.sweep_grace) {
                 effects.push(Effect::Found(run.key.timer.clone()));
@@ -220,10 +222,11 @@ impl Engine {
         for entry in claimed.left {
             let Some(hint) = missing.remove(&entry.key) else { continue };
             let later = entry.due_at > now.after(self.lead_max());
-            let stored = Hint { due_at: entry.due_at, source: Source::Store, ..hint.clone() };
+            let swept = hint.swept && hint.due_at == entry.due_at;
+            let stored = Hint { due_at: entry.due_at, source: Source::Store, swept, ..hint.clone() };
             match later {
-                // What the query saw may be older than what the feed has told.
-                true if self.is_unseen(now, &hint) => self.miss(now, hint),
+                // What the query saw may be older than what the feed has told. Where it is not, its moment counts.
+                true if self.is_unseen(now, &hint) => self.miss_until(now, self.claim_at(entry.due_at), hint),
                 true if entry.due_at <= near => self.offer(Hint { misses: 0, ..stored }),
                 // A load brings it once the horizon is there.
                 true => {}
@@ -244,8 +247,13 @@ impl Engine {
 
     /// Tries a timer again that could not be claimed, after a pause that grows.
     fn miss(&mut self, now: Timestamp, hint: Hint) {
+        self.miss_until(now, Timestamp::MAX, hint);
+    }
+
+    /// The same, but not after `latest`.
+    fn miss_until(&mut self, now: Timestamp, latest: Timestamp, hint: Hint) {
         let pause = MISS_PAUSE_FIRST.saturating_mul(1 << hint.misses.min(16)).min(MISS_PAUSE_MAX);
-        self.try_again(now.after(pause), Hint { misses: hint.misses.saturating_add(1), ..hint });
+        self.try_again(now.after(pause).min(latest), Hint { misses: hint.misses.saturating_add(1), ..hint });
     }
 
     /// Puts a hint back, unless something newer is known of its timer.

@@ -83,11 +83,16 @@ impl Loader {
         self.loading.iter().chain(&self.pending).any(|scan| scan.kind != Kind::Sweep)
     }
 
-    /// Whether the rows of this shard, newly acquired, are still to be read. A sweep that began when the shard was held
-    /// before may be there first, and has found nothing that was missed.
-    fn will_take_over(&self, shard: Shard) -> bool {
-        let takes_over = |kind| matches!(kind, Kind::TakeOver | Kind::Backlog);
-        self.pending.iter().any(|scan| takes_over(scan.kind) && scan.shards.contains(&shard))
+    /// Whether this row is still to be read in any case: behind the horizon, which a full queue may have pulled in, or
+    /// ahead of a scan. A sweep that began before that may be there first, and has found nothing that was missed.
+    fn will_read(&self, shard: Shard, entry: &Entry) -> bool {
+        let is_ahead = |scan: &Scan| {
+            scan.kind != Kind::Sweep
+                && scan.shards.contains(&shard)
+                && scan.after.as_ref().is_none_or(|after| after < entry)
+                && entry.due_at <= scan.until
+        };
+        entry.due_at > self.horizon || self.pending.iter().any(is_ahead)
     }
 
     /// The clock was set back to `now`.
@@ -216,10 +221,10 @@ impl Engine {
         scan.after = entries.last().cloned().or(scan.after);
         let sweeps = scan.kind == Kind::Sweep;
         let known = if sweeps && !entries.is_empty() { self.keys_under_way() } else { HashSet::new() };
-        for Entry { due_at, key } in entries {
-            let mut hint = Hint::stored(key, due_at);
-            hint.backlog = due_at <= now;
-            hint.swept = sweeps && !known.contains(&hint.key) && !self.loader.will_take_over(hint.shard);
+        for entry in entries {
+            let shard = entry.key.shard();
+            let swept = sweeps && !known.contains(&entry.key) && !self.loader.will_read(shard, &entry);
+            let hint = Hint { swept, backlog: entry.due_at <= now, ..Hint::stored(entry.key, entry.due_at) };
             if self.is_kept(hint.shard) {
                 self.offer(hint);
             }

@@ -1,6 +1,7 @@
 //! Tests of the engine: what each event leads to. Whole histories are the simulation's.
 
 mod lanes;
+mod sweeps;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
