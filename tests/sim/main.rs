@@ -155,6 +155,11 @@ fn the_invariants_hold_while_every_answer_may_be_lost() {
 }
 
 #[test]
+fn the_sweep_comes_though_the_horizon_moves_whenever_it_is_due() {
+    check_plan(FEW_SEEDS, Plan::in_step);
+}
+
+#[test]
 fn the_invariants_hold_however_long_a_run_waits_for_its_server() {
     check_plan(FEW_SEEDS, Plan::with_lines);
 }

@@ -118,6 +118,13 @@ impl Plan {
         Self { crashes, lost_one_in, ..Self::faulty(rng) }
     }
 
+    /// A world in which the horizon moves whenever the sweep is due, and the feed is far ahead of what queries see.
+    pub fn in_step(rng: &mut Rng) -> Self {
+        let config = engine_config(rng);
+        let bounds = engine::Config { horizon_step: config.sweep_every, queue_max: 1_000, ..config };
+        Self { engine: bounds, hidden_max: 200_000, ..Self::with_lost_answers(rng) }
+    }
+
     /// A world in which runs stand in the lines of their servers for longer than a lease lasts.
     pub fn with_lines(rng: &mut Rng) -> Self {
         let line_max = Duration::from_millis(rng.u64(200..=4_000));

@@ -78,9 +78,10 @@ impl Default for Loader {
 }
 
 impl Loader {
-    /// Whether rows up to the horizon are still to be read.
-    fn is_behind(&self) -> bool {
-        self.loading.iter().chain(&self.pending).any(|scan| scan.kind != Kind::Sweep)
+    /// Whether overdue rows are still to be read that no sweep is to find before. What a move of the horizon reads is not due
+    /// yet, and keeps no sweep away: otherwise none would ever come where the two are in step.
+    fn is_behind(&self, now: Timestamp) -> bool {
+        self.loading.iter().chain(&self.pending).any(|scan| scan.kind != Kind::Sweep && scan.is_behind(now))
     }
 
     /// Whether this row is still to be read in any case: behind the horizon, which a full queue may have pulled in, or
@@ -294,13 +295,13 @@ impl Engine {
         !crowded && !self.loader.has(Kind::Advance)
     }
 
-    /// Plans to look for overdue rows, unless those up to the horizon are being read anyway.
+    /// Plans to look for overdue rows, unless some are being read anyway.
     fn plan_sweep(&mut self, now: Timestamp) {
         if now < self.loader.sweep_at {
             return;
         }
         self.loader.sweep_at = now.after(self.config.sweep_every);
-        if !self.loader.is_behind() && !self.loader.has(Kind::Sweep) {
+        if !self.loader.is_behind(now) && !self.loader.has(Kind::Sweep) {
             let until = self.loader.horizon.min(now.before(self.config.sweep_grace));
             self.loader.plan(Scan { kind: Kind::Sweep, shards: self.holds.kept(), after: None, until });
         }

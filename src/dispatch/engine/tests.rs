@@ -451,6 +451,26 @@ fn a_clock_that_is_set_back_delays_nothing() {
 
 /// It was due, and waited for another of its host; by the clock that was set back it is not due any more.
 #[test]
+fn a_sweep_comes_though_the_horizon_moves_whenever_it_is_due() {
+    let step = Config::default().sweep_every;
+    let mut rig = Rig::new(Config { horizon_step: step, ..Config::default() });
+    let (mut moves, mut sweeps) = (0, 0);
+    for number in 1..=10 {
+        let now = START.after(step * number);
+        let mut effects = rig.step(now, Event::Tick);
+        while let Some(request) = effects.iter().find_map(|effect| match effect {
+            Effect::Load(request) => Some(request),
+            _ => None,
+        }) {
+            moves += u32::from(request.after.is_some());
+            sweeps += u32::from(request.after.is_none());
+            effects = rig.step(now, Event::Loaded(Ok(Vec::new())));
+        }
+    }
+    assert_eq!((moves, sweeps), (10, 10), "both, whenever they are due");
+}
+
+#[test]
 fn a_clock_that_is_set_back_holds_what_waits_for_its_host() {
     let mut rig = Rig::new(Config { host_inflight_max: 1, ..Config::default() });
     let first = rig.send_at(at(1000), "first");
