@@ -138,10 +138,12 @@ impl Engine {
     /// Takes due hints out of the queue, those of shards that are unsure or leaving aside.
     fn take_batch(&mut self, now: Timestamp) -> Claim {
         let mut batch = Vec::new();
-        let reach = Reach { now, ahead: now.after(self.crowd.lead) };
-        while batch.len() < self.config.batch_max
-            && let Some(hint) = self.queue.pop_due(reach, self.share(batch.len()))
-        {
+        // A crowd that is claimed ahead leaves room for what is due before it.
+        let room_min = self.config.inflight_max / 4;
+        while batch.len() < self.config.batch_max {
+            let share = self.share(batch.len());
+            let lead = if share.room > room_min { self.crowd.lead } else { Duration::ZERO };
+            let Some(hint) = self.queue.pop_due(Reach { now, ahead: now.after(lead) }, share) else { break };
             if let Some(epoch) = self.holds.open(hint.shard)
                 && !self.is_put_back(&hint.key)
             {

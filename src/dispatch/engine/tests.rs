@@ -449,7 +449,6 @@ fn a_clock_that_is_set_back_delays_nothing() {
     assert!(swept, "no sweep within ten seconds");
 }
 
-/// It was due, and waited for another of its host; by the clock that was set back it is not due any more.
 #[test]
 fn a_sweep_comes_though_the_horizon_moves_whenever_it_is_due() {
     let step = Config::default().sweep_every;
@@ -470,6 +469,7 @@ fn a_sweep_comes_though_the_horizon_moves_whenever_it_is_due() {
     assert_eq!((moves, sweeps), (10, 10), "both, whenever they are due");
 }
 
+/// It was due, and waited for another of its host; by the clock that was set back it is not due any more.
 #[test]
 fn a_clock_that_is_set_back_holds_what_waits_for_its_host() {
     let mut rig = Rig::new(Config { host_inflight_max: 1, ..Config::default() });

@@ -319,6 +319,16 @@ fn a_crowd_is_claimed_earlier_than_few() {
     }
 }
 
+#[test]
+fn a_crowd_leaves_room_for_what_is_due_before_it() {
+    let mut rig = Rig::new(Config { crowd_min: 1, inflight_max: 80, ..Config::default() });
+    rig.step(START, crowd(200, at(250)));
+    assert_eq!(rig.claim_ids(at(50)).len(), 60);
+    let (_, urgent) = rig.claims(at(51), Event::Noted(vec![entry("urgent", START)])).expect("there is room");
+    assert_eq!(urgent, ["urgent"]);
+    assert!(!rig.claim_ids(at(200)).is_empty(), "its moment is near");
+}
+
 /// One that another transaction holds is not tried again and again, also where its crowd is claimed ahead.
 #[test]
 fn what_is_claimed_ahead_in_vain_waits_for_its_moment() {
