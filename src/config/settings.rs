@@ -10,6 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use crate::domain::causes;
+
 use super::{Error, Layer, environment, layers, value};
 
 /// Text that is never printed.
@@ -228,12 +230,8 @@ fn database_url(layer: &Layer) -> Result<Option<Secret>, Error> {
     let Some((text, origin)) = text else { return Ok(None) };
     match crate::pg::Settings::parse(&text) {
         Ok(_) => Ok(Some(Secret(text))),
-        Err(error) => Err(Error::Conflict(format!("{origin}: `database-url` cannot be `***`: {}", reason(&error)))),
+        Err(error) => {
+            Err(Error::Conflict(format!("{origin}: `database-url` cannot be `***`: {}", causes::chain(&error))))
+        }
     }
-}
-
-/// The error and its causes in one line.
-fn reason(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -11,10 +11,11 @@ use super::request::Stamp;
 use super::resolve::{Resolver, system_resolver};
 use super::routes::Routes;
 use super::transport::{Progress, Transport};
-use super::{Error, describe, reply, request};
+use super::{Error, reply, request};
 use crate::clock::{Clock, Timestamp};
 use crate::dispatch::ports::Delivery;
 use crate::domain::callback::{Reply, Verdict};
+use crate::domain::causes;
 use crate::domain::limits;
 use crate::domain::run::{Attempt, Run};
 
@@ -161,7 +162,7 @@ impl Delivery for Client {
 
 /// What it means that there was no whole answer: only what lies in the timer itself is final.
 fn verdict_of_failure(failure: &Error, not_before: Option<Timestamp>) -> Verdict {
-    let error = reply::error(&describe(failure));
+    let error = reply::error(&causes::chain(failure));
     match failure {
         Error::Callback(_) | Error::Header(_) | Error::Blocked(_) => Verdict::Failed { error },
         Error::Resolve(_)

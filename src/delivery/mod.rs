@@ -39,9 +39,3 @@ enum Error {
     #[error("answer cut off")]
     Cut(#[source] hyper::Error),
 }
-
-/// An error and its causes in one line, for people.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::domain::causes;
 use crate::domain::lease::{Epoch, Lease, Owner};
 use crate::domain::run::{Attempt, Run, Settlement};
 use crate::domain::schedule::{Plan, Schedule};
@@ -35,15 +36,8 @@ pub struct Unavailable {
 impl Unavailable {
     /// The innermost reason, which is the one that tells most, in one line.
     pub fn cause(&self) -> String {
-        cause(&*self.source)
+        causes::innermost(&*self.source)
     }
-}
-
-/// The innermost reason of an error, in one line: what a database says below it may quote the row, with the headers and the
-/// payload of a client, and is for nobody's log.
-pub fn cause(error: &dyn std::error::Error) -> String {
-    let innermost = std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error);
-    innermost.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// One round of a dispatcher with the lease table.

@@ -2,6 +2,7 @@
 
 pub mod callback;
 pub mod callback_url;
+pub mod causes;
 pub mod change;
 pub mod duration;
 pub mod hash;

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::super::describe;
 use super::timestamptz;
 use crate::dispatch::ports::Entry;
+use crate::domain::causes;
 use crate::domain::timer::TimerKey;
 
 /// The table, as the feed names it.
@@ -74,7 +74,7 @@ fn read(change: &[u8]) -> Result<Option<Entry>, Malformed> {
 
 fn passed_over(malformed: Malformed) -> Option<Entry> {
     metrics::counter!("walclock_feed_malformed_total").increment(1);
-    tracing::debug!(error = describe(&malformed), "a change that cannot be read is passed over");
+    tracing::debug!(error = causes::chain(&malformed), "a change that cannot be read is passed over");
     None
 }
 

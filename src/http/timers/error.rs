@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::wire;
 use crate::clock::wall;
+use crate::domain::causes;
 use crate::domain::invalid::head;
 use crate::http::common::{body, fields};
 use crate::service;
@@ -81,7 +82,7 @@ impl Failure {
             },
             service::Error::Contended { .. } => Self::internal(error.to_string()),
             service::Error::Unavailable(cause) => {
-                error!(error = causes(&cause), "a timer request failed: the database is unavailable");
+                error!(error = causes::chain(&cause), "a timer request failed: the database is unavailable");
                 Self::internal("the store is unavailable, try again".to_owned())
             }
         }
@@ -168,10 +169,4 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         (self.status, Json(self.body())).into_response()
     }
-}
-
-/// An error and what it comes from, in one line: what the database says below it may quote the timer.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    chain.map(|error| error.to_string().lines().next().unwrap_or_default().to_owned()).collect::<Vec<_>>().join(": ")
 }

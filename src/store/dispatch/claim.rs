@@ -7,7 +7,8 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
 use super::{Leases, row};
-use crate::dispatch::ports::{self, ClaimRequest, Claimed, Entry};
+use crate::dispatch::ports::{ClaimRequest, Claimed, Entry};
+use crate::domain::causes;
 use crate::domain::lease::{Epoch, Lease, Owner};
 use crate::domain::limits;
 use crate::domain::run::Run;
@@ -82,7 +83,7 @@ async fn take_apart(client: &Lent, request: &ClaimRequest, timers: &[(TimerKey, 
             Ok(run) => runs.extend(run),
             Err(error) if error.is_about_rows() => {
                 let timer = one.first().map(|(key, _)| tracing::field::display(key));
-                let cause = ports::cause(&error);
+                let cause = causes::innermost(&error);
                 tracing::error!(timer, cause, "a timer cannot be claimed");
                 metrics::counter!("walclock_unclaimable_timers_total").increment(1);
             }

@@ -5,7 +5,8 @@ use tokio_postgres::types::ToSql;
 
 use super::rows;
 use crate::clock::Timestamp;
-use crate::dispatch::ports::{self, Due, DueRequest, Planned, ScheduleStore, Unavailable};
+use crate::dispatch::ports::{Due, DueRequest, Planned, ScheduleStore, Unavailable};
+use crate::domain::causes;
 use crate::domain::limits;
 use crate::domain::schedule::{Outcome, Plan, Schedule};
 use crate::store::dispatch::load::bits;
@@ -83,7 +84,7 @@ fn readable(row: &Row) -> Option<Schedule> {
 
 /// Notes with the schedule why nothing can be made of it.
 async fn refuse(client: &Lent, Planned { schedule, .. }: &Planned, error: &Error) -> Result<(), Error> {
-    let cause = ports::cause(error);
+    let cause = causes::innermost(error);
     tracing::error!(schedule = %schedule.key, cause, "a schedule's timers cannot be made");
     metrics::counter!("walclock_schedule_errors_total").increment(1);
     let error = Some(super::text(&cause, limits::ERROR_BYTES_MAX));
