@@ -73,12 +73,22 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// One that failed without an answer, and is to be made again.
+    pub fn unanswered(sent_at: Timestamp, answered_at: Timestamp, error: String) -> Self {
+        let verdict = Verdict::Retry { not_before: None, error };
+        Self { sent_at, answered_at, status: None, reply_head: String::new(), verdict }
+    }
+
     /// What counts as the attempt of a run that one dispatcher after the other left without an outcome, given up at `at`:
     /// it may be the callback that ends them, so it is neither repeated at once nor for ever.
     pub fn abandoned(adoptions: u32, at: Timestamp) -> Self {
         let error = format!("no outcome: its dispatcher was gone {adoptions} times before the callback was over");
-        let verdict = Verdict::Retry { not_before: None, error };
-        Self { sent_at: at, answered_at: at, status: None, reply_head: String::new(), verdict }
+        Self::unanswered(at, at, error)
+    }
+
+    /// Stands for the attempt of a run that was deferred at this moment: none was made, for this reason.
+    pub fn unmade(at: Timestamp, reason: String) -> Self {
+        Self::unanswered(at, at, reason)
     }
 }
 
@@ -128,14 +138,6 @@ pub struct PastAttempt {
     pub error: Option<String>,
     /// The first bytes of the answer.
     pub reply: Option<String>,
-}
-
-impl Attempt {
-    /// Stands for the attempt of a run that was deferred at this moment: none was made, for this reason.
-    pub fn unmade(at: Timestamp, reason: String) -> Self {
-        let verdict = Verdict::Retry { not_before: None, error: reason };
-        Self { sent_at: at, answered_at: at, status: None, reply_head: String::new(), verdict }
-    }
 }
 
 /// How a run ends.

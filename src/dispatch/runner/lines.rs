@@ -13,7 +13,6 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
 use crate::dispatch::ports::Delivery;
-use crate::domain::callback::Verdict;
 use crate::domain::callback_url;
 use crate::domain::run::{Attempt, Run};
 
@@ -158,17 +157,19 @@ impl<D: Delivery> Lines<D> {
     async fn call(self, server: Arc<str>) {
         let mut next = self.first(&server);
         while let Some(run) = next {
-            if !(self.0.may_send)(&run) {
-                self.end(run, None);
-                next = self.next(&server);
-                continue;
-            }
-            let sent_at = self.0.clock.now();
-            let attempt = AssertUnwindSafe(self.0.delivery.attempt(&run)).catch_unwind().await;
-            let attempt = attempt.unwrap_or_else(|_| panicked(sent_at, self.0.clock.now()));
-            self.end(run, Some(attempt));
+            let attempt = match (self.0.may_send)(&run) {
+                true => Some(self.attempt(&run).await),
+                false => None,
+            };
+            self.end(run, attempt);
             next = self.next(&server);
         }
+    }
+
+    async fn attempt(&self, run: &Run) -> Attempt {
+        let sent_at = self.0.clock.now();
+        let attempt = AssertUnwindSafe(self.0.delivery.attempt(run)).catch_unwind().await;
+        attempt.unwrap_or_else(|_| panicked(sent_at, self.0.clock.now()))
     }
 
     async fn watch(self, server: Arc<str>) {
@@ -223,8 +224,7 @@ impl<D: Delivery> Lines<D> {
 /// What is known of an attempt that panicked: it failed, and is tried again.
 fn panicked(sent_at: Timestamp, answered_at: Timestamp) -> Attempt {
     tracing::error!("a callback panicked: this is a bug");
-    let verdict = Verdict::Retry { not_before: None, error: "internal error".to_owned() };
-    Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict }
+    Attempt::unanswered(sent_at, answered_at, "internal error".to_owned())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::domain::callback::Callback;
+use crate::domain::callback::Verdict;
 use crate::domain::lease::Epoch;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::run::RunKey;
