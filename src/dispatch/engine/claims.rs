@@ -189,7 +189,7 @@ impl Engine {
                 let lease = |(hint, epoch): &(Hint, Epoch)| Lease { shard: hint.shard, epoch: *epoch };
                 self.give_up(claim.iter().map(lease).collect(), effects);
                 for (hint, _) in claim {
-                    self.try_again(now.after(CLAIM_RETRY), Hint { misses: hint.misses.saturating_add(1), ..hint });
+                    self.try_again(now.after(CLAIM_RETRY), hint);
                 }
             }
         }
@@ -255,13 +255,14 @@ impl Engine {
     /// The same, but not after `latest`.
     fn miss_until(&mut self, now: Timestamp, latest: Timestamp, hint: Hint) {
         let pause = MISS_PAUSE_FIRST.saturating_mul(1 << hint.misses.min(16)).min(MISS_PAUSE_MAX);
-        self.try_again(now.after(pause).min(latest), Hint { misses: hint.misses.saturating_add(1), ..hint });
+        self.try_again(now.after(pause).min(latest), hint);
     }
 
-    /// Puts a hint back, unless something newer is known of its timer.
+    /// Puts a hint back that was claimed in vain, unless something newer is known of its timer.
     fn try_again(&mut self, at: Timestamp, hint: Hint) {
         if self.is_kept(hint.shard) && self.queue.get(&hint.key).is_none() {
-            self.enqueue(at.max(self.claim_at(hint.due_at)), hint);
+            let at = at.max(self.claim_at(hint.due_at));
+            self.enqueue(at, Hint { misses: hint.misses.saturating_add(1), ..hint });
         }
     }
 }

@@ -65,10 +65,7 @@ impl Engine {
     /// Notes a run as under way, if its shard is still held in its epoch; says whether it is.
     fn admit(&mut self, run: &Run) -> bool {
         let shard = run.key.timer.shard();
-        let current = match self.holds.get(shard) {
-            Hold::Sure(epoch) | Hold::Unsure(epoch) => epoch == run.epoch,
-            Hold::Lost => false,
-        };
+        let current = self.holds.get(shard).epoch() == Some(run.epoch);
         if current {
             let bytes = run.timer.definition.bytes();
             let record = Record { shard, epoch: run.epoch, doubtful: false, bytes, putting_back: false };
