@@ -94,15 +94,15 @@ pub(super) async fn changes<R: Read>(
     // A reader that waits keeps what it asks, not how it asked.
     drop(query);
     let asked = Asked { form, version, headers: kept(headers), places };
+    let answer = async move {
+        match changes.changes(request.query).await {
+            Ok(page) => asked.answer(page).await,
+            Err(error) => Err(error.into()),
+        }
+    };
     match later {
-        None => asked.answer(changes.changes(request.query).await?).await,
-        Some(Extension(later)) => Ok(later.leave(async move {
-            let answer = match changes.changes(request.query).await {
-                Ok(page) => asked.answer_compressed(page).await,
-                Err(error) => Err(error.into()),
-            };
-            answer.into_response()
-        })),
+        None => answer.await,
+        Some(Extension(later)) => Ok(later.leave(async move { answer.await.into_response() })),
     }
 }
 
@@ -115,7 +115,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// The page as an answer, which the layer around compresses where that was chosen.
+    /// The page as an answer, compressed where that was chosen: no layer sees one that is left.
     async fn answer(self, page: Page) -> Result<Response, Failure> {
         let Self { form, version, headers, places } = self;
         let marks = Marks::of(&page, form.word(), &headers);
@@ -131,15 +131,8 @@ impl Asked {
         if let Some(tag) = marks.tag {
             response.headers_mut().insert(ETAG, tag);
         }
-        Ok(response)
-    }
-
-    /// The page as an answer that no layer sees.
-    async fn answer_compressed(self, page: Page) -> Result<Response, Failure> {
-        let encoding = self.headers.get(ACCEPT_ENCODING).cloned();
-        let response = self.answer(page).await?;
-        Ok(match encoding {
-            Some(encoding) => compression::compressed(encoding, response).await,
+        Ok(match headers.get(ACCEPT_ENCODING) {
+            Some(encoding) => compression::compressed(encoding.clone(), response).await,
             None => response,
         })
     }
