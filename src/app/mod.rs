@@ -50,7 +50,7 @@ pub async fn serve(settings: Settings) -> anyhow::Result<()> {
     let stop = process::stop_on_signals()?;
     process::raise_file_limit();
     let app = App::new(settings).await?;
-    let main = listen::exactly(app.settings.bind, app.settings.port, "port").await?;
+    let main = listen::exactly(app.settings.bind, app.settings.port, "port")?;
     app.run(main, Router::new(), stop, |_| Ok(())).await
 }
 
@@ -226,7 +226,7 @@ impl App {
             drain_max: settings.drain_max,
         };
         if let (Some(port), Some(router)) = (own_port, faces.management) {
-            let listener = listen::exactly(settings.bind, port, "management-port").await?;
+            let listener = listen::exactly(settings.bind, port, "management-port")?;
             let server = server::Server::new(config.clone(), listener, router);
             parts.start("management", |stop| async move {
                 server.run(stop).await;

@@ -24,6 +24,10 @@ pub const EVENTS_IDLE_MIN: Duration = Duration::from_secs(1);
 /// After how long a reader whose stream has ended comes again: each is told another moment of this range, in milliseconds,
 /// so that not all of them come at once.
 pub const EVENTS_RETRY_MILLIS: std::ops::Range<u32> = 500..2_500;
+/// Connections that wait to be accepted: thousands of readers that come back at once, after a restart or a proxy's. Whom the
+/// queue does not hold gets no answer, and tries again after 1, 3 and 7 seconds. The system may allow less: Linux goes by
+/// `net.core.somaxconn`, 4,096 where nobody has set it.
+pub const ACCEPT_QUEUE_MAX: u32 = 4_096;
 /// How long a connection may take nothing of what is sent to it: a reader that has stopped reading must not hold it, and
 /// the page that it is sent, for ever.
 pub const WRITE_STALL_MAX: Duration = Duration::from_secs(60);

@@ -55,8 +55,8 @@ pub async fn run(config: Config, print: impl Fn(&str) -> anyhow::Result<()>) -> 
         Place::Default => Folder::open(default_path()?)?,
     };
     let listener = match config.port {
-        Some(port) => listen::exactly(BIND, port, "port").await?,
-        None => listen::from(BIND, Settings::defaults().port, "port").await?,
+        Some(port) => listen::exactly(BIND, port, "port")?,
+        None => listen::from(BIND, Settings::defaults().port, "port")?,
     };
     let mut cluster = start_postgresql(folder.path()).await?;
     let served = serve(&folder, &cluster, listener, stop, print).await;
