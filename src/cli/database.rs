@@ -12,10 +12,16 @@ use crate::store;
 use crate::store::doctor::{self, Level};
 use crate::store::migrate as schema;
 
-/// Brings the schema up to date, or says what that would take.
-pub(super) async fn migrate(flags: DatabaseFlags, dry_run: bool, json: bool) -> anyhow::Result<()> {
+/// The settings of such a command, and of those the database's.
+pub(super) fn load(flags: DatabaseFlags) -> anyhow::Result<(Settings, pg::Settings)> {
     let settings = Settings::load(flags.layer, flags.config.as_deref())?;
     let database = pg::Settings::parse(settings.database_url()?.reveal())?;
+    Ok((settings, database))
+}
+
+/// Brings the schema up to date, or says what that would take.
+pub(super) async fn migrate(flags: DatabaseFlags, dry_run: bool, json: bool) -> anyhow::Result<()> {
+    let (_, database) = load(flags)?;
     let (done, verb) = match dry_run {
         true => (schema::dry_run(&database).await, "would apply"),
         false => (schema::run(&database).await, "applied"),
@@ -35,8 +41,7 @@ pub(super) async fn migrate(flags: DatabaseFlags, dry_run: bool, json: bool) -> 
 
 /// Prints what is wrong with the database, with the SQL that repairs it.
 pub(super) async fn examine(flags: DatabaseFlags, json: bool) -> anyhow::Result<()> {
-    let settings = Settings::load(flags.layer, flags.config.as_deref())?;
-    let database = pg::Settings::parse(settings.database_url()?.reveal())?;
+    let (settings, database) = load(flags)?;
     let findings = doctor::examine(&database, &settings.selector_columns, &settings.publications).await;
     let findings = findings.map_err(|error| explained(error.into(), &database))?;
     for finding in &findings {

@@ -1,11 +1,47 @@
-//! How a command says which of its flags is wrong.
+//! The flags that timers and schedules share, and how a command says which one is wrong.
 
 use std::time::Duration;
 
 use anyhow::anyhow;
+use clap::Args;
 
 use crate::domain::invalid::{Field, Invalid};
 use crate::domain::limits;
+use crate::domain::timer::TimerKey;
+
+/// Which one.
+#[derive(Args, Clone, Debug)]
+pub struct Select {
+    /// Its namespace.
+    #[arg(long, default_value = "default")]
+    pub(super) namespace: String,
+    /// Its id.
+    #[arg(long)]
+    pub(super) id: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Select {
+    pub(super) fn key(&self) -> TimerKey {
+        TimerKey::new(&self.namespace, &self.id)
+    }
+}
+
+/// Which part of a namespace.
+#[derive(Args, Clone, Debug)]
+pub struct Page {
+    /// Of this namespace.
+    #[arg(long, default_value = "default")]
+    pub(super) namespace: String,
+    /// Only ids behind this one: the next page.
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    pub(super) after: String,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) limit: u32,
+}
 
 /// The error as a command says it: by its flag.
 pub(super) fn by_flag(Invalid { field, value, allowed }: &Invalid) -> anyhow::Error {

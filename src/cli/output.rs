@@ -31,3 +31,17 @@ pub(super) fn printable(text: &str) -> String {
 pub(super) fn width(lengths: impl Iterator<Item = usize>, most: usize) -> usize {
     lengths.max().unwrap_or_default().clamp(2, most)
 }
+
+/// Prints of one thing what there is to say, a line each, by its name.
+pub(super) fn lines<const N: usize>(lines: [(&str, Option<String>); N], out: &mut impl Write) -> io::Result<()> {
+    let mut said = lines.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    said.try_for_each(|(name, value)| writeln!(out, "{name:<14}{}", printable(&value)))
+}
+
+/// Prints how the list goes on behind these printable ids, if they are as many as were asked for.
+pub(super) fn more(ids: impl ExactSizeIterator<Item = String>, limit: u32, out: &mut impl Write) -> io::Result<()> {
+    match usize::try_from(limit).is_ok_and(|limit| ids.len() == limit) {
+        true => ids.last().map_or(Ok(()), |last| writeln!(out, "there may be more: --after '{last}'")),
+        false => Ok(()),
+    }
+}

@@ -12,18 +12,17 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::database::explained;
+use super::database::{explained, load};
+use super::flags::{Page, Select};
 use super::{flags, output};
 use crate::clock::{Clock, Timestamp};
-use crate::config::{DatabaseFlags, Settings};
+use crate::config::DatabaseFlags;
 use crate::domain::callback::Callback;
 use crate::domain::invalid::Invalid;
 use crate::domain::recurrence::{Recurrence, Zone};
 use crate::domain::retry::RetryPolicy;
 use crate::domain::schedule::{CatchUp, Definition, Overlap, Rule, When};
-use crate::domain::timer::TimerKey;
 use crate::domain::{duration, moment};
-use crate::pg;
 use crate::service::schedules::{Error, Schedules};
 use crate::store::{self, Store};
 
@@ -64,32 +63,11 @@ pub enum Command {
     Next(Next),
 }
 
-/// Which schedule.
-#[derive(Args, Clone, Debug)]
-pub struct Select {
-    /// Its namespace.
-    #[arg(long, default_value = "default")]
-    namespace: String,
-    /// Its id.
-    #[arg(long)]
-    id: String,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
 /// The flags of `list`.
 #[derive(Args, Clone, Debug)]
 pub struct List {
-    /// Of this namespace.
-    #[arg(long, default_value = "default")]
-    namespace: String,
-    /// Only ids behind this one: the next page.
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
-    after: String,
-    /// At most so many.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    limit: u32,
+    #[command(flatten)]
+    page: Page,
     /// Print JSON, a schedule a line.
     #[arg(long)]
     json: bool,
@@ -178,8 +156,7 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
         next(flags, Clock::system().now(), &mut out)?;
         return output::write(&out);
     }
-    let settings = Settings::load(flags.database.layer, flags.database.config.as_deref())?;
-    let database = pg::Settings::parse(settings.database_url()?.reveal())?;
+    let (_, database) = load(flags.database)?;
     let schedules = Schedules::new(Store::new(store::Config::new(database.clone()))?);
     run(flags.command, &schedules, &mut out).await.map_err(|error| explained(error, &database))?;
     output::write(&out)
@@ -194,42 +171,39 @@ async fn run(command: Command, schedules: &Schedules, out: &mut impl Write) -> a
             done("created", &select, schedules, out).await
         }
         Command::Get(flags) => {
-            let status = schedules.get(&key(&flags)).await.map_err(by_flag)?;
+            let status = schedules.get(&flags.key()).await.map_err(by_flag)?;
             match flags.json {
                 true => show::json(&status, out),
                 false => show::lines(&status, out).context("printing"),
             }
         }
-        Command::List(List { namespace, after, limit, json }) => {
+        Command::List(List { page: Page { namespace, after, limit }, json }) => {
             let listed = schedules.list(&namespace, &after, limit).await.map_err(by_flag)?;
             match json {
                 true => listed.iter().try_for_each(|status| show::json(status, out)),
-                false => {
-                    let full = usize::try_from(limit).is_ok_and(|limit| listed.len() == limit);
-                    show::table(&listed, full, out).context("printing")
-                }
+                false => show::table(&listed, limit, out).context("printing"),
             }
         }
         Command::Pause(flags) => {
-            schedules.pause(&key(&flags), true).await.map_err(by_flag)?;
+            schedules.pause(&flags.key(), true).await.map_err(by_flag)?;
             done("paused", &flags, schedules, out).await
         }
         Command::Resume(flags) => {
-            schedules.pause(&key(&flags), false).await.map_err(by_flag)?;
+            schedules.pause(&flags.key(), false).await.map_err(by_flag)?;
             done("resumed", &flags, schedules, out).await
         }
         Command::Delete(flags) => {
-            schedules.delete(&key(&flags)).await.map_err(by_flag)?;
+            schedules.delete(&flags.key()).await.map_err(by_flag)?;
             match flags.json {
                 true => Ok(()),
-                false => Ok(writeln!(out, "deleted {}", key(&flags))?),
+                false => Ok(writeln!(out, "deleted {}", flags.key())?),
             }
         }
         Command::Trigger(flags) => {
-            let timer = schedules.trigger(&key(&flags)).await.map_err(by_flag)?;
+            let timer = schedules.trigger(&flags.key()).await.map_err(by_flag)?;
             match flags.json {
                 true => Ok(writeln!(out, "{}", json!({ "namespace": flags.namespace, "timerId": timer }))?),
-                false => Ok(writeln!(out, "triggered {}: timer {}", key(&flags), output::printable(&timer))?),
+                false => Ok(writeln!(out, "triggered {}: timer {}", flags.key(), output::printable(&timer))?),
             }
         }
     }
@@ -238,13 +212,9 @@ async fn run(command: Command, schedules: &Schedules, out: &mut impl Write) -> a
 /// Says what was done; for programs, the schedule as it stands now.
 async fn done(act: &str, select: &Select, schedules: &Schedules, out: &mut impl Write) -> anyhow::Result<()> {
     match select.json {
-        true => show::json(&schedules.get(&key(select)).await.map_err(by_flag)?, out),
-        false => Ok(writeln!(out, "{act} {}", key(select))?),
+        true => show::json(&schedules.get(&select.key()).await.map_err(by_flag)?, out),
+        false => Ok(writeln!(out, "{act} {}", select.key())?),
     }
-}
-
-fn key(select: &Select) -> TimerKey {
-    TimerKey::new(&select.namespace, &select.id)
 }
 
 fn definition(flags: Create) -> anyhow::Result<Definition> {
@@ -256,7 +226,7 @@ fn definition(flags: Create) -> anyhow::Result<Definition> {
     };
     let payload = flags.payload.map(RawValue::from_string).transpose();
     Ok(Definition {
-        key: key(&flags.select),
+        key: flags.select.key(),
         rule: Rule {
             when,
             time_zone,

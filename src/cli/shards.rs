@@ -9,13 +9,12 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::database::explained;
+use super::database::{explained, load};
 use super::output;
 use crate::clock::Timestamp;
-use crate::config::{DatabaseFlags, Settings};
+use crate::config::DatabaseFlags;
 use crate::domain::lease::Owner;
 use crate::domain::shard::Shard;
-use crate::pg;
 use crate::store::shards::{Dispatcher, Held, Ring, read};
 
 /// How much of an owner's name the table shows: enough to tell owners apart and to find them in a log.
@@ -33,8 +32,7 @@ pub(super) struct Flags {
 
 /// Reads the ring of the database that the settings name, and prints it to the standard output.
 pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
-    let settings = Settings::load(flags.database.layer, flags.database.config.as_deref())?;
-    let database = pg::Settings::parse(settings.database_url()?.reveal())?;
+    let (_, database) = load(flags.database)?;
     let ring = read(&database).await.map_err(|error| explained(error.into(), &database))?;
     let mut out = Vec::new();
     match flags.json {
@@ -52,26 +50,43 @@ struct Part<'a> {
     expired: Vec<&'a Held>,
 }
 
-/// The shards by their owners, and those that nobody has.
-fn parts(ring: &Ring) -> (BTreeMap<&Owner, Part<'_>>, Vec<&Held>) {
-    let mut owners: BTreeMap<&Owner, Part<'_>> = BTreeMap::new();
-    let mut free = Vec::new();
-    for held in &ring.shards {
-        match &held.owner {
-            Some(owner) if held.expires_at > ring.now => owners.entry(owner).or_default().held.push(held),
-            Some(owner) => owners.entry(owner).or_default().expired.push(held),
-            None => free.push(held),
+/// The shards by their owners, those that nobody has, and how many are held and have run out.
+#[derive(Default)]
+struct Parts<'a> {
+    owners: BTreeMap<&'a Owner, Part<'a>>,
+    free: Vec<&'a Held>,
+    held: usize,
+    expired: usize,
+}
+
+impl<'a> Parts<'a> {
+    fn of(ring: &'a Ring) -> Self {
+        let mut parts = Self::default();
+        for held in &ring.shards {
+            let Some(owner) = &held.owner else {
+                parts.free.push(held);
+                continue;
+            };
+            let part = parts.owners.entry(owner).or_default();
+            match held.expires_at > ring.now {
+                true => {
+                    part.held.push(held);
+                    parts.held += 1;
+                }
+                false => {
+                    part.expired.push(held);
+                    parts.expired += 1;
+                }
+            }
         }
+        parts
     }
-    (owners, free)
 }
 
 /// The dispatchers, a line each, and what nobody works for.
 fn table(ring: &Ring, out: &mut impl Write) -> io::Result<()> {
-    let (owners, free) = parts(ring);
-    let expired: usize = owners.values().map(|part| part.expired.len()).sum();
+    let Parts { owners, free, held, expired } = Parts::of(ring);
     let alive = ring.dispatchers.iter().filter(|dispatcher| dispatcher.expires_at > ring.now).count();
-    let held = ring.shards.len() - expired - free.len();
     writeln!(out, "{} shards at {}: {held} held, {expired} expired, {} free", ring.shards.len(), ring.now, free.len())?;
     writeln!(out, "{alive} {} alive", if alive == 1 { "dispatcher" } else { "dispatchers" })?;
     let known = |owner: &Owner| ring.dispatchers.iter().any(|dispatcher| dispatcher.owner == *owner);
@@ -214,17 +229,15 @@ struct WholeShard<'a> {
 }
 
 fn whole(ring: &Ring) -> Whole<'_> {
-    let (owners, free) = parts(ring);
-    let expired = owners.values().map(|part| part.expired.len()).sum();
-    let dispatcher = |dispatcher: &'_ Dispatcher| (dispatcher.expires_at > ring.now, owners.get(&dispatcher.owner));
+    let Parts { owners, free, held, expired } = Parts::of(ring);
     let dispatchers = ring.dispatchers.iter().map(|one| {
-        let (is_alive, part) = dispatcher(one);
+        let part = owners.get(&one.owner);
         WholeDispatcher {
             owner: &one.owner.0,
             host: one.host.as_deref(),
             pid: one.pid,
             started_at: one.started_at.to_string(),
-            is_alive,
+            is_alive: one.expires_at > ring.now,
             alive_left_seconds: one.expires_at.since(ring.now).as_secs_f64(),
             shards: part.map_or(0, |part| part.held.len()),
             running: part.map_or(0, |part| part.held.iter().map(|held| held.runs).sum()),
@@ -245,7 +258,7 @@ fn whole(ring: &Ring) -> Whole<'_> {
     Whole {
         now: ring.now.to_string(),
         total: ring.shards.len(),
-        held: ring.shards.len() - expired - free.len(),
+        held,
         expired,
         free: free.len(),
         dispatchers: dispatchers.collect(),

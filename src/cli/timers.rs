@@ -13,20 +13,21 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::value::RawValue;
 
-use super::database::explained;
+use super::database::{explained, load};
+use super::flags::{Page, Select};
 use super::{flags, history, output};
 use crate::clock::Timestamp;
-use crate::config::{DatabaseFlags, Settings};
+use crate::config::DatabaseFlags;
 use crate::domain::callback::Callback;
 use crate::domain::invalid::Field;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::run::State;
 use crate::domain::timer::{Definition, Status, TimerKey};
 use crate::domain::{duration, moment, namespace};
+use crate::http;
 use crate::service::Error;
 use crate::service::timers::{Config, ListRequest, Timers};
 use crate::store::{self, Store};
-use crate::{http, pg};
 
 /// Ids that are longer push their own line out of the columns, and no other.
 const ID_WIDTH_MAX: usize = 60;
@@ -99,20 +100,6 @@ pub struct Create {
     timeout: i64,
 }
 
-/// Which timer.
-#[derive(Args, Clone, Debug)]
-pub struct Select {
-    /// Its namespace.
-    #[arg(long, default_value = "default")]
-    namespace: String,
-    /// Its id.
-    #[arg(long)]
-    id: String,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-}
-
 /// The flags of `history`.
 #[derive(Args, Clone, Debug)]
 pub struct History {
@@ -126,15 +113,8 @@ pub struct History {
 /// The flags of `list`.
 #[derive(Args, Clone, Debug)]
 pub struct List {
-    /// Of this namespace.
-    #[arg(long, default_value = "default")]
-    namespace: String,
-    /// Only ids behind this one: the next page.
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
-    after: String,
-    /// At most so many.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    limit: u32,
+    #[command(flatten)]
+    page: Page,
     /// Only those that are so.
     #[arg(long)]
     status: Option<Wanted>,
@@ -158,8 +138,7 @@ pub enum Wanted {
 
 /// Does it in the database that the settings name, and prints to the standard output.
 pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
-    let settings = Settings::load(flags.database.layer, flags.database.config.as_deref())?;
-    let database = pg::Settings::parse(settings.database_url()?.reveal())?;
+    let (settings, database) = load(flags.database)?;
     let make_namespace = match &flags.command {
         Command::Create(create) => create.make_namespace,
         Command::Get(_) | Command::History(_) | Command::List(_) | Command::Delete(_) => false,
@@ -228,7 +207,7 @@ fn definition(flags: Create, now: Timestamp) -> anyhow::Result<Definition> {
 }
 
 async fn get(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
-    let status = timers.get(&key(&flags)).await.map_err(by_flag)?;
+    let status = timers.get(&flags.key()).await.map_err(by_flag)?;
     match flags.json {
         true => writeln!(out, "{}", http::timers::status_json(&status)),
         false => show(&status, out),
@@ -237,7 +216,7 @@ async fn get(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Re
 }
 
 async fn history(flags: History, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
-    let attempts = timers.history(&key(&flags.select), flags.limit).await.map_err(by_flag)?;
+    let attempts = timers.history(&flags.select.key(), flags.limit).await.map_err(by_flag)?;
     match flags.select.json {
         true => history::json(&attempts, out),
         false => history::table(&attempts, out),
@@ -246,7 +225,7 @@ async fn history(flags: History, timers: &Timers, out: &mut impl Write) -> anyho
 }
 
 async fn delete(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
-    let key = key(&flags);
+    let key = flags.key();
     timers.delete(&key).await.map_err(by_flag)?;
     match flags.json {
         true => Ok(()),
@@ -261,17 +240,14 @@ async fn list(flags: List, timers: &Timers, out: &mut impl Write) -> anyhow::Res
         Wanted::Succeeded => State::Succeeded,
         Wanted::Failed => State::Failed,
     });
-    let request = ListRequest { namespace: flags.namespace, after: flags.after, limit: flags.limit, state };
+    let Page { namespace, after, limit } = flags.page;
+    let request = ListRequest { namespace, after, limit, state };
     let listed = timers.list(request).await.map_err(by_flag)?;
     match flags.json {
         true => listed.iter().try_for_each(|status| writeln!(out, "{}", http::timers::status_json(status))),
-        false => table(&listed, usize::try_from(flags.limit).is_ok_and(|limit| listed.len() == limit), out),
+        false => table(&listed, limit, out),
     }
     .context("printing")
-}
-
-fn key(select: &Select) -> TimerKey {
-    TimerKey::new(&select.namespace, &select.id)
 }
 
 /// One timer, a line for each thing there is to say.
@@ -285,16 +261,15 @@ fn show(status: &Status, out: &mut impl Write) -> io::Result<()> {
         ("next attempt", (status.state == State::Pending).then(|| timer.due_at().to_string())),
         ("executed at", status.executed_at.map(|at| at.to_string())),
         ("attempts", Some(timer.attempts.to_string())),
-        ("last error", timer.last_error.as_deref().map(output::printable)),
-        ("url", Some(output::printable(&callback.url))),
-        ("payload", payload.as_deref().map(|payload| output::printable(payload.get()))),
+        ("last error", timer.last_error.clone()),
+        ("url", Some(callback.url.clone())),
+        ("payload", payload.as_deref().map(|payload| payload.get().to_owned())),
     ];
-    let mut said = lines.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    said.try_for_each(|(name, value)| writeln!(out, "{name:<14}{value}"))
+    output::lines(lines, out)
 }
 
-/// Many timers, a line each; `full` says that there may be more of them.
-fn table(listed: &[Status], full: bool, out: &mut impl Write) -> io::Result<()> {
+/// At most `limit` timers, a line each.
+fn table(listed: &[Status], limit: u32, out: &mut impl Write) -> io::Result<()> {
     let id = |status: &Status| output::printable(&status.timer.definition.key.id);
     let width = output::width(listed.iter().map(|status| id(status).chars().count()), ID_WIDTH_MAX);
     writeln!(out, "{:<width$}  {:<9}  {:<27}  {:>8}  URL", "ID", "STATUS", "DUE", "ATTEMPTS")?;
@@ -304,10 +279,7 @@ fn table(listed: &[Status], full: bool, out: &mut impl Write) -> io::Result<()> 
         let url = output::printable(&timer.definition.callback.url);
         writeln!(out, "{:<width$}  {state:<9}  {due_at:<27}  {:>8}  {url}", id(status), timer.attempts)?;
     }
-    match listed.last().filter(|_| full) {
-        Some(last) => writeln!(out, "there may be more: --after '{}'", id(last)),
-        None => Ok(()),
-    }
+    output::more(listed.iter().map(id), limit, out)
 }
 
 /// The error as this command says it: by its flags.

@@ -41,8 +41,8 @@ fn when(rule: &Rule) -> String {
     }
 }
 
-/// Schedules, a line each; `full` says that there may be more of them.
-pub(super) fn table(listed: &[Status], full: bool, out: &mut impl Write) -> io::Result<()> {
+/// At most `limit` schedules, a line each.
+pub(super) fn table(listed: &[Status], limit: u32, out: &mut impl Write) -> io::Result<()> {
     let id = |status: &Status| output::printable(&status.definition.key.id);
     let width = output::width(listed.iter().map(|status| id(status).chars().count()), ID_WIDTH_MAX);
     writeln!(out, "{:<width$}  {:<6}  {:<27}  RECURS", "ID", "STATUS", "NEXT")?;
@@ -51,10 +51,7 @@ pub(super) fn table(listed: &[Status], full: bool, out: &mut impl Write) -> io::
         let when = output::printable(&when(&status.definition.rule));
         writeln!(out, "{:<width$}  {:<6}  {next:<27}  {when}", id(status), state(status))?;
     }
-    match listed.last().filter(|_| full) {
-        Some(last) => writeln!(out, "there may be more: --after '{}'", id(last)),
-        None => Ok(()),
-    }
+    output::more(listed.iter().map(id), limit, out)
 }
 
 /// One schedule, a line for each thing there is to say.
@@ -76,10 +73,7 @@ pub(super) fn lines(status: &Status, out: &mut impl Write) -> io::Result<()> {
         ("url", Some(callback.url.clone())),
         ("payload", payload.as_deref().map(|payload| payload.get().to_owned())),
     ];
-    for (name, value) in lines.into_iter().filter_map(|(name, value)| Some((name, value?))) {
-        writeln!(out, "{name:<14}{}", output::printable(&value))?;
-    }
-    Ok(())
+    output::lines(lines, out)
 }
 
 /// One schedule as programs read it.
