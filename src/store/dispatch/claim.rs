@@ -50,7 +50,7 @@ pub async fn claim(client: &Lent, mut request: ClaimRequest) -> Result<Claimed, 
     let mut claimed = Claimed::default();
     for timers in request.timers.chunks(limits::BATCH_ROWS_MAX) {
         let runs = match take_at_once(client, &request, timers).await {
-            Err(error) if timers.len() > 1 && error.is_about_rows() => take_apart(client, &request, timers).await?,
+            Err(error) if error.is_about_rows() => take_apart(client, &request, timers).await?,
             answer => answer?,
         };
         if runs.len() < timers.len() {
@@ -75,7 +75,8 @@ async fn take_at_once(client: &Lent, request: &ClaimRequest, timers: &[(TimerKey
     }
 }
 
-/// Claims each timer alone, so that one whose row cannot be moved stays behind by itself.
+/// Claims each timer alone, so that one whose row cannot be moved stays behind by itself. What the database refuses has not
+/// happened: nothing of it is in doubt.
 async fn take_apart(client: &Lent, request: &ClaimRequest, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
     let mut runs = Vec::with_capacity(timers.len());
     for one in timers.chunks(1) {

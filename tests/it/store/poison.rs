@@ -135,6 +135,11 @@ async fn a_timer_that_cannot_be_claimed_stays_behind_alone() {
     assert_eq!(claimed.runs.len(), 2);
     let left: Vec<_> = claimed.left.iter().map(|entry| &entry.key).collect();
     assert_eq!(left, [&keys[1]]);
+    // Nor is a claim of nothing else a failed one, whose leases would be given up.
+    let claimed = contract::claim(&world, &a, &grant, &[&keys[1]]).await;
+    assert!(claimed.runs.is_empty());
+    let left: Vec<_> = claimed.left.iter().map(|entry| &entry.key).collect();
+    assert_eq!(left, [&keys[1]]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
