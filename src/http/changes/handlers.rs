@@ -95,15 +95,16 @@ pub(super) async fn changes<R: Read>(
     drop(query);
     let asked = Asked { form, version, headers: kept(headers), places };
     let answer = async move {
-        match changes.changes(request.query).await {
+        let answer = match changes.changes(request.query).await {
             Ok(page) => asked.answer(page).await,
             Err(error) => Err(error.into()),
-        }
+        };
+        answer.into_response()
     };
-    match later {
+    Ok(match later {
         None => answer.await,
-        Some(Extension(later)) => Ok(later.leave(async move { answer.await.into_response() })),
-    }
+        Some(Extension(later)) => later.leave(answer),
+    })
 }
 
 /// What of a call still matters when its page is there.

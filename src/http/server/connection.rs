@@ -139,12 +139,13 @@ fn answer_later(mut router: Router, mut request: Request<Incoming>) -> Answer {
     // Boxed by itself, so that nothing of it is kept while an answer is awaited that was left.
     let routed = Box::pin(async move {
         let Ok(response) = router.call(request.map(Body::new)).await;
-        (response, later.take())
+        // What stands for an answer that was left goes at once, too.
+        later.take().ok_or(response)
     });
     Box::pin(caught(path, async move {
         match routed.await {
-            (_, Some(answer)) => answer.await,
-            (response, None) => response,
+            Ok(answer) => answer.await,
+            Err(response) => response,
         }
     }))
 }

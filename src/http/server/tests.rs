@@ -232,14 +232,14 @@ async fn nothing_of_the_way_to_a_handler_is_kept_behind_an_answer_that_it_has_le
     let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (socket, _) = listener.accept().await.unwrap();
     let leave = |Extension(later): Extension<Later>| async move { later.leave(std::future::pending()) };
-    // Kept by a layer for as long as it waits for the handler.
+    // Kept by a layer for as long as it waits for the handler, and by what stands for the answer.
     let way = Arc::new(());
     let kept = Arc::clone(&way);
     let layer = axum::middleware::from_fn(move |request: Request, next: Next| {
         let kept = Arc::clone(&kept);
         async move {
-            let response = next.run(request).await;
-            drop(kept);
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(kept);
             response
         }
     });
