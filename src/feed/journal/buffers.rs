@@ -21,6 +21,15 @@ impl Buffers {
         Self { size, free: Mutex::default() }
     }
 
+    /// How much memory bytes of this length keep.
+    pub fn kept(&self, length: usize) -> usize {
+        if self.lends(length) { self.size } else { length }
+    }
+
+    fn lends(&self, length: usize) -> bool {
+        (self.size / 2..=self.size).contains(&length)
+    }
+
     /// Bytes of this length that `fill` has filled. Less than half a buffer gets memory of its own, so that it does not keep
     /// a whole one, and so does what is more than one.
     pub fn filled<E>(
@@ -28,12 +37,14 @@ impl Buffers {
         length: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<Bytes, E> {
-        if length < self.size / 2 || length > self.size {
+        if !self.lends(length) {
             let mut bytes = vec![0; length];
             fill(&mut bytes)?;
             return Ok(bytes.into());
         }
-        let bytes = self.free.lock().pop().unwrap_or_else(|| vec![0; self.size]);
+        // Not in one: a new one is cleared, and others need not wait for that.
+        let free = self.free.lock().pop();
+        let bytes = free.unwrap_or_else(|| vec![0; self.size]);
         let mut lent = Lent { bytes, length, home: Arc::clone(self) };
         fill(&mut lent.bytes[..length])?;
         Ok(Bytes::from_owner(lent))
@@ -98,12 +109,14 @@ mod tests {
         drop(part);
         assert_eq!(free(&buffers), 1);
         assert_eq!(filled(&buffers, 500, 3).as_ptr(), place);
+        assert_eq!(buffers.kept(500), 1000);
     }
 
     #[test]
     fn little_keeps_no_buffer_and_much_has_no_room_in_one() {
         let buffers = Arc::new(Buffers::new(1000));
         for length in [0, 1, 499, 1001] {
+            assert_eq!(buffers.kept(length), length);
             drop(filled(&buffers, length, 4));
             assert_eq!(free(&buffers), 0, "{length}");
         }

@@ -40,7 +40,7 @@ pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], e
     };
     let (on_disk, _) = offsets.split_at(offsets.len().saturating_sub(in_memory.len()));
     let mut frames = Vec::with_capacity(offsets.len());
-    let mut window = Window { start: 0, bytes: Bytes::new() };
+    let mut window = Window { start: 0, bytes: Bytes::new(), kept: 0 };
     let mut used = Vec::new();
     let mut bytes = 0_usize;
     for (number, offset) in on_disk.iter().enumerate() {
@@ -71,6 +71,8 @@ pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], e
 struct Window {
     start: u32,
     bytes: Bytes,
+    /// How much memory they keep.
+    kept: usize,
 }
 
 impl Window {
@@ -100,7 +102,7 @@ impl Window {
     fn read_range(buffers: &Arc<Buffers>, segment: &Segment, start: u32, length: usize) -> Result<Self, Fault> {
         let read = buffers.filled(length, |bytes| segment.file.read_exact_at(bytes, u64::from(start)));
         match read {
-            Ok(bytes) => Ok(Self { start, bytes }),
+            Ok(bytes) => Ok(Self { start, bytes, kept: buffers.kept(length) }),
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(Fault::Segment),
             Err(e) => Err(Fault::Io(e)),
         }
@@ -110,7 +112,7 @@ impl Window {
     /// copied; where they are most of it, as those of a busy scope are, they share it.
     fn hand_out(&self, used: &mut Vec<Bytes>, frames: &mut Vec<Bytes>) {
         let bytes: usize = used.iter().map(Bytes::len).sum();
-        let is_most = bytes >= self.bytes.len() / 2;
+        let is_most = bytes >= self.kept / 2;
         frames.extend(used.drain(..).map(|frame| if is_most { frame } else { Bytes::copy_from_slice(&frame) }));
     }
 
