@@ -152,7 +152,11 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
     if let Command::Create(Create { batch: Some(file), json, .. }) = &flags.command {
         // It may be long, and is printed as it comes.
         let stored = batch::create(file, *json, &timers, output::write, io::stderr()).await;
-        return stored.map_err(|error| explained(error, &database));
+        // How far it came is to be said in any case.
+        return stored.map_err(|error| {
+            let place = error.to_string();
+            explained(error, &database).context(place)
+        });
     }
     let mut out = Vec::new();
     run(flags.command, &timers, &mut out).await.map_err(|error| explained(error, &database))?;
@@ -171,11 +175,11 @@ async fn run(command: Command, timers: &Timers, out: &mut impl Write) -> anyhow:
 }
 
 async fn create(flags: Create, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
-    let json = flags.json;
+    let (json, is_name) = (flags.json, namespace::check(&flags.namespace).is_ok());
     let now = timers.now().await.map_err(by_flag)?;
     let timer = timers.create(definition(flags, now)?).await.map_err(|error| match error {
         // There is nothing wrong with the name: it is that of no namespace.
-        Error::Invalid(invalid) if namespace::check(&invalid.value).is_ok() && invalid.field == Field::Namespace => {
+        Error::Invalid(invalid) if is_name && invalid.field == Field::Namespace => {
             anyhow!("{}: --make-namespace makes it", flags::by_flag(&invalid))
         }
         error => by_flag(error),

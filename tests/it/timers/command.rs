@@ -23,6 +23,11 @@ async fn a_timer_is_created_shown_listed_and_deleted() {
     let (_, _, error) = timers(&face, &create).await;
     assert_eq!(error, "walclock: --namespace must be one that exists, and \"n\" does not: --make-namespace makes it\n");
 
+    let long = "n".repeat(300);
+    let (_, _, error) =
+        timers(&face, &["create", "--namespace", &long, "--id", "tea", "--url", "http://x/", "--in", "1h"]).await;
+    assert!(error.starts_with("walclock: --namespace must be 1 to 255 bytes") && !error.contains("--make-"), "{error}");
+
     let more = ["--make-namespace", "--payload", "{\"a\": 1}", "--max-attempts", "3"];
     let (done, out, error) = timers(&face, &[&create[..], &more[..]].concat()).await;
     assert!(done && out.starts_with("created n/tea, due 2"), "{out}{error}");
@@ -113,4 +118,9 @@ async fn a_file_of_timers_is_stored_line_by_line() {
     assert_eq!((done, error.as_str()), (false, "walclock: reading /nowhere: No such file or directory (os error 2)\n"));
     let (done, _, error) = timers(&face, &[&create[..], &["--id", "a"]].concat()).await;
     assert!(!done && error.contains("'--batch <FILE>' cannot be used with '--id <ID>'"), "{error}");
+
+    face.sql.batch_execute("alter schema walclock rename to elsewhere").await.unwrap();
+    let (done, _, error) = timers(&face, &create).await;
+    let said = "walclock: storing lines 1 to 2; 0 timers are stored: the schema of walclock is missing or old at ";
+    assert!(!done && error.starts_with(said), "{error}");
 }
