@@ -1,5 +1,6 @@
-//! What `walclock dev` prints once it is ready: where it is, and three things to try that work when they are pasted.
+//! What `walclock dev` prints once it is ready: where it is, and four things to try that work when they are pasted.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 /// What the text is about.
@@ -19,8 +20,8 @@ impl Banner<'_> {
     /// The whole text.
     pub(super) fn text(&self) -> String {
         let Self { program, url, database_url, psql, folder, ephemeral } = self;
-        let (program, folder) = (program.display(), folder.display());
-        let psql_line = format!("{} {database_url}", psql.map_or("psql".into(), Path::to_string_lossy));
+        let (program, folder) = (quoted(program), folder.display());
+        let psql_line = format!("{} {database_url}", psql.map_or("psql".into(), quoted));
         let hint = if psql.is_some() { "" } else { "   (psql is not installed here)" };
         let end = match ephemeral {
             true => ", and removes the folder",
@@ -62,6 +63,15 @@ Ctrl-C stops everything{end}.
     }
 }
 
+/// The path as one word of a shell.
+fn quoted(path: &Path) -> Cow<'_, str> {
+    let path = path.to_string_lossy();
+    match path.chars().all(|c| c.is_alphanumeric() || "/._-+".contains(c)) {
+        true => path,
+        false => format!("'{}'", path.replace('\'', r"'\''")).into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,5 +93,12 @@ mod tests {
         assert!(text.contains("curl -s http://127.0.0.1:8080/api/v1/timers/create"), "{text}");
         assert!(text.contains("psql is not installed"), "{text}");
         assert!(text.contains("/bin/walclock timers list --database-url postgres://p@h/d\n"), "{text}");
+    }
+
+    #[test]
+    fn a_path_is_one_word() {
+        for (path, word) in [("/a/b-c_1.2+x", "/a/b-c_1.2+x"), ("/a b/c", "'/a b/c'"), ("/it's", r"'/it'\''s'")] {
+            assert_eq!(quoted(Path::new(path)), word);
+        }
     }
 }

@@ -31,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Config {
     /// Connections open at once.
     pub connections_max: usize,
-    /// How long the head of a request may take, from the moment the connection is idle: also the longest idle time.
+    /// How long the head of a request may take, from its first byte on: also the longest idle time before it.
     pub head_max: Duration,
     /// How long a peer may take nothing of what is sent to it.
     pub stall_max: Duration,
