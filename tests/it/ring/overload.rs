@@ -18,10 +18,10 @@ async fn leases_are_renewed_while_one_that_is_in_doubt_cannot_be_given_up_yet() 
     // So long that leases are renewed on a machine that is busy with other things; one in doubt is asked for every second.
     let dispatcher = ring.dispatcher("20s");
     ring.until_shared_by(1).await;
-    // Claims of this timer fail, so that the lease of its shard is in doubt.
+    // Claims of this timer are cut off, so that the lease of its shard is in doubt.
     let fail = "create table public.claims_fail (); insert into public.claims_fail default values;
                 create function public.fail() returns trigger language plpgsql as $$ begin
-                    if exists (select from public.claims_fail) then raise 'planted'; end if;
+                    if exists (select from public.claims_fail) then raise 'planted' using errcode = 'query_canceled'; end if;
                     return new;
                 end $$;
                 create trigger fail before insert on walclock.runs for each row
