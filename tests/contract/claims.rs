@@ -254,8 +254,8 @@ pub async fn adoptions_are_counted_until_the_next_attempt(world: &impl World) {
     let (a, b, c, first) = (owner("a"), owner("b"), owner("c"), key("first"));
     let grant = lease(world, &a, Shard::COUNT).await;
     run(world, &a, &grant, &first).await;
-    // Who takes over what it has taken over before is alive.
-    for (by, adoptions) in [(&b, 1), (&b, 1), (&c, 2), (&b, 3)] {
+    // Who takes over what it has claimed, or taken over before, is alive.
+    for (by, adoptions) in [(&a, 0), (&b, 1), (&b, 1), (&c, 2), (&b, 3)] {
         let grant = take_over(world, by, &[first.shard()]).await;
         let adopted = world.store().adopt(by, &grant.held, MANY).await.unwrap();
         let run = adopted.iter().find(|run| run.key.timer == first).expect("it is adopted");
@@ -266,6 +266,9 @@ pub async fn adoptions_are_counted_until_the_next_attempt(world: &impl World) {
     assert_eq!(settle(world, &a, &[retry_at(&under_way, under_way.key.claimed_at)]).await, [true]);
     let again = claim(world, &a, &grant, &[&first]).await.runs.remove(0);
     assert_eq!((again.timer.attempts, again.adoptions), (2, 0));
+    let grant = take_over(world, &a, &[first.shard()]).await;
+    let adopted = world.store().adopt(&a, &grant.held, MANY).await.unwrap().remove(0);
+    assert_eq!((adopted.timer.attempts, adopted.adoptions), (2, 0));
 }
 
 pub async fn an_adoption_is_fenced(world: &impl World) {

@@ -9,6 +9,7 @@
 -- could also mean to walk the whole of it in order, which looks cheap while the table is small, and the plan is kept.
 -- Likewise due_at is spelt out, or the index of all that is due could be walked.
 -- A client may have written any number of attempts: one that cannot be counted on must not fail the claim of the others.
+-- adopted_by is the claimer's: one that takes over what it has claimed itself is alive, which counts as no adoption.
 -- A run's key is new: to be claimed again the timer must have been inserted again, which is later than this claim. Were
 -- the server's clock set back to this very microsecond meanwhile, the statement would fail and succeed when repeated.
 with held as materialized (
@@ -35,13 +36,13 @@ insert into walclock.runs as run (
     namespace, id, claimed_at, shard, epoch, execute_at, retry_at, due_at,
     callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
     retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
-    attempts, first_attempt_at, last_error, created_at, updated_at
+    attempts, first_attempt_at, last_error, created_at, updated_at, adopted_by
 )
 select
     namespace, id, claimed_at, shard, epoch, execute_at, retry_at, due_at,
     callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
     retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
-    least(attempts, 2147483646) + 1, coalesce(first_attempt_at, claimed_at), last_error, created_at, updated_at
+    least(attempts, 2147483646) + 1, coalesce(first_attempt_at, claimed_at), last_error, created_at, updated_at, $1
 from taken
 returning
     namespace, id, claimed_at, epoch, execute_at, retry_at,

@@ -177,7 +177,7 @@ impl Model {
                 && let Some(timer) = self.cancelled.remove(key)
                 && !self.timers.contains_key(key)
             {
-                claimed.runs.push(self.move_to_runs(timer, epoch));
+                claimed.runs.push(self.move_to_runs(&request.owner, timer, epoch));
                 continue;
             }
             let Some(row) = self.timers.get(key) else { continue };
@@ -185,7 +185,7 @@ impl Model {
             if due_at > request.until || row.is_locked(self.now) {
                 claimed.left.push(Entry { due_at, key: key.clone() });
             } else if let Some(row) = self.timers.remove(key) {
-                claimed.runs.push(self.move_to_runs(row.timer, epoch));
+                claimed.runs.push(self.move_to_runs(&request.owner, row.timer, epoch));
             }
         }
         claimed

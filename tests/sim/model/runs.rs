@@ -19,8 +19,8 @@ const SUPERSEDED: &str = "superseded by a newer timer of the same id";
 pub struct RunRow {
     pub run: Run,
     pub state: State,
-    /// Who has taken it over last.
-    adopted_by: Option<Owner>,
+    /// Who has claimed it, or taken it over last.
+    adopted_by: Owner,
     /// The last attempt, once the run is over.
     pub answered: Option<Attempt>,
     /// That attempt was never made: the run was deferred, and superseded.
@@ -46,7 +46,7 @@ impl Model {
         self.attempts.get(key).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn move_to_runs(&mut self, mut timer: Timer, epoch: Epoch) -> Run {
+    pub(super) fn move_to_runs(&mut self, owner: &Owner, mut timer: Timer, epoch: Epoch) -> Run {
         let mut key = RunKey { timer: timer.definition.key.clone(), claimed_at: self.now };
         while self.runs.contains_key(&key) {
             key.claimed_at = Timestamp::from_micros(key.claimed_at.micros() + 1);
@@ -55,7 +55,8 @@ impl Model {
         timer.first_attempt_at = timer.first_attempt_at.or(Some(key.claimed_at));
         let secrets = self.secrets.get(&key.timer.namespace).cloned().unwrap_or_default();
         let run = Run { key: key.clone(), timer, epoch, secrets, adoptions: 0 };
-        let row = RunRow { run: run.clone(), state: State::Running, adopted_by: None, answered: None, unsent: false };
+        let (state, adopted_by) = (State::Running, owner.clone());
+        let row = RunRow { run: run.clone(), state, adopted_by, answered: None, unsent: false };
         self.runs.insert(key, row);
         run
     }
@@ -79,8 +80,8 @@ impl Model {
                 && let Some(row) = self.runs.get_mut(&key)
             {
                 row.run.epoch = lease.epoch;
-                row.run.adoptions += u32::from(row.adopted_by.as_ref() != Some(owner));
-                row.adopted_by = Some(owner.clone());
+                row.run.adoptions += u32::from(row.adopted_by != *owner);
+                row.adopted_by = owner.clone();
                 adopted.push(row.run.clone());
             }
         }
