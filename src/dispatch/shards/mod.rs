@@ -137,10 +137,10 @@ pub struct Shards {
     ask_at: Duration,
     /// How many shards are this owner's to hold.
     share: usize,
-    /// Since when more than the share is held.
-    surplus_since: Duration,
-    /// Of `held`, what nothing new is begun for.
-    leaving: BTreeSet<Shard>,
+    /// When the share has become smaller last.
+    shrunk_at: Duration,
+    /// Of `held`, what nothing new is begun for, and since when.
+    leaving: BTreeMap<Shard, Duration>,
     draining: bool,
 }
 
@@ -158,8 +158,8 @@ impl Shards {
             ask_at: Duration::ZERO,
             // As if there were no others.
             share: Shard::COUNT,
-            surplus_since: Duration::ZERO,
-            leaving: BTreeSet::new(),
+            shrunk_at: Duration::ZERO,
+            leaving: BTreeMap::new(),
             draining: false,
         }
     }
@@ -190,10 +190,9 @@ impl Shards {
     pub fn next_wake(&self) -> Option<Duration> {
         let ask_at = self.question.is_none().then_some(self.ask_at);
         let lapse_at = (!self.lapsed && !self.held.is_empty()).then_some(self.held_until);
-        let leave_at = (!self.draining && self.surplus() > 0).then(|| match self.leaving.len() < self.surplus() {
-            true => self.stop_at(),
-            false => self.leave_at(),
-        });
+        let stop_at = (self.leaving.len() < self.surplus()).then(|| self.stop_at());
+        let gone_at = self.leaving.values().min().map(|since| self.gone_at(*since));
+        let leave_at = stop_at.into_iter().chain(gone_at).min().filter(|_| !self.draining && self.surplus() > 0);
         // What is to leave waits for the question that is under way, not for a moment.
         let leave_at = leave_at.filter(|_| self.releases.len() < RELEASE_MAX);
         ask_at.into_iter().chain(lapse_at).chain(leave_at).min()
@@ -226,7 +225,7 @@ impl Shards {
             }
             false => Holding {
                 held: leases.collect(),
-                leaving: self.leaving.iter().copied().collect(),
+                leaving: self.leaving.keys().copied().collect(),
                 unsure: wanted.collect(),
             },
         }
@@ -249,15 +248,16 @@ impl Shards {
         if self.lapsed { 0 } else { self.held.len().saturating_sub(self.share) }
     }
 
-    /// From when on nothing new is begun for what is to leave.
+    /// From when on nothing new is begun for what is to leave. Another owner that joins has it counted anew, for what is to
+    /// leave besides.
     fn stop_at(&self) -> Duration {
-        self.surplus_since + self.config.ttl / 5
+        self.shrunk_at + self.config.ttl / 5
     }
 
-    /// When what is to leave goes, whatever is under way for it. Others were told of by a renewal, a third of a lease's
-    /// life after they came at the latest, so that everything is where it belongs within one life.
-    fn leave_at(&self) -> Duration {
-        self.surplus_since + self.config.ttl * 3 / 5
+    /// When a shard goes that is leaving since then, whatever is under way for it. Others were told of by a renewal, a third
+    /// of a lease's life after they came at the latest, so that everything is where it belongs within one life.
+    fn gone_at(&self, leaving_since: Duration) -> Duration {
+        leaving_since + self.config.ttl * 2 / 5
     }
 
     /// Takes in a grant; says whether something may have changed.
@@ -275,15 +275,15 @@ impl Shards {
         self.held = grant.held.iter().filter(|lease| !over(lease)).map(|lease| (lease.shard, lease.epoch)).collect();
         self.held_until = question.asked_at + self.config.ttl - self.config.margin;
         self.lapsed = false;
-        let (share_before, surplus_before) = (self.share, self.surplus());
+        let share_before = self.share;
         self.share = share(grant.owners_alive, grant.rank);
         self.plan_next(at, question.asked_at, share_before);
-        if surplus_before == 0 {
-            self.surplus_since = at;
+        if self.share < share_before {
+            self.shrunk_at = at;
         }
         // Others may have gone again, and what was to leave may stay.
         let (held, surplus) = (&self.held, self.surplus());
-        self.leaving.retain(|shard| held.contains_key(shard));
+        self.leaving.retain(|shard, _| held.contains_key(shard));
         while self.leaving.len() > surplus {
             self.leaving.pop_first();
         }
@@ -320,13 +320,14 @@ impl Shards {
         if at >= self.stop_at() {
             // Of those that are busy the last ones; the others may turn out to be idle first all the same.
             let missing = self.surplus().saturating_sub(self.leaving.len());
-            let more = self.held.keys().rev().filter(|shard| !self.leaving.contains(*shard)).take(missing);
-            self.leaving = more.chain(&self.leaving).copied().collect();
+            let more = self.held.keys().rev().filter(|shard| !self.leaving.contains_key(shard)).take(missing);
+            let more: Vec<Shard> = more.copied().collect();
+            self.leaving.extend(more.into_iter().map(|shard| (shard, at)));
         }
         let room = RELEASE_MAX.saturating_sub(self.releases.len()).min(self.surplus());
-        let goes = |shard: &Shard| idle(shard) || at >= self.leave_at();
-        let leaving = self.leaving.iter().copied().filter(goes);
-        let others = self.held.keys().rev().copied().filter(|shard| !self.leaving.contains(shard) && idle(shard));
+        let goes = |(shard, since): &(&Shard, &Duration)| idle(shard) || at >= self.gone_at(**since);
+        let leaving = self.leaving.iter().filter(goes).map(|(shard, _)| *shard);
+        let others = self.held.keys().rev().copied().filter(|shard| !self.leaving.contains_key(shard) && idle(shard));
         let gone: Vec<Shard> = leaving.chain(others).take(room).collect();
         let released = self.plan_leaves(at, &gone);
         while self.leaving.len() > self.surplus() {

@@ -185,6 +185,33 @@ fn a_shard_that_stays_busy_begins_nothing_new_and_goes_in_the_end() {
     assert_eq!(held.expect("news").leaving.len(), 63);
 }
 
+/// What leaves for the second one has as long as what leaves for the first one, which goes no later for all that.
+#[test]
+fn who_joins_while_shards_leave_for_another_waits_as_long() {
+    let mut shards = joined();
+    let all = || busy(0..=255);
+    step(&mut shards, 4.9, all());
+    step(&mut shards, 6.0, Event::Tick);
+    step(&mut shards, 6.1, granted(everything(), 3));
+    let leaving = |shards: &Shards| shards.holding().leaving.len();
+    for (at, wakes, expected) in [(6.1, 7.9, 128), (7.9, 8.5, 170)] {
+        assert_eq!((step(&mut shards, at, all()).0.is_none(), leaving(&shards)), (true, expected), "at {at}");
+        assert_eq!(shards.next_wake(), Some(seconds(wakes)), "at {at}");
+    }
+    // Those of the first one go, a round after the other, and no more.
+    let mut rest = everything();
+    for (at, left) in [(8.5, 106), (8.7, 42)] {
+        let released = step(&mut shards, at, all()).0.expect("a release").release;
+        assert!(released.len() == 64 && released.iter().all(|lease| lease.shard.0 >= 128), "{released:?}");
+        rest.retain(|lease| !released.contains(lease));
+        step(&mut shards, at + 0.1, granted(rest.clone(), 3));
+        assert_eq!(leaving(&shards), left);
+    }
+    assert!(step(&mut shards, 11.49, all()).0.is_none());
+    let released = step(&mut shards, 11.5, all()).0.expect("a release").release;
+    assert_eq!(released, (86..128).map(|shard| lease(shard, 1)).collect::<Vec<_>>());
+}
+
 #[test]
 fn what_was_to_leave_stays_where_the_other_owner_is_gone_again() {
     let mut shards = joined();
