@@ -38,16 +38,30 @@ pub enum Mood {
     Well,
     /// Nobody gets an answer yet.
     Held,
+    /// The first so many calls as each call's path says; those that come behind them get no answer yet.
+    HeldAfter(usize),
     /// Those that hang do not even hang up; the others as each call's path says.
     Stuck,
     /// 503 to everybody.
     Down,
 }
 
+impl Mood {
+    /// Whether the call of this number, counted from 0, waits for its answer.
+    fn holds(self, number: usize) -> bool {
+        match self {
+            Self::Held => true,
+            Self::HeldAfter(calls) => number >= calls,
+            Self::Well | Self::Stuck | Self::Down => false,
+        }
+    }
+}
+
 /// A running receiver.
 pub struct Sink {
     port: u16,
     calls: Arc<Mutex<Vec<Call>>>,
+    answered: Arc<AtomicUsize>,
     mood: watch::Sender<Mood>,
     open: Arc<AtomicUsize>,
     _stop: DropGuard,
@@ -60,17 +74,20 @@ impl Sink {
         let listener: TcpListener = socket.listen(BACKLOG).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (calls, mood) = (Arc::<Mutex<Vec<Call>>>::default(), watch::Sender::new(Mood::Well));
-        let (open, stop) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
+        let (open, answered) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let stop = CancellationToken::new();
         let sink = Self {
             port,
             calls: Arc::clone(&calls),
+            answered: Arc::clone(&answered),
             mood: mood.clone(),
             open: Arc::clone(&open),
             _stop: stop.clone().drop_guard(),
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let connection = Connection { calls: Arc::clone(&calls), mood: mood.subscribe(), port };
+                let (calls, answered) = (Arc::clone(&calls), Arc::clone(&answered));
+                let connection = Connection { calls, answered, mood: mood.subscribe(), port };
                 let open = Arc::clone(&open);
                 tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
                     open.fetch_add(1, Ordering::Relaxed);
@@ -115,6 +132,11 @@ impl Sink {
         self.calls.lock().len()
     }
 
+    /// Calls that have their answer, or whose caller has left without it.
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// Connections that are open now.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -123,6 +145,7 @@ impl Sink {
 
 struct Connection {
     calls: Arc<Mutex<Vec<Call>>>,
+    answered: Arc<AtomicUsize>,
     mood: watch::Receiver<Mood>,
     port: u16,
 }
@@ -139,14 +162,21 @@ impl Connection {
         let mut stream = BufReader::new(stream);
         while let Some(request) = read(&mut stream, 0).await {
             let call = note(&request);
-            self.calls.lock().push(call.clone());
-            let mood = *self.mood.wait_for(|mood| *mood != Mood::Held).await.map_err(std::io::Error::other)?;
+            let number = {
+                let mut calls = self.calls.lock();
+                calls.push(call.clone());
+                calls.len() - 1
+            };
+            let mood = *self.mood.wait_for(|mood| !mood.holds(number)).await.map_err(std::io::Error::other)?;
             let path = request.line.split(' ').nth(1).unwrap().trim_start_matches('/').to_owned();
             let then = match mood {
-                Mood::Down => send(&mut stream, 503, "", "down").await?,
-                Mood::Well | Mood::Held | Mood::Stuck => self.answer(&mut stream, &path, &call).await?,
+                Mood::Down => send(&mut stream, 503, "", "down").await,
+                Mood::Well | Mood::Held | Mood::HeldAfter(_) | Mood::Stuck => {
+                    self.answer(&mut stream, &path, &call).await
+                }
             };
-            if matches!(then, Then::Close) {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+            if matches!(then?, Then::Close) {
                 break;
             }
         }
