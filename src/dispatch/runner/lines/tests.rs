@@ -86,6 +86,10 @@ async fn ended(lines: &Lines<Servers>, count: usize) -> Vec<Ended> {
 #[tokio::test]
 async fn a_server_that_answers_at_once_is_called_by_few() {
     let lines = lines();
+    // Nobody looks at this line: how many calls end within a look depends on the machine, and what follows from that has a
+    // test of its own.
+    let unwatched = Line { is_watched: true, ..Line::new("http://fast") };
+    lines.0.lines.lock().insert("http://fast".into(), unwatched);
     lines.deliver((0..1_000).map(|n| run(&n.to_string(), "http://fast/hook")));
     let ended = ended(&lines, 1_000).await;
     let ids: std::collections::BTreeSet<_> = ended.iter().map(|(run, _)| run.key.timer.id.clone()).collect();
@@ -105,7 +109,7 @@ async fn nobody_waits_for_anothers_answer() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), all_under_way).await.expect("each has a caller");
+    tokio::time::timeout(Duration::from_secs(120), all_under_way).await.expect("each has a caller");
     lines.deliver((0..10).map(|n| run(&n.to_string(), "http://fast/")));
     assert!(ended(&lines, 10).await.iter().all(|(run, _)| run.timer.definition.callback.url == "http://fast/"));
     lines.0.delivery.slow.add_permits(1_000);
