@@ -39,6 +39,13 @@ impl Ring {
         Server::spawn_unmigrated(&self.database, &folder(), &flags)
     }
 
+    /// Lets the leases of those that are gone run out, so that nobody has to wait for that.
+    async fn expire_leases(&self) {
+        let expire = "update walclock.shards set expires_at = clock_timestamp() where owner is not null;
+                      update walclock.dispatchers set expires_at = clock_timestamp()";
+        self.sql.batch_execute(expire).await.unwrap();
+    }
+
     /// Who holds which shards by leases that have not run out.
     async fn shares(&self) -> BTreeMap<String, BTreeSet<u8>> {
         let query =
