@@ -4,13 +4,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use super::support::http::{get, request};
 use super::support::server::Server;
-use super::support::{connect, database, eventually, migrated, new_cluster, scratch};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::support::{PATIENCE, connect, database, eventually, migrated, new_cluster, scratch};
 
 /// A command whose environment has none of our variables.
 fn walclock(arguments: &[&str]) -> Command {

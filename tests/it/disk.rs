@@ -1,13 +1,10 @@
 //! A disk that is full, and memory that is short, under the whole server.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use super::support::server::{Server, folder};
-use super::support::{connect, database, eventually};
+use super::support::{PATIENCE, connect, database, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(120);
 const TABLE: &str = "create table notes (id int primary key, body text, _change_selector text);
                      alter publication walclock add table notes";
 

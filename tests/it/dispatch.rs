@@ -23,10 +23,7 @@ use walclock::domain::shard::Shard;
 use walclock::domain::timer::TimerKey;
 use walclock::store::Store;
 
-use crate::support;
-
-/// Longer than any test.
-const DEADLINE: Duration = Duration::from_secs(30);
+use crate::support::{self, PATIENCE};
 
 /// A receiver that answers when it is let, and tells of each attempt.
 #[derive(Clone)]
@@ -113,7 +110,7 @@ impl Rig {
     ) -> (JoinHandle<()>, CancellationToken, Handle) {
         let mut config = Config::new(Owner(owner.to_owned()));
         config.lease_ttl = Duration::from_millis(1_500);
-        config.drain = 2 * DEADLINE;
+        config.drain = 2 * PATIENCE;
         config.engine.sweep_every = self.sweep_every;
         config.engine.sweep_grace = Duration::from_millis(100);
         let receiver = Receiver { clock: clock.clone(), ..self.receiver.clone() };
@@ -126,7 +123,7 @@ impl Rig {
     async fn started(&self, owner: &str) -> (JoinHandle<()>, CancellationToken) {
         let (task, stop, handle) = self.start(owner);
         let all = async || (handle.status().shards == Shard::COUNT).then_some(());
-        support::eventually(DEADLINE, "all shards held", all).await;
+        support::eventually(PATIENCE, "all shards held", all).await;
         (task, stop)
     }
 
@@ -144,7 +141,7 @@ impl Rig {
     }
 
     async fn next_sent(&mut self) -> (String, Timestamp) {
-        tokio::time::timeout(DEADLINE, self.sent.recv()).await.expect("a callback").unwrap()
+        tokio::time::timeout(PATIENCE, self.sent.recv()).await.expect("a callback").unwrap()
     }
 
     async fn count(&self, sql: &str) -> i64 {
@@ -153,7 +150,7 @@ impl Rig {
 
     async fn succeeded(&self, count: i64) {
         let sql = "select count(*) from walclock.runs where state = 'succeeded'";
-        support::eventually(DEADLINE, "the runs succeeded", async || (self.count(sql).await == count).then_some(()))
+        support::eventually(PATIENCE, "the runs succeeded", async || (self.count(sql).await == count).then_some(()))
             .await;
     }
 }
@@ -242,7 +239,7 @@ async fn while_one_callback_holds_up_a_stop_another_dispatcher_fires_the_rest() 
     stop_a.cancel();
     let (b, stop_b, handle) = rig.start("b");
     let all_but_one = async || (handle.status().shards == Shard::COUNT - 1).then_some(());
-    support::eventually(DEADLINE, "all shards but the one of the callback", all_but_one).await;
+    support::eventually(PATIENCE, "all shards but the one of the callback", all_but_one).await;
     let other = "other";
     assert_ne!(Shard::of("n", other), Shard::of("n", "slow"));
     let due_at = rig.insert(other, 0.0).await;
@@ -264,7 +261,7 @@ async fn two_dispatchers_share_the_ring_and_each_timer_fires_once() {
     let (a, stop_a) = rig.started("a").await;
     let (b, stop_b, handle) = rig.start("b");
     let half = async || (handle.status().shards == Shard::COUNT / 2).then_some(());
-    support::eventually(DEADLINE, "half of the shards held", half).await;
+    support::eventually(PATIENCE, "half of the shards held", half).await;
     let mut expected = HashSet::new();
     for number in 0..40 {
         let id = format!("timer-{number}");
@@ -392,11 +389,11 @@ async fn nothing_is_fired_while_the_clock_is_not_trusted_and_all_of_it_afterward
     for (succeeded, (name, trouble)) in (2..).zip(troubles) {
         trouble(true);
         let doubted = async || handle.status().doubt.filter(|doubt| format!("{doubt:?}").starts_with(name));
-        support::eventually(DEADLINE, "the clock is doubted", doubted).await;
+        support::eventually(PATIENCE, "the clock is doubted", doubted).await;
         let due_at = rig.insert(name, 0.0).await;
         rig.tell(name, due_at);
         let seen = async || (handle.status().queued == 1).then_some(());
-        support::eventually(DEADLINE, "the timer is known", seen).await;
+        support::eventually(PATIENCE, "the timer is known", seen).await;
         assert!(rig.sent.try_recv().is_err(), "{name}: a timer left");
         trouble(false);
         assert_eq!(rig.next_sent().await.0, name);

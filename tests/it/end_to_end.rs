@@ -7,9 +7,7 @@ use walclock::clock::{Timestamp, wall};
 
 use super::support::receiver::Receiver;
 use super::support::server::{Server, folder};
-use super::support::{connect, database, eventually};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::support::{PATIENCE, connect, database, eventually};
 
 /// A server with a database and a receiver of its own.
 struct World {

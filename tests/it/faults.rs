@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use super::support::receiver::Receiver;
 use super::support::server::{Server, folder};
-use super::support::{connect, database, eventually, new_cluster};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::support::{PATIENCE, connect, database, eventually, new_cluster};
 
 /// Each timer's repeats carry one id, and no two timers share one.
 fn assert_ids_are_stable(receiver: &Receiver) {

@@ -19,7 +19,7 @@ use super::support::eventually;
 
 /// Longer than any of these tests takes: a call that is not woken runs into [`SOON`] first.
 const LONG: Duration = Duration::from_secs(300);
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 
 fn small(folder: &Path) -> Config {
     let sizes =

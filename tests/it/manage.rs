@@ -1,12 +1,8 @@
 //! The management contract, through the built binary.
 
-use std::time::Duration;
-
 use super::support::http::{Answer, get, request, try_request};
 use super::support::server::{Server, folder, migrate};
-use super::support::{connect, database, eventually};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use super::support::{PATIENCE, connect, database, eventually};
 
 fn json(answer: &Answer) -> serde_json::Value {
     serde_json::from_slice(&answer.body).unwrap()

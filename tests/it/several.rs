@@ -14,10 +14,8 @@ use walclock::domain::sequence::Sequence;
 
 use super::support::events::{Block, Events};
 use super::support::server::{Server, folder};
-use super::support::{connect, eventually, http, migrated};
+use super::support::{PATIENCE, connect, eventually, http, migrated};
 
-/// How long anything may take on a busy machine before a test fails.
-const PATIENCE: Duration = Duration::from_secs(120);
 const FLAGS: [&str; 2] = ["--roles", "changeserver"];
 
 /// Changeservers on one database, with a published table.

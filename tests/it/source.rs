@@ -19,15 +19,11 @@ mod stream;
 mod ways;
 mod wrap;
 
-use std::time::Duration;
-
 use walclock::feed::source::{Config, Connection, Facts, Server};
 use walclock::pg::Settings;
 
-use crate::support;
+use crate::support::{self, PATIENCE};
 
-/// Far longer than anything here takes.
-const DEADLINE: Duration = Duration::from_secs(30);
 const PUBLICATION: &str = "feed";
 
 /// The settings for a database of a test, with a slot named after it.

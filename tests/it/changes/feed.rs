@@ -17,10 +17,8 @@ use walclock::service::changes::Changes;
 use walclock::service::health::Health;
 
 use super::forms;
+pub use crate::support::PATIENCE;
 use crate::support::{self, http};
-
-/// How long anything may take on a busy machine before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A changeserver on a database of its own. It ends with the test.
 pub struct Feed {

@@ -10,11 +10,10 @@ use super::checks::{Violation, acknowledged, check};
 use super::ledger::{History, Life};
 use super::readers::{Place, Reader, read_base};
 use super::writers::{Load, make_tables};
+pub use crate::support::PATIENCE;
 use crate::support::server::{Server, folder, migrate};
 use crate::support::{connect, eventually, scratch};
 
-/// How long anything may take on a busy machine before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Who reads: one scope, several, none, and all.
 const READERS: [&[&str]; 4] = [&["a"], &["b", "c"], &[""], &["a", "b", "c", "d"]];
 const WRITERS: usize = 4;

@@ -11,7 +11,7 @@ use walclock::clock::{Timestamp, wall};
 use super::receiver::{Act, Receiver, Request, answer, ok};
 use super::{OTHER_SECRET, SECRET, hmac_sha256};
 use crate::support::server::{Server, folder};
-use crate::support::{connect, database, eventually};
+use crate::support::{PATIENCE, connect, database, eventually};
 
 struct World {
     sql: Client,
@@ -155,7 +155,7 @@ async fn a_receiver_that_names_a_time_is_left_alone_until_then() {
             let rows = world.sql.query(query, &[&id]).await.unwrap();
             (rows.len() == 2 && rows[1].get::<_, &str>(1) == "succeeded").then_some(rows)
         };
-        let rows = eventually(Duration::from_secs(60), "both attempts are in the history", over).await;
+        let rows = eventually(PATIENCE, "both attempts are in the history", over).await;
         type Row<'a> = (i32, &'a str, Option<i16>, Option<&'a str>, Option<&'a str>, Option<bool>);
         let row = |index: usize| -> Row<'_> {
             let row = &rows[index];

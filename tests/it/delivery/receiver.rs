@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::support::PATIENCE;
+
 /// What the receiver does with a request.
 pub enum Act {
     /// Sends these bytes and waits for the next request.
@@ -120,8 +122,8 @@ impl Receiver {
     }
 
     async fn next(&mut self) -> Seen {
-        let next = tokio::time::timeout(Duration::from_secs(60), self.seen.recv()).await;
-        next.expect("within a minute").expect("the receiver runs on")
+        let next = tokio::time::timeout(PATIENCE, self.seen.recv()).await;
+        next.expect("in time").expect("the receiver runs on")
     }
 
     /// How many requests there were that no one has looked at.

@@ -13,11 +13,10 @@ use super::clients::{Desk, Load};
 use super::ledger::{Attempt, Evidence, Fault, Lease, Residue, Run, Write};
 use super::sink::Sink;
 use crate::chaos::world::Seed;
+pub use crate::support::PATIENCE;
 use crate::support::server::{Server, folder};
 use crate::support::{connect, eventually, http};
 
-/// How long anything may take on a busy machine before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the leases last that [`Server`] asks for.
 pub const LEASE: Duration = Duration::from_secs(2);
 const CLIENTS: usize = 4;

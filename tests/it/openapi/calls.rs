@@ -1,7 +1,6 @@
 //! Every operation, called with good and with bad input.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio_postgres::Client as Sql;
@@ -9,9 +8,8 @@ use tokio_postgres::Client as Sql;
 use super::client::Client;
 use crate::support::events::Events;
 use crate::support::server::{Server, folder};
-use crate::support::{connect, database, eventually};
+use crate::support::{PATIENCE, connect, database, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(30);
 const JSON: (&str, &str) = ("accept", "application/json");
 const PROTOBUF: (&str, &str) = ("accept", "application/transicator+protobuf");
 const SENDS_JSON: (&str, &str) = ("content-type", "application/json");

@@ -7,16 +7,12 @@ mod poison;
 mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use tokio_postgres::Client;
 use walclock::domain::shard::Shard;
 
 use crate::support::server::{Server, folder};
-use crate::support::{connect, eventually, migrated};
-
-/// How long anything may take on a busy machine before a test fails.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::support::{PATIENCE, connect, eventually, migrated};
 
 /// A database, a changeserver, and dispatchers that follow it.
 struct Ring {

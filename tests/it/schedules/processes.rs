@@ -1,12 +1,9 @@
 //! Several processes over one database, some of which are killed: each moment once, and none left out.
 
-use std::time::Duration;
-
 use crate::support::receiver::Receiver;
 use crate::support::server::{Server, folder, migrate};
-use crate::support::{connect, database, eventually};
+use crate::support::{PATIENCE, connect, database, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(120);
 const SCHEDULES: i64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,9 +8,8 @@ use walclock::clock::{Timestamp, wall};
 
 use crate::support::receiver::Receiver;
 use crate::support::server::{Server, folder};
-use crate::support::{connect, database, eventually};
+use crate::support::{PATIENCE, connect, database, eventually};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 
 struct World {

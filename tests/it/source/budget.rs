@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use walclock::feed::ingest::Status;
 
-use super::DEADLINE;
+use super::PATIENCE;
 use super::feed::{filled, insert};
 use crate::support;
 
@@ -24,7 +24,7 @@ async fn a_slot_that_comes_near_its_bound_is_told_of_in_time() {
 
     let mut told = Vec::new();
     for least in [50, 80] {
-        let line = support::eventually(DEADLINE * 2, "the next threshold is told", async || {
+        let line = support::eventually(PATIENCE, "the next threshold is told", async || {
             client.batch_execute("insert into other select generate_series(1, 10000)").await.unwrap();
             let line = running.warning.borrow_and_update().clone();
             line.filter(|line| percent(line) >= least)
@@ -40,7 +40,7 @@ async fn a_slot_that_comes_near_its_bound_is_told_of_in_time() {
     client.batch_execute("drop publication feed").await.unwrap();
     insert(&client, 10..11).await;
     running.wait_for("waiting", |status| matches!(status, Status::Waiting { .. })).await;
-    support::eventually(DEADLINE, "the bound is passed and told of", async || {
+    support::eventually(PATIENCE, "the bound is passed and told of", async || {
         client.batch_execute("insert into other select generate_series(1, 10000)").await.unwrap();
         running.warning.borrow().as_deref().filter(|line| percent(line) == 100).map(|_| ())
     })
@@ -50,7 +50,7 @@ async fn a_slot_that_comes_near_its_bound_is_told_of_in_time() {
     writer.batch_execute("rollback").await.unwrap();
     client.batch_execute("create publication feed for table notes").await.unwrap();
     running.wait_for("live again", |status| *status == Status::Streaming).await;
-    support::eventually(DEADLINE, "all is well", async || {
+    support::eventually(PATIENCE, "all is well", async || {
         client.batch_execute("checkpoint").await.unwrap();
         running.warning.borrow().is_none().then_some(())
     })

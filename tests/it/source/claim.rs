@@ -6,7 +6,7 @@ use walclock::feed::ingest::Status;
 use walclock::feed::source::{self, Connection, Error, Server};
 
 use super::feed::{Feed, filled, insert, range};
-use super::{DEADLINE, PUBLICATION};
+use super::{PATIENCE, PUBLICATION};
 use crate::support;
 
 /// The walsender that streams from a slot.
@@ -76,19 +76,19 @@ async fn a_claim_ends_with_its_session_and_a_silent_session_ends() {
     let url = support::database().await;
     let settings = super::config(&url).settings;
     let (first, second) = (Server::connect(&settings).await.unwrap(), Server::connect(&settings).await.unwrap());
-    first.claim("some_slot", DEADLINE).await.unwrap();
+    first.claim("some_slot", PATIENCE).await.unwrap();
     let session = first.session().await.unwrap();
-    assert!(matches!(second.claim("some_slot", DEADLINE).await, Err(Error::SlotClaimed { .. })));
-    second.claim("some_other_slot", DEADLINE).await.unwrap();
+    assert!(matches!(second.claim("some_slot", PATIENCE).await, Err(Error::SlotClaimed { .. })));
+    second.claim("some_other_slot", PATIENCE).await.unwrap();
     second.end_session(session).await.unwrap();
-    second.claim("some_slot", DEADLINE).await.unwrap();
+    second.claim("some_slot", PATIENCE).await.unwrap();
     assert!(first.session().await.is_err());
 
     // It says nothing for longer than it may.
     second.claim("silent_slot", Duration::from_millis(200)).await.unwrap();
     let third = Server::connect(&settings).await.unwrap();
-    support::eventually(DEADLINE, "the silent session's claim is free", async || {
-        third.claim("silent_slot", DEADLINE).await.ok()
+    support::eventually(PATIENCE, "the silent session's claim is free", async || {
+        third.claim("silent_slot", PATIENCE).await.ok()
     })
     .await;
 }

@@ -8,7 +8,7 @@ use walclock::feed::ingest::Status;
 
 use super::feed::{Feed, Running};
 use super::fold::{Fold, rows};
-use super::{DEADLINE, publish_notes};
+use super::{PATIENCE, publish_notes};
 use crate::support;
 
 /// Each is a statement of its own, and after each a new row must come through in its new shape.
@@ -72,7 +72,7 @@ impl Load {
     /// Some more has been written since.
     pub async fn some(&self) {
         let before = self.done.load(Ordering::Relaxed);
-        support::eventually(DEADLINE, "the load goes on", async || {
+        support::eventually(PATIENCE, "the load goes on", async || {
             (self.done.load(Ordering::Relaxed) > before + 20).then_some(())
         })
         .await;
@@ -80,7 +80,7 @@ impl Load {
 
     /// There is something to compare. The writers delete all of their first rows again, however fast they are.
     pub async fn until_rows(&self, client: &Client) {
-        support::eventually(DEADLINE, "the load leaves rows", async || {
+        support::eventually(PATIENCE, "the load leaves rows", async || {
             (rows(client, "notes").await.len() > 10).then_some(())
         })
         .await;
@@ -100,7 +100,7 @@ pub async fn probe(client: &Client, fold: &mut Fold, table: &str, id: i64, after
     client.batch_execute(&insert).await.unwrap();
     let expected = rows(client, &format!("(select * from {table} where id = {id})")).await.remove(&id);
     assert!(expected.is_some());
-    support::eventually(DEADLINE, &format!("a new row is right after: {after}"), async || {
+    support::eventually(PATIENCE, &format!("a new row is right after: {after}"), async || {
         fold.follow().await;
         (fold.rows.get(&id) == expected.as_ref()).then_some(())
     })
@@ -112,7 +112,7 @@ pub async fn assert_fold_is_table(client: &Client, fold: &mut Fold) {
     client.batch_execute("update notes set body = coalesce(body, '') || '!'").await.unwrap();
     let table = rows(client, "notes").await;
     assert!(!table.is_empty(), "an empty table proves nothing");
-    support::eventually(DEADLINE, "the fold is the table", async || {
+    support::eventually(PATIENCE, "the fold is the table", async || {
         fold.follow().await;
         (fold.rows == table).then_some(())
     })
@@ -173,12 +173,12 @@ async fn a_publication_made_anew_under_load_is_a_gap_and_then_all_is_well() {
     client.batch_execute("create publication feed for table notes").await.unwrap();
     let mut id = 2000;
     // Until the gap is told, a row may still fall into it.
-    support::eventually(DEADLINE, "the gap is told", async || {
+    support::eventually(PATIENCE, "the gap is told", async || {
         fold.follow().await;
         (fold.gaps > 0).then_some(())
     })
     .await;
-    support::eventually(DEADLINE, "rows come again", async || {
+    support::eventually(PATIENCE, "rows come again", async || {
         id += 1;
         client.batch_execute(&format!("insert into notes values ({id}, 'b', 's')")).await.unwrap();
         fold.follow().await;

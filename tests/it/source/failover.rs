@@ -11,7 +11,7 @@ use walclock::pg::Settings;
 use walclock::store::doctor;
 
 use super::feed::{Feed, Running, copy_folder, id, insert, range, wal_end};
-use super::{DEADLINE, publish_notes};
+use super::{PATIENCE, publish_notes};
 use crate::support;
 
 /// The physical slot through which the standby follows.
@@ -66,7 +66,7 @@ impl Pair {
     async fn until_slot(&self, temporary: bool) {
         let standby = support::connect(&self.standby.url("postgres")).await;
         let sql = "select from pg_replication_slots where slot_name = $1 and synced and temporary = $2";
-        support::eventually(DEADLINE * 3, "the slot is on the standby", async || {
+        support::eventually(PATIENCE, "the slot is on the standby", async || {
             self.client.batch_execute("insert into other values (1)").await.unwrap();
             self.client.batch_execute("select pg_log_standby_snapshot()").await.unwrap();
             let rows = standby.query(sql, &[&self.feed.slot(), &temporary]).await.unwrap();
@@ -80,7 +80,7 @@ impl Pair {
         let end = wal_end(&self.client).await.to_string();
         let standby = support::connect(&self.standby.url("postgres")).await;
         let sql = "select coalesce(pg_last_wal_replay_lsn() >= $1::text::pg_lsn, false)";
-        support::eventually(DEADLINE, "the standby follows", async || {
+        support::eventually(PATIENCE, "the standby follows", async || {
             standby.query_one(sql, &[&end]).await.unwrap().get::<_, bool>(0).then_some(())
         })
         .await;
@@ -177,7 +177,7 @@ async fn doctor_says(server: &Cluster, what: &str) {
 
 /// Waits until the feed streams from the promoted server.
 async fn until_taken_over(running: &Running) {
-    support::eventually(DEADLINE, "the feed streams from the promoted server", async || {
+    support::eventually(PATIENCE, "the feed streams from the promoted server", async || {
         running.journal.identity().filter(|identity| identity.timeline == 2).map(|_| ())
     })
     .await;
@@ -340,7 +340,7 @@ async fn a_primary_that_waits_for_its_standby_keeps_the_feed_from_getting_ahead(
     insert(&pair.client, 15..20).await;
     let sql =
         "select from pg_stat_activity where backend_type = 'walsender' and wait_event = 'WaitForStandbyConfirmation'";
-    support::eventually(DEADLINE, "the walsender waits for the standby", async || {
+    support::eventually(PATIENCE, "the walsender waits for the standby", async || {
         pair.client.query_opt(sql, &[]).await.unwrap().map(|_| ())
     })
     .await;
@@ -362,7 +362,7 @@ async fn a_standby_that_is_promoted_under_the_stream_is_followed_onto_its_timeli
     let Pair { mut primary, standby, client, .. } = Pair::new(false).await;
     let feed = Feed::new(&standby.url("postgres"));
     let running = feed.start();
-    support::eventually(DEADLINE, "the feed streams from the standby", async || {
+    support::eventually(PATIENCE, "the feed streams from the standby", async || {
         // The slot on the standby waits for it.
         client.batch_execute("select pg_log_standby_snapshot()").await.unwrap();
         (*running.status.borrow() == Status::Streaming).then_some(())
@@ -431,7 +431,7 @@ async fn hold_back(primary: &Client) {
     let sql = format!("alter system set synchronized_standby_slots = '{STANDBY}'");
     primary.batch_execute(&sql).await.unwrap();
     primary.batch_execute("select pg_reload_conf()").await.unwrap();
-    support::eventually(DEADLINE, "the setting counts", async || {
+    support::eventually(PATIENCE, "the setting counts", async || {
         let row = primary.query_one("select current_setting('synchronized_standby_slots')", &[]).await.unwrap();
         (row.get::<_, String>(0) == STANDBY).then_some(())
     })

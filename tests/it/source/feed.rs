@@ -18,7 +18,7 @@ use walclock::feed::reader::Reader;
 use walclock::feed::{assemble, source};
 use walclock::localpg::Cluster;
 
-use super::{DEADLINE, config, publish_notes};
+use super::{PATIENCE, config, publish_notes};
 use crate::support;
 
 /// A feed that can be stopped and started over the same folder.
@@ -69,7 +69,7 @@ impl Feed {
 
 impl Running {
     pub async fn wait_for(&mut self, what: &str, is: impl FnMut(&Status) -> bool) {
-        let reached = tokio::time::timeout(DEADLINE, self.status.wait_for(is)).await.map(|status| status.is_ok());
+        let reached = tokio::time::timeout(PATIENCE, self.status.wait_for(is)).await.map(|status| status.is_ok());
         assert_eq!(reached.ok(), Some(true), "not {what}: {:?}", *self.status.borrow());
     }
 
@@ -91,7 +91,7 @@ impl Running {
 
     /// The ids of all notes in the feed, when there are so many.
     pub async fn ids(&self, count: usize) -> Vec<i64> {
-        support::eventually(DEADLINE, "all notes are in the feed", async || {
+        support::eventually(PATIENCE, "all notes are in the feed", async || {
             let ids: Vec<_> =
                 self.changes(Sequence::ZERO).await.unwrap().changes.iter().map(|one| id(&one.body)).collect();
             (ids.len() >= count).then_some(ids)

@@ -4,7 +4,7 @@ use walclock::domain::sequence::Sequence;
 use walclock::feed::ingest::Status;
 use walclock::feed::{query, source};
 
-use super::DEADLINE;
+use super::PATIENCE;
 use super::feed::{copy_folder, filled, insert, while_down};
 use crate::support;
 
@@ -64,7 +64,7 @@ async fn a_lost_slot_is_a_gap_and_not_a_loop() {
     let url = cluster.url("postgres");
     let (client, feed, running, before) = filled(&url).await;
     running.stop().await;
-    support::eventually(DEADLINE, "the slot is lost", async || {
+    support::eventually(PATIENCE, "the slot is lost", async || {
         client.batch_execute("insert into other select generate_series(1, 200000)").await.unwrap();
         client.batch_execute("checkpoint").await.unwrap();
         let sql = "select wal_status from pg_replication_slots where slot_name = $1";
@@ -94,7 +94,7 @@ async fn a_slot_that_was_idle_for_too_long_is_a_gap() {
     let (client, feed, running, before) = filled(&cluster.url("postgres")).await;
     running.stop().await;
     let server = source::Server::connect(&feed.config.source.settings).await.unwrap();
-    let loss = support::eventually(DEADLINE, "the slot is lost", async || {
+    let loss = support::eventually(PATIENCE, "the slot is lost", async || {
         client.batch_execute("checkpoint").await.unwrap();
         server.slot(feed.slot(), "postgres").await.unwrap().unwrap().lost
     })
@@ -136,7 +136,7 @@ async fn a_server_that_was_put_back_is_a_gap_and_readers_are_told() {
     assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
     insert(&client, 20..23).await;
     // What its slot still had to tell comes again, what was forgotten does not.
-    let ids = support::eventually(DEADLINE, "the new notes are in the feed", async || {
+    let ids = support::eventually(PATIENCE, "the new notes are in the feed", async || {
         Some(running.ids(3).await).filter(|ids| ids.last() == Some(&22))
     });
     assert!(ids.await.iter().all(|id| !(10..20).contains(id)));

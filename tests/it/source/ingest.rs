@@ -7,7 +7,7 @@ use walclock::feed::ingest::{Intervals, Status};
 use walclock::feed::source;
 
 use super::feed::{Feed, confirmed, insert, range, wal_end};
-use super::{DEADLINE, publish_notes};
+use super::{PATIENCE, publish_notes};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +42,7 @@ async fn nothing_is_acknowledged_before_it_is_durable() {
     // When all is durable, all is acknowledged.
     let end = wal_end(&client).await;
     running.ids(5000).await;
-    support::eventually(DEADLINE, "the slot follows", async || {
+    support::eventually(PATIENCE, "the slot follows", async || {
         (confirmed(&client, feed.slot()).await >= end).then_some(())
     })
     .await;
@@ -57,7 +57,7 @@ async fn an_idle_feed_moves_its_slot_past_what_is_not_for_it() {
     let running = feed.live().await;
     client.batch_execute("insert into other select generate_series(1, 10000)").await.unwrap();
     let end = wal_end(&client).await;
-    support::eventually(DEADLINE, "the idle slot moves", async || {
+    support::eventually(PATIENCE, "the idle slot moves", async || {
         (confirmed(&client, feed.slot()).await >= end).then_some(())
     })
     .await;
@@ -141,7 +141,7 @@ async fn reports_leave_on_time_so_that_the_walsender_stays() {
     let sql = "select pid, clock_timestamp() - backend_start > interval '3 seconds' from pg_stat_replication";
     let pid: i32 = client.query_one(sql, &[]).await.unwrap().get(0);
     // It is idle for many times the timeout.
-    support::eventually(DEADLINE, "the walsender grows old", async || {
+    support::eventually(PATIENCE, "the walsender grows old", async || {
         let row = client.query_one(sql, &[]).await.unwrap();
         assert_eq!(row.get::<_, i32>(0), pid, "a new walsender: the old one was not reported to");
         row.get::<_, bool>(1).then_some(())
@@ -170,7 +170,7 @@ async fn reports_leave_on_time_inside_a_huge_transaction() {
     assert_eq!(before.len(), 1);
     let sql = "insert into notes select n, repeat('x', 200), 's' from generate_series(0, $1::int - 1) n";
     client.execute(sql, &[&ROWS]).await.unwrap();
-    let seen = support::eventually(DEADLINE * 4, "the transaction is in", async || {
+    let seen = support::eventually(PATIENCE, "the transaction is in", async || {
         Some(running.journal.range().last).filter(|last| *last != Sequence::ZERO)
     })
     .await;
@@ -225,7 +225,7 @@ async fn an_idle_feed_moves_its_slot_past_what_a_neighbour_writes() {
     let neighbour = support::connect(&neighbour).await;
     neighbour.batch_execute("create table busy as select generate_series(1, 100000)").await.unwrap();
     let end = wal_end(&client).await;
-    support::eventually(DEADLINE, "PostgreSQL may remove the neighbour's WAL", async || {
+    support::eventually(PATIENCE, "PostgreSQL may remove the neighbour's WAL", async || {
         // Each describes the transactions under way, without which a slot does not let go of the WAL.
         client.batch_execute("checkpoint").await.unwrap();
         let sql = "select restart_lsn::text from pg_replication_slots where slot_name = $1";

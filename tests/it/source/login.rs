@@ -48,7 +48,7 @@ async fn cluster() -> Cluster {
     for statement in USERS.split_inclusive(';') {
         client.batch_execute(statement).await.unwrap();
     }
-    support::eventually(super::DEADLINE, "TLS is on", async || {
+    support::eventually(super::PATIENCE, "TLS is on", async || {
         let url = format!("{}?sslmode=require", cluster.url("postgres"));
         Server::connect(&Settings::parse(&url).unwrap()).await.ok()
     })
@@ -170,7 +170,7 @@ async fn a_changeserver_streams_over_tls_where_the_server_asks_for_it() {
     let flags = ["--roles", "changeserver", "--publication", "feed"];
     let folder = support::server::folder();
     let plain = support::server::Server::spawn_unmigrated(&url("disable"), &folder, &flags);
-    support::eventually(super::DEADLINE, "it is told why not", async || {
+    support::eventually(super::PATIENCE, "it is told why not", async || {
         plain.log().contains("pg_hba.conf").then_some(())
     })
     .await;
@@ -222,7 +222,7 @@ async fn a_server_that_takes_the_connection_and_says_nothing_is_given_up() {
     let frozen = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = frozen.local_addr().unwrap().port();
     let settings = Settings::parse(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=1")).unwrap();
-    let connecting = tokio::time::timeout(super::DEADLINE, Server::connect(&settings));
+    let connecting = tokio::time::timeout(super::PATIENCE, Server::connect(&settings));
     let error = connecting.await.expect("it gives up").err().unwrap();
     assert!(matches!(error, Error::Unanswered { .. }) && error.may_heal(), "{error}");
 }

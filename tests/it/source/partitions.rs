@@ -7,7 +7,7 @@ use walclock::domain::scope::Scope;
 use walclock::domain::sequence::Sequence;
 use walclock::feed::query::Query;
 
-use super::DEADLINE;
+use super::PATIENCE;
 use super::feed::{Feed, Running};
 use crate::support;
 
@@ -59,7 +59,7 @@ async fn partitions_come_and_go_and_rows_move_between_them() {
         if support::server_major().await == 14 {
             expected.insert(5, tell((1, "p1", "2")));
         }
-        let seen = support::eventually(DEADLINE, "all changes are in", async || {
+        let seen = support::eventually(PATIENCE, "all changes are in", async || {
             let seen: Vec<Value> = running.bodies().await;
             (seen.len() >= expected.len()).then_some(seen)
         })
@@ -83,7 +83,7 @@ async fn old_rows(running: &Running, count: usize) -> Vec<(bool, Value)> {
         bodies.filter(|body| !body["oldRow"].is_null()).collect::<Vec<_>>()
     };
     let s = || Scope::parse("s").unwrap();
-    let both = support::eventually(DEADLINE, "all changes are in", async || {
+    let both = support::eventually(PATIENCE, "all changes are in", async || {
         let told = all(vec![Scope::empty(), s()]).await;
         (told.len() >= count).then_some(told)
     })

@@ -7,7 +7,7 @@ use walclock::domain::sequence::Sequence;
 use walclock::feed::ingest::Status;
 use walclock::feed::query;
 
-use super::DEADLINE;
+use super::PATIENCE;
 use super::feed::{filled, id, insert, range};
 use crate::support;
 
@@ -46,7 +46,7 @@ async fn no_hole_opens_while_a_publication_comes_and_goes() {
     let last = i64::from(next);
 
     let (mut gaps, mut previous) = (0, Some(9));
-    support::eventually(DEADLINE, "the feed tells of a gap and of what came behind it", async || {
+    support::eventually(PATIENCE, "the feed tells of a gap and of what came behind it", async || {
         match running.changes(since).await {
             Ok(page) => {
                 for one in &page.changes {

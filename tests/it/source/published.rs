@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use walclock::feed::ingest::Status;
 
-use super::DEADLINE;
+use super::PATIENCE;
 use super::ddl::{Load, assert_fold_is_table, loaded, probe};
 use super::feed::{Feed, Running};
 use super::fold::Fold;
@@ -59,7 +59,7 @@ async fn a_column_list_that_changes_under_load_changes_what_is_told() {
         client.batch_execute(&format!("alter publication feed set table notes ({list})")).await.unwrap();
         let insert = format!("insert into notes (id, body, _change_selector) values ({id}, 'probe', 's')");
         client.batch_execute(&insert).await.unwrap();
-        let told = support::eventually(DEADLINE, "a new row", async || {
+        let told = support::eventually(PATIENCE, "a new row", async || {
             fold.follow().await;
             fold.rows.get(&id).map(|row| row.keys().cloned().collect::<BTreeSet<_>>())
         })

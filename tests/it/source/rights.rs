@@ -8,7 +8,7 @@ use walclock::localpg::Cluster;
 use walclock::pg::Settings;
 
 use super::feed::{Feed, insert};
-use super::{DEADLINE, publish_notes};
+use super::{PATIENCE, publish_notes};
 use crate::support;
 use crate::support::server::Server;
 
@@ -40,7 +40,7 @@ async fn serve(url: &str) -> (i32, String) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    support::eventually(DEADLINE, "it gives up", async || child.try_wait().unwrap()).await;
+    support::eventually(PATIENCE, "it gives up", async || child.try_wait().unwrap()).await;
     let output = child.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(said).unwrap())
@@ -67,7 +67,7 @@ async fn a_changeserver_that_may_not_work_ends_and_says_what_to_change() {
         format!("postgres://{user}:{password}@127.0.0.1:{}/{database}?{options}", cluster.port())
     };
     let wrong = "hunter3hunter3";
-    support::eventually(DEADLINE, "passwords are asked for", async || {
+    support::eventually(PATIENCE, "passwords are asked for", async || {
         let settings = Settings::parse(&url("walker", wrong, "postgres", "")).unwrap();
         Connection::open(&settings).await.err()
     })
@@ -128,7 +128,7 @@ async fn the_log_says_what_would_have_kept_a_slot_that_was_lost() {
     server.until_ready().await;
     assert!(!server.log().contains("max_slot_wal_keep_size"), "too early");
     assert_eq!(server.terminate().await, 0);
-    support::eventually(DEADLINE, "the slot is lost", async || {
+    support::eventually(PATIENCE, "the slot is lost", async || {
         client.batch_execute("insert into other select generate_series(1, 200000)").await.unwrap();
         client.batch_execute("checkpoint").await.unwrap();
         let lost = client.query_one("select wal_status = 'lost' from pg_replication_slots", &[]).await.unwrap();

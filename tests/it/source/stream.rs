@@ -5,11 +5,8 @@ use std::time::Duration;
 use walclock::domain::sequence::Lsn;
 use walclock::feed::source::{self, Connection, Error, Event, Position, Server, Stream, Walsender};
 
-use super::{DEADLINE, config, connect, publish_notes};
+use super::{PATIENCE, config, connect, publish_notes};
 use crate::support;
-
-/// Long enough for any slot that can be made.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads until a Commit of pgoutput, and gives the tags of all messages up to it. Descriptions of relations are left
 /// out: they come again whenever a catalog's cache is emptied.
@@ -30,7 +27,7 @@ async fn read_transaction(stream: &mut Stream) -> String {
             stream.fill().await.unwrap();
         }
     };
-    tokio::time::timeout(DEADLINE, read).await.unwrap();
+    tokio::time::timeout(PATIENCE, read).await.unwrap();
     tags
 }
 
@@ -62,7 +59,7 @@ async fn a_slot_is_made_streamed_from_and_dropped() {
     let position = Position { received: Lsn(u64::MAX >> 1), acknowledged: Lsn(from.0 + 1) };
     reports.send(position, false).await.unwrap();
     let database = config.settings.config().get_dbname().unwrap();
-    support::eventually(DEADLINE, "the slot moves", async || {
+    support::eventually(PATIENCE, "the slot moves", async || {
         let slot = server.slot(&config.slot, database).await.unwrap().unwrap();
         (slot.confirmed == position.acknowledged).then_some(())
     })
@@ -72,7 +69,7 @@ async fn a_slot_is_made_streamed_from_and_dropped() {
     assert_ne!(server.walsender(pid).await.unwrap(), Walsender::Gone);
     reports.end().await.unwrap();
     stream.drain().await;
-    support::eventually(DEADLINE, "the walsender goes", async || {
+    support::eventually(PATIENCE, "the walsender goes", async || {
         (server.walsender(pid).await.unwrap() == Walsender::Gone).then_some(())
     })
     .await;

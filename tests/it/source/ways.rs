@@ -6,7 +6,7 @@ use walclock::feed::ingest::Status;
 use walclock::feed::query;
 use walclock::localpg::Cluster;
 
-use super::DEADLINE;
+use super::PATIENCE;
 use super::feed::{Feed, filled, insert, range};
 use super::proxy::{Fault, Proxy};
 use crate::support;
@@ -49,7 +49,7 @@ async fn a_standstill_that_the_server_gives_up_on_loses_and_repeats_nothing() {
     let (proxy, client, _feed, mut running) = behind_a_proxy(&cluster).await;
     proxy.set(Fault::Freeze);
     insert(&client, 10..20).await;
-    support::eventually(DEADLINE, "the server gives the walsender up", async || {
+    support::eventually(PATIENCE, "the server gives the walsender up", async || {
         walsenders(&client).await.is_empty().then_some(())
     })
     .await;
@@ -88,7 +88,7 @@ async fn a_slot_that_is_lost_under_a_stream_is_a_gap_and_not_a_loop() {
     let (proxy, client, feed, running) = behind_a_proxy(&cluster).await;
     let before = running.changes(Sequence::ZERO).await.unwrap().last;
     proxy.set(Fault::Freeze);
-    support::eventually(DEADLINE, "the slot is lost", async || {
+    support::eventually(PATIENCE, "the slot is lost", async || {
         client.batch_execute("insert into other select generate_series(1, 200000)").await.unwrap();
         client.batch_execute("checkpoint").await.unwrap();
         let sql = "select wal_status from pg_replication_slots where slot_name = $1";
@@ -100,7 +100,7 @@ async fn a_slot_that_is_lost_under_a_stream_is_a_gap_and_not_a_loop() {
         || std::fs::read_to_string(cluster.log()).unwrap().matches("replication connection authorized").count();
     let logins_before = logins();
     proxy.set(Fault::None);
-    support::eventually(DEADLINE, "readers are told", async || {
+    support::eventually(PATIENCE, "readers are told", async || {
         matches!(running.changes(before).await, Err(query::Error::TooOld)).then_some(())
     })
     .await;

@@ -1,8 +1,6 @@
 //! What keeps two owners apart when their statements overlap: transactions held open in the middle of the store's own
 //! statements.
 
-use std::time::Duration;
-
 use tokio_postgres::Client;
 use walclock::dispatch::ports::{ClaimRequest, Store as _};
 use walclock::domain::lease::{Epoch, Lease, Owner};
@@ -81,7 +79,7 @@ async fn a_claim_that_waited_for_a_takeover_finds_itself_fenced() {
     let waiting = "select count(*) from pg_stat_activity
                    where datname = current_database() and wait_event_type = 'Lock'";
     let is_waiting = async || (world.client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(());
-    support::eventually(Duration::from_secs(10), "the claim waits for the takeover", is_waiting).await;
+    support::eventually(support::PATIENCE, "the claim waits for the takeover", is_waiting).await;
     takeover.batch_execute("commit").await.unwrap();
     let claimed = claim.await.unwrap().unwrap();
     assert!(claimed.runs.is_empty() && claimed.left.is_empty(), "{claimed:?}");

@@ -1,7 +1,6 @@
 //! What the schema allows and refuses, and how it comes about.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use tokio_postgres::Client;
 use walclock::domain::shard::Shard;
@@ -233,7 +232,7 @@ async fn a_migration_does_not_make_everybody_wait_for_a_table_that_is_in_use() {
     client.batch_execute(undo).await.unwrap();
     let using = client.transaction().await.unwrap();
     using.batch_execute("delete from walclock.timers").await.unwrap();
-    let run = tokio::time::timeout(Duration::from_secs(60), migrate::run(&settings)).await;
+    let run = tokio::time::timeout(support::PATIENCE, migrate::run(&settings)).await;
     assert!(matches!(run.expect("it gives up by itself"), Err(Error::Failed(_))));
     using.rollback().await.unwrap();
     assert_eq!(migrate::run(&settings).await.unwrap(), ["V5__moves", "V6__partitions"]);

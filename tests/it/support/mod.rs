@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
 use walclock::localpg::{Cluster, Config};
 
+/// How long anything may take on a busy machine before a test fails. It only bounds a test that fails anyway, so it is long.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A cluster that is gone, data and all, when the test process ends.
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -112,6 +115,6 @@ pub async fn migrated() -> String {
     let copy = format!("create database {name} template {template}");
     let admin = connect(&cluster().url("postgres")).await;
     // A session of the migration may take a moment to be gone, and a template must have none.
-    eventually(Duration::from_secs(20), "a copy of the template", async || admin.batch_execute(&copy).await.ok()).await;
+    eventually(PATIENCE, "a copy of the template", async || admin.batch_execute(&copy).await.ok()).await;
     cluster().url(&name)
 }

@@ -4,11 +4,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use hyper::body::Bytes;
 
-use super::{eventually, http, scratch};
+use super::{PATIENCE, eventually, http, scratch};
 
 /// A `walclock serve` with all roles. It is killed when it is dropped.
 pub struct Server {
@@ -110,7 +109,7 @@ impl Server {
     /// Waits until `/ready` says so.
     pub async fn until_ready(&self) {
         let ready = async || self.ready().await.filter(|(status, _)| *status == 200).map(|_| ());
-        eventually(Duration::from_secs(60), &format!("ready; see {}", self.log.display()), ready).await;
+        eventually(PATIENCE, &format!("ready; see {}", self.log.display()), ready).await;
     }
 
     /// What `/ready` answers, if anything.
@@ -148,7 +147,7 @@ impl Server {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let ended = async || self.child.try_wait().unwrap();
-        eventually(Duration::from_secs(30), "the server ends", ended).await.code().unwrap_or(-1)
+        eventually(PATIENCE, "the server ends", ended).await.code().unwrap_or(-1)
     }
 
     /// The status and the JSON of an answer; fails where there is none.

@@ -1,16 +1,12 @@
 //! Many timers by one request: what becomes of each, and of all of them together.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use walclock::domain::limits;
 use walclock::service::timers::Config;
 
 use super::face::{AHEAD, Answer, Face, create_request, selection, timeless, with};
-use crate::support::{self, eventually};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{self, PATIENCE, eventually};
 
 async fn post(face: &Face, body: impl Into<hyper::body::Bytes>) -> Answer {
     let request = face.request("POST", "/api/v1/timers/create-batch").header("content-type", "application/json");

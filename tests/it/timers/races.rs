@@ -1,7 +1,6 @@
 //! Writes that meet each other, and the dispatcher's claim.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
@@ -18,7 +17,7 @@ async fn waiting(face: &Arc<Face>, operation: &'static str) -> JoinHandle<Answer
     let waits = "select from pg_stat_activity
         where datname = current_database() and wait_event_type = 'Lock' and query like '%walclock.timers%'";
     let asks = async || (!face.sql.query(waits, &[]).await.unwrap().is_empty()).then_some(());
-    eventually(Duration::from_secs(20), "the write waits for the row", asks).await;
+    eventually(support::PATIENCE, "the write waits for the row", asks).await;
     call
 }
 

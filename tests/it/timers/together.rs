@@ -1,15 +1,12 @@
 //! Creates that come at the same time share a statement. None of them may notice.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::face::{Answer, Face, create_request, timeless, with};
-use crate::support::{self, eventually};
-
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::support::{self, PATIENCE, eventually};
 
 fn start(calls: &mut JoinSet<(String, Answer)>, face: &Arc<Face>, ids: impl IntoIterator<Item = String>) {
     for id in ids {
