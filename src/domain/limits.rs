@@ -89,8 +89,11 @@ pub const ADOPTIONS_MAX: u32 = 3;
 /// Rows of one claim, settle or load statement: large enough to spread the round trip, small enough to hold locks
 /// for milliseconds only.
 pub const BATCH_ROWS_MAX: usize = 500;
+/// Payload and headers of one timer together, as the table's constraints bound them, in bytes: what is being claimed counts as
+/// so much, since only its row says how large it is.
+pub const TIMER_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 16 * 1024;
 /// Bytes of payloads and headers of the runs in memory from which on no more timers are claimed: as many as may be under way
-/// must not fill the memory where each is large. What three claims bring may come on top.
+/// must not fill the memory where each is large. What is adopted may come on top.
 pub const RUNS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Largest body of a request to the server.
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;

@@ -7,7 +7,8 @@
 //! it, or begin only when what it was sent gets through, and could take a timer that a client inserts afterwards. In a new
 //! epoch it changes nothing, whenever it comes.
 //!
-//! Namespaces take turns, and each has its share of the room for runs (`queue::Share`).
+//! Namespaces take turns, and each has its share of the room for runs and of the memory for what they bring along
+//! (`queue::Share`).
 //!
 //! A timer is not claimed while an older run of the same id is being put back, nor put back while a newer one is being
 //! claimed: the two statements would not see each other, and the old timer could come back behind the new one.
@@ -15,12 +16,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::queue::{Hint, Reach, Share, Source};
+use super::queue::{Hint, Reach, Room, Share, Source};
 use super::{Effect, Engine};
 use crate::clock::Timestamp;
 use crate::dispatch::ports::{Claimed, Unavailable};
 use crate::domain::lease::{Epoch, Lease};
-use crate::domain::limits::RUNS_BYTES_MAX;
+use crate::domain::limits::{RUNS_BYTES_MAX, TIMER_BYTES_MAX};
 use crate::domain::timer::TimerKey;
 
 /// The first pause of a timer whose row is held by another transaction, or not yet visible; it doubles.
@@ -82,15 +83,17 @@ impl Engine {
 
     /// Whether another claim may start.
     fn may_claim(&self) -> bool {
-        self.claims.len() < self.config.claims_max && self.room() > 0 && self.records_bytes < RUNS_BYTES_MAX
+        self.claims.len() < self.config.claims_max && self.room() > 0 && self.queue.bytes() < RUNS_BYTES_MAX
     }
 
     /// What a namespace may take while a claim has so many timers already.
     fn share(&self, claimed: usize) -> Share {
+        let light = self.config.batch_max.min(self.config.inflight_max / 9) / 8;
+        let bytes_free = RUNS_BYTES_MAX.saturating_sub(self.queue.bytes());
         Share {
-            room: self.room().saturating_sub(claimed),
+            runs: Room { free: self.room().saturating_sub(claimed), light },
+            bytes: Room { free: bytes_free, light: light * TIMER_BYTES_MAX },
             turn: (self.config.batch_max / 8).max(1),
-            light: self.config.batch_max.min(self.config.inflight_max / 9) / 8,
         }
     }
 
@@ -142,7 +145,7 @@ impl Engine {
         let room_min = self.config.inflight_max / 4;
         while batch.len() < self.config.batch_max {
             let share = self.share(batch.len());
-            let lead = if share.room > room_min { self.crowd.lead } else { Duration::ZERO };
+            let lead = if share.runs.free > room_min { self.crowd.lead } else { Duration::ZERO };
             let Some(hint) = self.queue.pop_due(Reach { now, ahead: now.after(lead) }, share) else { break };
             if let Some(epoch) = self.holds.open(hint.shard)
                 && !self.is_put_back(&hint.key)
@@ -150,7 +153,7 @@ impl Engine {
                 batch.push((hint, epoch));
                 continue;
             }
-            self.queue.ended(&hint.key.namespace);
+            self.queue.ended(&hint.key.namespace, TIMER_BYTES_MAX);
             if self.holds.open(hint.shard).is_some() {
                 self.miss(now, hint);
             } else if self.is_kept(hint.shard) {
@@ -181,7 +184,7 @@ impl Engine {
     ) {
         let Some(claim) = self.claims.remove(&id) else { return };
         self.claiming -= claim.len();
-        claim.iter().for_each(|(hint, _)| self.queue.ended(&hint.key.namespace));
+        claim.iter().for_each(|(hint, _)| self.queue.ended(&hint.key.namespace, TIMER_BYTES_MAX));
         self.settlements.extend(self.held_back.drain(..));
         match answer {
             Ok(claimed) => self.sort_out(now, claim, claimed, effects),

@@ -11,6 +11,7 @@
 use super::Engine;
 use crate::clock::Timestamp;
 use crate::domain::lease::Epoch;
+use crate::domain::limits::TIMER_BYTES_MAX;
 use crate::domain::run::Run;
 
 /// Asserts what must hold when a run is sent at `now`, by a clock that is not ahead of PostgreSQL's, while its shard is
@@ -24,7 +25,8 @@ impl Engine {
     /// Asserts what holds between any two steps. For tests and the simulation: it is too slow for every step of a server.
     pub fn assert_invariants(&self) {
         let under_way = self.claiming + self.records.len();
-        assert!(self.queue.is_consistent(under_way), "the queue's views differ");
+        let bytes = self.records.values().map(|record| record.bytes).sum::<usize>() + self.claiming * TIMER_BYTES_MAX;
+        assert!(self.queue.is_consistent(under_way, bytes), "the queue's views differ");
         assert!(self.hosts.is_consistent(), "the hosts' counts are wrong, or one has too much under way");
         assert!(self.queue_len() <= self.config.queue_max, "{} hints are over the bound", self.queue_len());
         let (waiting, inflight_max) = (self.parked_settlements.len(), self.config.inflight_max);

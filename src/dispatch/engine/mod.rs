@@ -246,8 +246,6 @@ pub struct Engine {
     deferred: u64,
     /// Every run that is claimed and not finished.
     records: HashMap<RunKey, Record>,
-    /// Bytes of what the timers of these runs bring along.
-    records_bytes: usize,
     /// Timers that are being put back, and how many runs of each.
     putting_back: HashMap<TimerKey, usize>,
     settlements: VecDeque<Settlement>,
@@ -296,7 +294,6 @@ impl Engine {
             parked_runs: Vec::new(),
             deferred: 0,
             records: HashMap::new(),
-            records_bytes: 0,
             putting_back: HashMap::new(),
             settlements: VecDeque::new(),
             parked_settlements: Vec::new(),

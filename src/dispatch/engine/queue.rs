@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
+use crate::domain::limits::TIMER_BYTES_MAX;
 use crate::domain::shard::Shard;
 use crate::domain::timer::TimerKey;
 
@@ -46,27 +47,46 @@ impl Hint {
 /// How much of the room for runs one namespace may take, and how its turns go.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
-    /// How many runs may be taken at the moment.
-    pub(super) room: usize,
+    /// The places for runs.
+    pub(super) runs: Room,
+    /// The bytes of what they bring along.
+    pub(super) bytes: Room,
     /// Hints of one turn.
     pub(super) turn: usize,
-    /// Beyond so many runs, a namespace waits until it may take as many at once, so that claims stay batches.
-    pub(super) light: usize,
 }
 
 impl Share {
-    /// A namespace may have so many runs for each place that is free: one alone 8 of 9 places, two 8 of 17 each. What is
+    fn may_take(self, lane: &Lane) -> bool {
+        self.runs.may_take(lane.inflight) && self.bytes.may_take(lane.bytes)
+    }
+
+    fn may_begin(self, lane: &Lane) -> bool {
+        self.runs.may_begin(lane.inflight) && self.bytes.may_begin(lane.bytes)
+    }
+}
+
+/// Something that namespaces share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// How much may be taken at the moment.
+    pub(super) free: usize,
+    /// Beyond so much, a namespace waits until it may take as much at once, so that claims stay batches.
+    pub(super) light: usize,
+}
+
+impl Room {
+    /// A namespace may have so much for each place that is free: one alone 8 of 9 places, two 8 of 17 each. What is
     /// left is for newcomers (the dynamic thresholds of Choudhury and Hahne, 1998).
     const ALPHA: usize = 8;
 
-    fn may_take(self, inflight: usize) -> bool {
-        inflight < self.room.saturating_mul(Self::ALPHA)
+    fn may_take(self, taken: usize) -> bool {
+        taken < self.free.saturating_mul(Self::ALPHA)
     }
 
-    fn may_begin(self, inflight: usize) -> bool {
-        // Each run more raises its own count, and lowers what it is measured by.
-        let after = inflight.saturating_add(self.light.saturating_mul(Self::ALPHA + 1));
-        inflight <= self.light || after <= self.room.saturating_mul(Self::ALPHA)
+    fn may_begin(self, taken: usize) -> bool {
+        // What is taken more raises what it has, and lowers what that is measured by.
+        let after = taken.saturating_add(self.light.saturating_mul(Self::ALPHA + 1));
+        taken <= self.light || after <= self.free.saturating_mul(Self::ALPHA)
     }
 }
 
@@ -106,6 +126,8 @@ struct Lane {
     hints: BTreeMap<Place, Hint>,
     /// Its runs that are claimed or being claimed, and not finished.
     inflight: usize,
+    /// What these bring along; what is being claimed counts as much as it may be.
+    bytes: usize,
     turn: Turn,
 }
 
@@ -126,6 +148,8 @@ pub(super) struct Queue {
     line: VecDeque<Arc<str>>,
     turn_left: usize,
     backlog: usize,
+    /// What all that is under way brings along.
+    bytes: usize,
     count: u64,
 }
 
@@ -137,6 +161,11 @@ impl Queue {
     /// How many hints were overdue when a load brought them.
     pub(super) fn backlog_len(&self) -> usize {
         self.backlog
+    }
+
+    /// The bytes of all that is under way; what is being claimed counts as much as it may be.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// When the next hint is to be claimed, those aside whose lanes stand in line.
@@ -188,13 +217,15 @@ impl Queue {
             || self.line.iter().any(|namespace| self.lanes.get(namespace).is_some_and(is_due))
     }
 
-    /// Takes the next hint that is within reach, of the namespace whose turn it is, and counts it as under way.
+    /// Takes the next hint that is within reach, of the namespace whose turn it is, and counts it as under way, with as many
+    /// bytes as a timer may have.
     pub(super) fn pop_due(&mut self, reach: Reach, share: Share) -> Option<Hint> {
         self.wake(reach.now.max(reach.ahead));
         let mut passed_over = 0;
         while passed_over < self.line.len() {
             let namespace = self.line.front()?.clone();
             let lane = self.lanes.get_mut(&namespace).expect("a lane in line is not forgotten");
+            let may_take = share.may_take(lane) && (self.turn_left > 0 || share.may_begin(lane));
             let Some(first) = lane.hints.first_entry().filter(|first| reach.has(first.key(), first.get())) else {
                 lane.turn = Turn::None;
                 self.line.pop_front();
@@ -202,8 +233,7 @@ impl Queue {
                 self.rest(&namespace);
                 continue;
             };
-            let may_begin = self.turn_left > 0 || share.may_begin(lane.inflight);
-            if !may_begin || !share.may_take(lane.inflight) {
+            if !may_take {
                 self.line.rotate_left(1);
                 self.turn_left = 0;
                 passed_over += 1;
@@ -211,6 +241,8 @@ impl Queue {
             }
             let hint = first.remove();
             lane.inflight += 1;
+            lane.bytes += TIMER_BYTES_MAX;
+            self.bytes += TIMER_BYTES_MAX;
             self.places.remove(&hint.key);
             self.backlog -= usize::from(hint.backlog);
             self.turn_left = if self.turn_left > 0 { self.turn_left } else { share.turn } - 1;
@@ -222,17 +254,20 @@ impl Queue {
         None
     }
 
-    /// A run of this namespace is under way.
-    pub(super) fn began(&mut self, namespace: &Arc<str>) {
+    /// A run of this namespace is under way, which brings so many bytes along.
+    pub(super) fn began(&mut self, namespace: &Arc<str>, bytes: usize) {
+        self.bytes += bytes;
         match self.lanes.get_mut(namespace) {
-            Some(lane) => lane.inflight += 1,
-            None => drop(self.lanes.insert(namespace.clone(), Lane { inflight: 1, ..Lane::default() })),
+            Some(lane) => (lane.inflight, lane.bytes) = (lane.inflight + 1, lane.bytes + bytes),
+            None => drop(self.lanes.insert(namespace.clone(), Lane { inflight: 1, bytes, ..Lane::default() })),
         }
     }
 
     /// One is not any more.
-    pub(super) fn ended(&mut self, namespace: &Arc<str>) {
+    pub(super) fn ended(&mut self, namespace: &Arc<str>, bytes: usize) {
         if let Some(lane) = self.lanes.get_mut(namespace) {
+            self.bytes -= bytes;
+            lane.bytes -= bytes;
             lane.inflight -= 1;
             if lane.inflight == 0 && lane.turn == Turn::None {
                 self.lanes.remove(namespace);
@@ -336,12 +371,15 @@ impl Queue {
         }
     }
 
-    /// Whether all views tell the same, as far as it can be seen at a glance, and `inflight` runs are under way.
-    pub(super) fn is_consistent(&self, inflight: usize) -> bool {
+    /// Whether all views tell the same, as far as it can be seen at a glance, and `inflight` runs with so many
+    /// bytes are under way.
+    pub(super) fn is_consistent(&self, inflight: usize, bytes: usize) -> bool {
         let lanes = || self.lanes.values();
         let count = |turn: fn(Turn) -> bool| lanes().filter(|lane| turn(lane.turn)).count();
         lanes().map(|lane| lane.hints.len()).sum::<usize>() == self.places.len()
             && lanes().map(|lane| lane.inflight).sum::<usize>() == inflight
+            && lanes().map(|lane| lane.bytes).sum::<usize>() == bytes
+            && self.bytes == bytes
             && lanes().flat_map(|lane| lane.hints.values()).filter(|hint| hint.backlog).count() == self.backlog
             && count(|turn| turn == Turn::Now) == self.line.len()
             && count(|turn| matches!(turn, Turn::At(_))) == self.waiting.len()

@@ -33,7 +33,7 @@ pub(super) struct Record {
     /// Its settlement was written once already, with an unknown outcome.
     pub(super) doubtful: bool,
     /// What its timer brings along.
-    bytes: usize,
+    pub(super) bytes: usize,
     /// Its timer is being put back, or may be.
     putting_back: bool,
 }
@@ -69,10 +69,9 @@ impl Engine {
         if current {
             let bytes = run.timer.definition.bytes();
             let record = Record { shard, epoch: run.epoch, doubtful: false, bytes, putting_back: false };
-            self.records_bytes += bytes;
-            match self.records.insert(run.key.clone(), record) {
-                Some(old) => self.records_bytes -= old.bytes,
-                None => self.queue.began(&run.key.timer.namespace),
+            self.queue.began(&run.key.timer.namespace, bytes);
+            if let Some(old) = self.records.insert(run.key.clone(), record) {
+                self.queue.ended(&run.key.timer.namespace, old.bytes);
             }
         }
         current
@@ -91,8 +90,7 @@ impl Engine {
     /// A run is not under way any more.
     pub(super) fn forget(&mut self, run: &RunKey) -> Option<Record> {
         let record = self.records.remove(run)?;
-        self.records_bytes -= record.bytes;
-        self.queue.ended(&run.timer.namespace);
+        self.queue.ended(&run.timer.namespace, record.bytes);
         if record.putting_back
             && let Some(count) = self.putting_back.get_mut(&run.timer)
         {
@@ -359,7 +357,8 @@ impl Engine {
         (self.config.inflight_max + self.parked_settlements.len()).saturating_sub(self.inflight())
     }
 
-    /// Asks for the runs that older epochs left: at once for shards just taken over, now and then for all.
+    /// Asks for the runs that older epochs left: at once for shards just taken over, now and then for all. However large they
+    /// are, and whosever: they are under way already, and nobody else goes on with them.
     pub(super) fn adopt(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let limit = self.config.batch_max.min(self.adoption_room());
         if self.adopting.is_some() || limit == 0 {

@@ -1,7 +1,7 @@
 //! Tests of what keeps namespaces and hosts from holding each other up.
 
 use super::*;
-use crate::domain::limits::{HOSTS_REMEMBERED_MAX, RUNS_BYTES_MAX};
+use crate::domain::limits::{HOSTS_REMEMBERED_MAX, PAYLOAD_BYTES_MAX, RUNS_BYTES_MAX};
 
 /// A failure whose next attempt is beyond the test.
 fn failure() -> Verdict {
@@ -345,24 +345,45 @@ fn what_is_claimed_ahead_in_vain_waits_for_its_moment() {
     assert_eq!(rig.claim_ids(at(200)), ["00000"]);
 }
 
-#[test]
-fn no_more_is_claimed_while_runs_fill_the_memory() {
-    let payload = format!("\"{}\"", "x".repeat(100_000));
-    let mut rig = Rig::new(Config { inflight_max: 100_000, claims_max: 1, ..Config::default() });
-    let mut effects = rig.step(START, crowd(10_000, START));
+/// How many timers there are in all once nothing more is claimed, where all payloads are so large and no call ends.
+fn taken_with(rig: &mut Rig, payload_bytes: usize, mut effects: Vec<Effect>) -> usize {
+    let payload = format!("\"{}\"", "x".repeat(payload_bytes - 2));
+    let payload = serde_json::value::RawValue::from_string(payload).unwrap();
     let mut taken = 0;
-    while let Some(Effect::Claim { id, timers, .. }) = effects.into_iter().find(|e| matches!(e, Effect::Claim { .. })) {
+    while let Some(claim) = effects.iter().position(|effect| matches!(effect, Effect::Claim { .. })) {
+        let Effect::Claim { id, timers, .. } = effects.swap_remove(claim) else { unreachable!("it was looked for") };
         taken += timers.len();
-        let runs = timers.iter().map(|(key, _)| {
+        let runs = timers.into_iter().map(|(key, _)| {
             let mut run = run(&key.id, START, 1);
-            run.timer.definition.payload = serde_json::value::RawValue::from_string(payload.clone()).ok();
+            run.timer.definition.payload = Some(payload.clone());
+            run.key.timer = key;
             run
         });
-        effects =
-            rig.step(START, Event::Claimed { id, answer: Ok(Claimed { runs: runs.collect(), left: Vec::new() }) });
+        let answer = Ok(Claimed { runs: runs.collect(), left: Vec::new() });
+        effects.extend(rig.step(START, Event::Claimed { id, answer }));
     }
-    let bytes = taken * payload.len();
-    assert!((RUNS_BYTES_MAX..RUNS_BYTES_MAX + 500 * payload.len()).contains(&bytes), "{taken} were taken");
+    taken
+}
+
+/// Timers with so large a payload that their memory is full before their places are leave some of it to others.
+#[test]
+fn a_namespace_with_large_payloads_leaves_memory_for_others() {
+    let mut rig = Rig::new(Config { inflight_max: 100_000, ..Config::default() });
+    let effects = rig.step(START, crowd(10_000, START));
+    let large = taken_with(&mut rig, PAYLOAD_BYTES_MAX, effects) * PAYLOAD_BYTES_MAX;
+    assert!((RUNS_BYTES_MAX / 2..=RUNS_BYTES_MAX / 9 * 8).contains(&large), "{large} bytes were taken");
+    // As many as it likes of those that are small, though the others' calls do not end.
+    let other = |n: usize| Entry { due_at: START, key: TimerKey::new("other", &format!("{n:05}")) };
+    let effects = rig.step(START, Event::Noted((0..10_000).map(other).collect()));
+    assert_eq!(taken_with(&mut rig, 100, effects), 10_000);
+    // Ten more fill what is left, each a part of it, and not more.
+    let mut bytes = large + 10_000 * 100;
+    for namespace in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
+        let entry = |n: usize| Entry { due_at: START, key: TimerKey::new(namespace, &format!("{n:05}")) };
+        let effects = rig.step(START, Event::Noted((0..1_000).map(entry).collect()));
+        bytes += taken_with(&mut rig, PAYLOAD_BYTES_MAX, effects) * PAYLOAD_BYTES_MAX;
+    }
+    assert!((RUNS_BYTES_MAX / 10 * 9..RUNS_BYTES_MAX + PAYLOAD_BYTES_MAX).contains(&bytes), "{bytes} bytes were taken");
 }
 
 /// Outcomes are written at once, but not before what is due and has not left; and not much later for all that.
