@@ -114,6 +114,15 @@ impl Sink {
         format!("http://127.0.8.{host}:{}/{path}", self.port)
     }
 
+    /// The same for a load at random. What fails there is spread over many hosts: one that fails often in a row is spared,
+    /// and what is due for it may then be minutes late.
+    pub fn url_at_random(&self, script: Script) -> String {
+        match script {
+            Script::Fails(..) => self.url_on(fastrand::u8(1..=250), script),
+            Script::Takes | Script::Outlasts | Script::Refuses | Script::Again(_) => self.url(script),
+        }
+    }
+
     /// The same on one of many hosts.
     pub fn url_on(&self, host: u8, script: Script) -> String {
         let path = self.url(script).splitn(4, '/').nth(3).unwrap().to_owned();

@@ -130,7 +130,7 @@ impl World {
         sql.batch_execute(AUDIT).await.unwrap();
         let sink = Arc::new(Sink::start());
         let endpoint = Arc::clone(&sink);
-        let desk = Desk::new(database, move |script| endpoint.url(script));
+        let desk = Desk::new(database, move |script| endpoint.url_at_random(script));
         let (database, rng) = (database.to_owned(), seed.rng());
         let mut world = Self { database, nodes, sink, desk, load: None, faults: Vec::new(), rng, _seed: seed };
         for at in 0..world.nodes.len() {
