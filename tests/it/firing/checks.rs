@@ -7,10 +7,13 @@ use walclock::clock::Timestamp;
 use walclock::domain::shard::Shard;
 
 use super::ledger::{
-    ATTEMPTS_MAX, Act, Attempt, BUSY, Call, Deed, Evidence, Fault, NAMESPACE, Outcome, RETRY_FIRST, RETRY_MAX, Residue,
-    Script, Want,
+    ATTEMPTS_MAX, Act, Attempt, BUSY, Call, Deed, Evidence, Fault, Lease, NAMESPACE, Outcome, RETRY_FIRST, RETRY_MAX,
+    Residue, Run, Script, Want,
 };
 
+/// How the error of an attempt begins that was taken over so often that it counts as failed.
+const GONE: &str = "no outcome: its dispatcher was gone ";
+const ADOPTIONS_MAX: usize = 3;
 /// By how much a wait may be longer than the policy's.
 const LATER_MAX: Duration = Duration::from_secs(1);
 
@@ -140,12 +143,23 @@ impl<'a> Timers<'a> {
             return;
         }
         let (state, attempts) = want.script.end();
-        let ended = |run: &&super::ledger::Run| run.timer == act.timer && run.number == want.number;
+        let ended = |run: &&Run| run.timer == act.timer && run.number == want.number;
         let ends: Vec<_> = self.evidence.runs.iter().filter(ended).collect();
         // What asks for a moment that has passed is called at once, and that is its moment then.
-        if !ends.iter().any(|run| run.execute_at >= last_due && run.state == state && run.attempts >= attempts) {
+        let as_wanted = |run: &&Run| run.execute_at >= last_due && run.state == state && run.attempts >= attempts;
+        if !ends.iter().any(|run| as_wanted(run) || self.is_abandoned(run)) {
             broken.push((Rule::NeverLost, format!("{act:?} should be {state} after {attempts}, and is {ends:?}")));
         }
+    }
+
+    /// Whether the last attempt of a run was given up, because one dispatcher after the other was gone before it was over:
+    /// it says so itself, and the leases show that each of them was followed by another.
+    fn is_abandoned(&self, run: &Run) -> bool {
+        let shard = i16::from(Shard::of(NAMESPACE, &run.timer).0);
+        let is_takeover = |lease: &&Lease| lease.shard == shard && lease.owner.is_some() && lease.at > run.execute_at;
+        let takeovers = self.evidence.leases.iter().filter(is_takeover).count();
+        let says_so = run.error.as_ref().is_some_and(|error| error.starts_with(GONE));
+        says_so && run.state == "failed" && run.attempts >= ATTEMPTS_MAX && takeovers >= ADOPTIONS_MAX
     }
 
     fn cancelled(&self, broken: &mut Vec<Violation>) {

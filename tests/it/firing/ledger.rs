@@ -147,6 +147,8 @@ pub struct Run {
     pub execute_at: Timestamp,
     pub state: String,
     pub attempts: u32,
+    /// What went wrong last.
+    pub error: Option<String>,
 }
 
 /// One attempt as the database has it: of `walclock.attempts`, or the last one, of `walclock.runs`.

@@ -7,8 +7,8 @@ use walclock::domain::shard::Shard;
 
 use super::checks::{Rule, check};
 use super::ledger::{
-    AGAIN, Act, Attempt, Call, Deed, Evidence, Failure, Fault, Lease, NAMESPACE, Outcome, Residue, Run, Script, Want,
-    Write,
+    AGAIN, ATTEMPTS_MAX, Act, Attempt, Call, Deed, Evidence, Failure, Fault, Lease, NAMESPACE, Outcome, Residue, Run,
+    Script, Want, Write,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ fn call(timer: &str, want: Want, due: i64, attempt: u32, arrived: i64) -> Call {
 }
 
 fn run(timer: &str, number: i64, due: i64, state: &str, attempts: u32) -> Run {
-    Run { timer: timer.to_owned(), number, execute_at: at(due), state: state.to_owned(), attempts }
+    Run { timer: timer.to_owned(), number, execute_at: at(due), state: state.to_owned(), attempts, error: None }
 }
 
 fn attempt(timer: &str, number: u32, due: i64, answered: i64, status: i16) -> Attempt {
@@ -160,6 +160,25 @@ fn a_lost_timer_is_found() {
         evidence.calls.remove(0);
     };
     assert_eq!(broken(unknown_move), [Rule::NeverLost], "either of the two moments had to be kept");
+}
+
+#[test]
+fn a_run_that_is_given_up_without_a_reason_is_found() {
+    let shard = i16::from(Shard::of(NAMESPACE, "b").0);
+    // The last attempt of `b` is taken over so often, and then given up.
+    let given_up = |takeovers: i64, attempts: u32, error: &'static str| {
+        move |evidence: &mut Evidence| {
+            let (state, error) = ("failed".to_owned(), Some(error.to_owned()));
+            evidence.runs[1] = Run { state, attempts, error, ..evidence.runs[1].clone() };
+            let lease = |n: i64| Lease { at: at(200 + n), shard, epoch: 10 + n, owner: Some(n.to_string()) };
+            evidence.leases.extend((0..takeovers).map(lease));
+        }
+    };
+    let gone = "no outcome: its dispatcher was gone 3 times before the callback was over";
+    assert_eq!(broken(given_up(3, ATTEMPTS_MAX, gone)), []);
+    assert_eq!(broken(given_up(2, ATTEMPTS_MAX, gone)), [Rule::NeverLost], "too few had it");
+    assert_eq!(broken(given_up(3, 1, gone)), [Rule::NeverLost], "attempts were left");
+    assert_eq!(broken(given_up(3, ATTEMPTS_MAX, "answered 500")), [Rule::NeverLost]);
 }
 
 #[test]

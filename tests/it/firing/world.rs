@@ -315,7 +315,7 @@ async fn residue(sql: &Client) -> (Timestamp, Residue) {
 }
 
 async fn runs(sql: &Client) -> Vec<Run> {
-    let query = "select id, (payload->>'n')::bigint, execute_at, state, attempts from walclock.runs
+    let query = "select id, (payload->>'n')::bigint, execute_at, state, attempts, last_error from walclock.runs
         where payload is not null";
     let run = |row: &tokio_postgres::Row| Run {
         timer: row.get(0),
@@ -323,6 +323,7 @@ async fn runs(sql: &Client) -> Vec<Run> {
         execute_at: row.get(2),
         state: row.get(3),
         attempts: u32::try_from(row.get::<_, i32>(4)).unwrap(),
+        error: row.get(5),
     };
     sql.query(query, &[]).await.unwrap().iter().map(run).collect()
 }
