@@ -37,7 +37,7 @@ async fn a_frozen_owner_writes_nothing_when_it_thaws() {
     let mut world = World::start(&migrated().await, 2).await;
     world.load();
     for at in 0..soak() {
-        let (frozen, before) = (at % 2, world.stale().await);
+        let (frozen, before) = (at % 2, world.stale(at % 2).await);
         world.progress(30).await;
         world.sink.set(Mood::Held);
         let calls = world.sink.count();
@@ -51,7 +51,7 @@ async fn a_frozen_owner_writes_nothing_when_it_thaws() {
         tokio::time::sleep(LEASE).await;
         world.progress(30).await;
         world.thaw(frozen);
-        let refused = async || (world.stale().await > before).then_some(());
+        let refused = async || (world.stale(frozen).await > before).then_some(());
         eventually(PATIENCE, "writes of the frozen one are refused", refused).await;
         world.settled(&connect(&world.database).await).await;
         world.mended();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::world::{Node, World};
 use crate::chaos::proxy::{End, Proxy, Weather};
 use crate::chaos::soak;
-use crate::support::migrated;
+use crate::support::{connect, migrated};
 
 /// Two dispatchers that reach the database through a proxy each.
 async fn behind_proxies() -> (World, [Proxy; 2]) {
@@ -25,6 +25,7 @@ async fn connections_are_cut_reset_and_closed_by_half_all_the_time() {
         tokio::time::sleep(world.span(20..300)).await;
         proxies[at % 2].end([End::Reset, End::Cut, End::HalfClose][at % 3]);
     }
+    world.mended();
     assert!(proxies[0].accepted() > 10, "it came back after each end: {}", proxies[0].accepted());
     world.progress(30).await;
     world.finish().await;
@@ -35,12 +36,17 @@ async fn connections_are_cut_reset_and_closed_by_half_all_the_time() {
 async fn connections_whose_other_end_vanished_are_given_up() {
     let (mut world, proxies) = behind_proxies().await;
     world.load();
+    let sql = connect(&world.database).await;
     for at in 0..2 * soak() {
         world.progress(30).await;
         world.broken("connections are forgotten");
         proxies[at % 2].end(End::Forget);
         world.progress(20).await;
+        // Who has its share has connections again.
+        world.settled(&sql).await;
+        world.mended();
     }
+    world.progress(30).await;
     world.finish().await;
 }
 
@@ -56,6 +62,8 @@ async fn a_slow_network_in_tiny_pieces_makes_nothing_early_and_nothing_double() 
         world.progress(60 * soak()).await;
     }
     proxies.iter().for_each(|proxy| proxy.set(Weather::default()));
+    world.mended();
+    world.progress(30).await;
     world.finish().await;
 }
 

@@ -78,6 +78,12 @@ impl Node {
         roles.is_none_or(|roles| roles.contains(role))
     }
 
+    /// How long its leases last.
+    fn lease(&self) -> Duration {
+        let lease = self.flags.iter().position(|flag| flag == "--lease-ttl").map(|at| &self.flags[at + 1]);
+        lease.map_or(LEASE, |lease| Duration::from_secs(lease.trim_end_matches('s').parse().unwrap()))
+    }
+
     /// The value of a metric; none where nobody answers.
     pub async fn metric(&self, name: &str) -> Option<f64> {
         let url = self.server.as_ref()?.management_url();
@@ -198,7 +204,8 @@ impl World {
 
     /// All that was broken is well; what followed from it may go on for as long as leases and a statement last.
     pub fn mended(&mut self) {
-        let until = wall().after(LEASE * 2);
+        let lease = self.nodes.iter().map(Node::lease).max().unwrap_or(LEASE);
+        let until = wall().after(lease * 2);
         for fault in self.faults.iter_mut().filter(|fault| fault.until == Timestamp::MAX) {
             fault.until = until;
         }
@@ -249,13 +256,10 @@ impl World {
         *self.desk.servers.lock() = servers.map(Server::url).collect();
     }
 
-    /// Writes that were refused because another had taken over, as far as the processes that live have met them.
-    pub async fn stale(&self) -> f64 {
-        let mut sum = 0.0;
-        for node in &self.nodes {
-            sum += node.metric("walclock_stale_writes_total").await.unwrap_or_default();
-        }
-        sum
+    /// Writes that this process made although another had taken over, and that were refused; once it says so.
+    pub async fn stale(&self, at: usize) -> f64 {
+        let told = async || self.nodes[at].metric("walclock_stale_writes_total").await;
+        eventually(PATIENCE, "it tells of its writes", told).await
     }
 
     /// The load ends, all that is due comes to its end, and everything is compared. The processes stay.
