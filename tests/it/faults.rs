@@ -1,7 +1,8 @@
 //! Faults, end to end: what was committed is fired, whatever dies meanwhile.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+
+use axum::http::StatusCode;
 
 use super::support::receiver::Receiver;
 use super::support::server::{Server, folder};
@@ -24,7 +25,16 @@ fn assert_ids_are_stable(receiver: &Receiver) {
 async fn killed_with_200_timers_under_way_all_fire() {
     let url = database().await;
     let folder = folder();
-    let receiver = Receiver::slow(Duration::from_millis(300)).await;
+    // Nobody answers before the kill.
+    let (answer, killed) = tokio::sync::watch::channel(false);
+    let receiver = Receiver::answering(move |_| {
+        let mut killed = killed.clone();
+        Box::pin(async move {
+            let _ = killed.wait_for(|killed| *killed).await;
+            (StatusCode::OK, r#"{"ok":true}"#.to_owned())
+        })
+    })
+    .await;
     let server = Server::start(&url, &folder).await;
     let sql = connect(&url).await;
     let insert = "insert into walclock.timers (namespace, id, execute_at, callback_url)
@@ -33,6 +43,7 @@ async fn killed_with_200_timers_under_way_all_fire() {
     let some = async || (receiver.calls().len() >= 60).then_some(());
     eventually(PATIENCE, "some callbacks are under way", some).await;
     server.kill();
+    answer.send_replace(true);
 
     let server = Server::start(&url, &folder).await;
     let all = async || (receiver.by_timer().len() == 200).then_some(());
