@@ -58,6 +58,8 @@ impl Feed for Told {
 
     async fn follow(&self, shards: &[Shard], since: Sequence, wait: Duration) -> Result<News, FeedError> {
         loop {
+            // What comes from here on is not missed.
+            let told = self.told.notified();
             if self.gap.swap(false, Ordering::Relaxed) {
                 return Err(FeedError::Gap);
             }
@@ -67,7 +69,7 @@ impl Feed for Told {
             if !entries.is_empty() {
                 return Ok(News { entries, last: since });
             }
-            if tokio::time::timeout(wait, self.told.notified()).await.is_err() {
+            if tokio::time::timeout(wait, told).await.is_err() {
                 return Ok(News { entries, last: since });
             }
         }
@@ -109,7 +111,8 @@ impl Rig {
         clock: Clock,
     ) -> (JoinHandle<()>, CancellationToken, Handle) {
         let mut config = Config::new(Owner(owner.to_owned()));
-        config.lease_ttl = Duration::from_millis(1_500);
+        // So long that a busy machine does not lose them: what is under way would be made again.
+        config.lease_ttl = Duration::from_secs(10);
         config.drain = 2 * PATIENCE;
         config.engine.sweep_every = self.sweep_every;
         config.engine.sweep_grace = Duration::from_millis(100);
