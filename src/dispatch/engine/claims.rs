@@ -109,9 +109,11 @@ impl Engine {
             return;
         }
         let (longest, count_min) = (self.config.crowd_lead_max, self.config.crowd_min);
-        let count = self.queue.count_until(now.after(longest), self.config.inflight_max);
-        let share = count.saturating_mul(100) / count_min.saturating_mul(10).max(1);
-        let percent = if count < count_min { 0 } else { u32::try_from(share.min(100)).unwrap_or(100) };
+        // More make no difference.
+        let count_max = count_min.saturating_mul(10).max(1);
+        let count = self.queue.count_until(now.after(longest), self.config.inflight_max, count_max);
+        let percent = if count < count_min { 0 } else { count.saturating_mul(100) / count_max };
+        let percent = u32::try_from(percent.min(100)).unwrap_or(100);
         self.crowd.lead = longest * percent / 100;
         self.crowd.look_again_at = now.after(CROWD_LOOK_EVERY);
     }

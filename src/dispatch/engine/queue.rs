@@ -204,10 +204,12 @@ impl Queue {
         self.rest(&namespace);
     }
 
-    /// How many hints are to be claimed up to `until`; at most `count_max` are counted of each namespace.
-    pub(super) fn count_until(&self, until: Timestamp, count_max: usize) -> usize {
-        let first = |lane: &Lane| lane.hints.keys().take(count_max).take_while(|(at, _)| *at <= until).count();
-        self.lanes.values().filter(|lane| lane.first_at().is_some_and(|at| at <= until)).map(first).sum()
+    /// How many hints are to be claimed up to `until`; at most `each_max` are counted of each namespace, and `all_max` in all.
+    /// Looks at no namespace without such hints but those that stand in line.
+    pub(super) fn count_until(&self, until: Timestamp, each_max: usize, all_max: usize) -> usize {
+        let waiting = self.waiting.iter().take_while(|(at, _)| *at <= until).map(|(_, namespace)| namespace);
+        let lanes = self.line.iter().chain(waiting).filter_map(|namespace| self.lanes.get(namespace));
+        lanes.flat_map(|lane| lane.hints.keys().take(each_max).take_while(|(at, _)| *at <= until)).take(all_max).count()
     }
 
     /// Whether a hint is to be claimed at `now`.

@@ -319,6 +319,26 @@ fn a_crowd_is_claimed_earlier_than_few() {
     }
 }
 
+/// Those of namespaces that stand in line count like those of namespaces that wait for their first one.
+#[test]
+fn a_crowd_is_counted_across_namespaces() {
+    let mut queue = Queue::default();
+    for (namespace, due) in [("a", [0, 10]), ("b", [0, 30]), ("c", [20, 40]), ("d", [50, 50])] {
+        for (id, due_at) in due.into_iter().enumerate() {
+            queue.put(at(due_at), Hint::stored(TimerKey::new(namespace, &format!("{id}")), at(due_at)));
+        }
+    }
+    let counts = |queue: &Queue| [9, 10, 20, 30, 50].map(|until| queue.count_until(at(until), 2, 7));
+    assert_eq!(counts(&queue), [2, 3, 4, 5, 7]);
+    let room = queue::Room { free: 1, light: 1 };
+    let bytes = queue::Room { free: usize::MAX, light: 0 };
+    let share = queue::Share { runs: room, bytes, turn: 1 };
+    let first = queue.pop_due(queue::Reach { now: START, ahead: START }, share).expect("one is due");
+    assert_eq!(first.due_at, START);
+    assert_eq!(counts(&queue), [1, 2, 3, 4, 7]);
+    assert_eq!(queue.count_until(at(50), 1, 7), 4);
+}
+
 #[test]
 fn a_crowd_leaves_room_for_what_is_due_before_it() {
     let mut rig = Rig::new(Config { crowd_min: 1, inflight_max: 80, ..Config::default() });
