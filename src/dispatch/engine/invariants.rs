@@ -8,11 +8,14 @@
 //! - I9 A namespace holds up no other, however many due timers it has and however slow its hosts are.
 //! - I10 A host gets no more requests than it is allowed, and next to none while it fails.
 
+use std::collections::BTreeMap;
+
 use super::Engine;
 use crate::clock::Timestamp;
 use crate::domain::lease::Epoch;
 use crate::domain::limits::TIMER_BYTES_MAX;
 use crate::domain::run::Run;
+use crate::domain::shard::Shard;
 
 /// Asserts what must hold when a run is sent at `now`, by a clock that is not ahead of PostgreSQL's, while its shard is
 /// surely held in `epoch`: never early (I1), and under no older epoch (I3).
@@ -29,6 +32,9 @@ impl Engine {
         assert!(self.queue.is_consistent(under_way, bytes), "the queue's views differ");
         assert!(self.hosts.is_consistent(), "the hosts' counts are wrong, or one has too much under way");
         assert!(self.queue_len() <= self.config.queue_max, "{} hints are over the bound", self.queue_len());
+        let mut records_of = BTreeMap::<Shard, usize>::new();
+        self.records.values().for_each(|record| *records_of.entry(record.shard).or_default() += 1);
+        assert_eq!(self.records_of, records_of, "the counts of the shards' runs are wrong");
         let (waiting, inflight_max) = (self.parked_settlements.len(), self.config.inflight_max);
         assert!(waiting <= inflight_max, "{waiting} settlements wait for their shards");
         // An adoption may fill the room beside settlements that wait. Those count again as soon as they may be written.

@@ -246,6 +246,8 @@ pub struct Engine {
     deferred: u64,
     /// Every run that is claimed and not finished.
     records: HashMap<RunKey, Record>,
+    /// How many of them each shard has, where it has any: it may be asked for after each step.
+    records_of: BTreeMap<Shard, usize>,
     /// Timers that are being put back, and how many runs of each.
     putting_back: HashMap<TimerKey, usize>,
     settlements: VecDeque<Settlement>,
@@ -294,6 +296,7 @@ impl Engine {
             parked_runs: Vec::new(),
             deferred: 0,
             records: HashMap::new(),
+            records_of: BTreeMap::new(),
             putting_back: HashMap::new(),
             settlements: VecDeque::new(),
             parked_settlements: Vec::new(),
@@ -370,7 +373,7 @@ impl Engine {
     /// The shards for which something is under way: a run, or a claim that may make one.
     pub fn busy_shards(&self) -> BTreeSet<Shard> {
         let claiming = self.claims.values().flatten().map(|(hint, _)| hint.shard);
-        claiming.chain(self.records.values().map(|record| record.shard)).collect()
+        claiming.chain(self.records_of.keys().copied()).collect()
     }
 
     /// Hints in memory.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::holds::Hold;
@@ -70,8 +71,9 @@ impl Engine {
             let bytes = run.timer.definition.bytes();
             let record = Record { shard, epoch: run.epoch, doubtful: false, bytes, putting_back: false };
             self.queue.began(&run.key.timer.namespace, bytes);
-            if let Some(old) = self.records.insert(run.key.clone(), record) {
-                self.queue.ended(&run.key.timer.namespace, old.bytes);
+            match self.records.insert(run.key.clone(), record) {
+                Some(old) => self.queue.ended(&run.key.timer.namespace, old.bytes),
+                None => *self.records_of.entry(shard).or_default() += 1,
             }
         }
         current
@@ -91,6 +93,12 @@ impl Engine {
     pub(super) fn forget(&mut self, run: &RunKey) -> Option<Record> {
         let record = self.records.remove(run)?;
         self.queue.ended(&run.timer.namespace, record.bytes);
+        if let Entry::Occupied(mut count) = self.records_of.entry(record.shard) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         if record.putting_back
             && let Some(count) = self.putting_back.get_mut(&run.timer)
         {
