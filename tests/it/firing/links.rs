@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::world::{Node, World};
 use crate::chaos::proxy::{End, Proxy, Weather};
 use crate::chaos::soak;
-use crate::support::{connect, migrated};
+use crate::support::migrated;
 
 /// Two dispatchers that reach the database through a proxy each.
 async fn behind_proxies() -> (World, [Proxy; 2]) {
@@ -36,14 +36,11 @@ async fn connections_are_cut_reset_and_closed_by_half_all_the_time() {
 async fn connections_whose_other_end_vanished_are_given_up() {
     let (mut world, proxies) = behind_proxies().await;
     world.load();
-    let sql = connect(&world.database).await;
     for at in 0..2 * soak() {
         world.progress(30).await;
         world.broken("connections are forgotten");
         proxies[at % 2].end(End::Forget);
         world.progress(20).await;
-        // Who has its share has connections again.
-        world.settled(&sql).await;
         world.mended();
     }
     world.progress(30).await;
