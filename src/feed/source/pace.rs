@@ -11,7 +11,7 @@ const WINDOW: Duration = Duration::from_millis(4);
 const PAUSE: Duration = Duration::from_millis(3);
 
 /// Counts messages and says when to pause.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pace {
     since: Instant,
     messages: u32,

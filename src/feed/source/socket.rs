@@ -19,8 +19,9 @@ use crate::pg::{Settings, TlsMode};
 /// fills it; and it is the full buffer that makes the walsender join its messages instead of sending each by itself.
 const RECEIVE_BYTES: usize = 256 * 1024;
 /// The same for a server on this machine, where nothing else joins them: small, so that most of a pause lies behind the
-/// moment when it is full. With a quarter of it the connection stalls at the first large row.
-const RECEIVE_BYTES_NEAR: usize = 64 * 1024;
+/// moment when it is full. Twice of it is not filled within a pause by rows that come alone, in some runs; with half of
+/// it the connection stalls at the first large row.
+const RECEIVE_BYTES_NEAR: usize = 32 * 1024;
 
 /// How safe the way to the server is.
 pub(super) enum Channel {

@@ -37,6 +37,8 @@ pub struct Stream {
     at: usize,
     /// None where waiting joins nothing.
     pace: Option<Pace>,
+    /// The last read of a flood has left some of it with the kernel.
+    left_some: bool,
     pid: i32,
 }
 
@@ -61,7 +63,14 @@ pub async fn start(
     );
     let (socket, buffer) = connection.start(&command).await?;
     let (reading, writing) = tokio::io::split(socket);
-    let stream = Stream { socket: reading, buffer, at: 0, pace: joins.then(|| Pace::new(Instant::now())), pid };
+    let stream = Stream {
+        socket: reading,
+        buffer,
+        at: 0,
+        pace: joins.then(|| Pace::new(Instant::now())),
+        left_some: false,
+        pid,
+    };
     Ok((stream, Reports { socket: writing, buffer: BytesMut::with_capacity(128) }))
 }
 
@@ -76,8 +85,8 @@ impl Stream {
     /// In a flood it blocks its thread for a moment: a thread that waited for the socket meanwhile would be woken by each
     /// message, and the walsender would pay for that.
     pub async fn fill(&mut self) -> Result<(), Error> {
-        let pause = self.pace.as_ref().and_then(|pace| pace.pause(Instant::now()));
-        if let Some(pause) = pause {
+        let flood = self.pace.as_ref().and_then(|pace| pace.pause(Instant::now()));
+        if let Some(pause) = self.pause(flood) {
             #[expect(clippy::disallowed_methods, reason = "being woken is what it must not be")]
             std::thread::sleep(pause);
         }
@@ -90,15 +99,22 @@ impl Stream {
             return Err(Error::Broken(io::ErrorKind::UnexpectedEof.into()));
         }
         // What was joined behind the full buffer comes as soon as there is room for it.
-        while pause.is_some() && read < READ_BYTES {
+        self.left_some = flood.is_some();
+        while self.left_some && read < READ_BYTES {
             tokio::task::yield_now().await;
             match self.socket.read_buf(&mut self.buffer).now_or_never() {
                 Some(more @ (Ok(1..) | Err(_))) => read = read.saturating_add(more.map_err(Error::Broken)?),
                 // Nothing more, or the end, which the next call finds again.
-                None | Some(Ok(_)) => break,
+                None | Some(Ok(_)) => self.left_some = false,
             }
         }
         Ok(())
+    }
+
+    /// The pause of a flood. What is there already is read without one, however much it is: a walsender whose buffer is full
+    /// waits.
+    fn pause(&self, flood: Option<Duration>) -> Option<Duration> {
+        flood.filter(|_| !self.left_some)
     }
 
     /// The next message of what was read; none when it is time to read again.
@@ -234,7 +250,7 @@ mod tests {
         let (near, far) = tokio::io::duplex(1 << 20);
         let (reading, _) = tokio::io::split(Box::new(near) as Box<dyn Socket>);
         let pace = Some(Pace::new(Instant::now()));
-        (far, Stream { socket: reading, buffer: BytesMut::new(), at: 0, pace, pid: 0 })
+        (far, Stream { socket: reading, buffer: BytesMut::new(), at: 0, pace, left_some: false, pid: 0 })
     }
 
     fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -320,7 +336,8 @@ mod tests {
         let (mut far, near) = tokio::io::duplex(1 << 20);
         let (reading, _) = tokio::io::split(Box::new(Drops(near)) as Box<dyn Socket>);
         let calm = Pace::new(Instant::now());
-        let mut stream = Stream { socket: reading, buffer: BytesMut::new(), at: 0, pace: Some(calm), pid: 0 };
+        let mut stream =
+            Stream { socket: reading, buffer: BytesMut::new(), at: 0, pace: Some(calm), left_some: false, pid: 0 };
         far.write_all(&[0; 1_000]).await.expect("room");
         stream.fill().await.expect("bytes");
         assert_eq!(stream.buffer.len(), 1, "without a flood it hurries");
@@ -329,6 +346,24 @@ mod tests {
         stream.pace = Some(flood);
         stream.fill().await.expect("bytes");
         assert_eq!(stream.buffer.len(), 1_000);
+    }
+
+    #[tokio::test]
+    async fn there_is_no_pause_while_something_is_left() {
+        const PAUSE: Duration = Duration::from_millis(3);
+        let (mut far, mut stream) = stream();
+        let mut flood = Pace::new(Instant::now() + Duration::from_secs(60));
+        (0..1_000).for_each(|_| flood.count());
+        far.write_all(&vec![0; READ_BYTES * 2 + 1]).await.expect("room");
+        assert_eq!(stream.pause(Some(PAUSE)), Some(PAUSE), "it has read nothing yet");
+        let mut pauses = Vec::new();
+        for _ in 0..3 {
+            stream.pace = Some(flood.clone());
+            stream.fill().await.expect("bytes");
+            pauses.push(stream.pause(Some(PAUSE)));
+            stream.at = stream.buffer.len();
+        }
+        assert_eq!(pauses, [None, None, Some(PAUSE)]);
     }
 
     #[tokio::test]
