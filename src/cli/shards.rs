@@ -50,13 +50,11 @@ struct Part<'a> {
     expired: Vec<&'a Held>,
 }
 
-/// The shards by their owners, those that nobody has, and how many are held and have run out.
+/// The shards by their owners, and those that nobody has.
 #[derive(Default)]
 struct Parts<'a> {
     owners: BTreeMap<&'a Owner, Part<'a>>,
     free: Vec<&'a Held>,
-    held: usize,
-    expired: usize,
 }
 
 impl<'a> Parts<'a> {
@@ -69,23 +67,24 @@ impl<'a> Parts<'a> {
             };
             let part = parts.owners.entry(owner).or_default();
             match held.expires_at > ring.now {
-                true => {
-                    part.held.push(held);
-                    parts.held += 1;
-                }
-                false => {
-                    part.expired.push(held);
-                    parts.expired += 1;
-                }
+                true => part.held.push(held),
+                false => part.expired.push(held),
             }
         }
         parts
+    }
+
+    /// How many are held, and how many have run out.
+    fn counts(&self) -> (usize, usize) {
+        let parts = self.owners.values();
+        parts.fold((0, 0), |(held, expired), part| (held + part.held.len(), expired + part.expired.len()))
     }
 }
 
 /// The dispatchers, a line each, and what nobody works for.
 fn table(ring: &Ring, out: &mut impl Write) -> io::Result<()> {
-    let Parts { owners, free, held, expired } = Parts::of(ring);
+    let parts = Parts::of(ring);
+    let ((held, expired), Parts { owners, free }) = (parts.counts(), parts);
     let alive = ring.dispatchers.iter().filter(|dispatcher| dispatcher.expires_at > ring.now).count();
     writeln!(out, "{} shards at {}: {held} held, {expired} expired, {} free", ring.shards.len(), ring.now, free.len())?;
     writeln!(out, "{alive} {} alive", if alive == 1 { "dispatcher" } else { "dispatchers" })?;
@@ -229,7 +228,8 @@ struct WholeShard<'a> {
 }
 
 fn whole(ring: &Ring) -> Whole<'_> {
-    let Parts { owners, free, held, expired } = Parts::of(ring);
+    let parts = Parts::of(ring);
+    let ((held, expired), Parts { owners, free }) = (parts.counts(), parts);
     let dispatchers = ring.dispatchers.iter().map(|one| {
         let part = owners.get(&one.owner);
         WholeDispatcher {
