@@ -61,6 +61,7 @@ mod tests {
         let next = from(bind, taken, "port").unwrap();
         assert_ne!(next.local_addr().unwrap().port(), taken);
     }
+
     #[tokio::test]
     async fn a_crowd_that_connects_at_once_is_queued() {
         let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();

@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::receiver::Receiver;
 use crate::support::server::Server;
 
-/// So long that no dispatcher loses one while it lives: it would take over from itself, and that counts, too.
+/// So long that no dispatcher loses one while it lives.
 const LEASE: &str = "60s";
 
 /// A receiver that ends who calls, while the callback is under way.

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::domain::callback::Callback;
-use crate::domain::callback::Verdict;
+use crate::domain::callback::{Callback, Verdict};
 use crate::domain::lease::Epoch;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::run::RunKey;
