@@ -12,6 +12,9 @@ use crate::verdict::{Target, Verdict};
 const ROUNDS: usize = 3;
 /// Commits of one round of the reader of another scope.
 const COMMITS: u32 = 200;
+/// How often it is looked whether the server still gives memory back, and how often at most.
+const GIVEN_BACK_EVERY: Duration = Duration::from_secs(2);
+const GIVEN_BACK_LOOKS_MAX: usize = 10;
 /// 100 commits a second.
 const PACE: Duration = Duration::from_millis(10);
 
@@ -101,7 +104,20 @@ async fn one_crowd(server: &Server, client: &Client, readers: usize, shown: &mut
     shown.cpu += server.cpu_seconds() - cpu;
     drop(crowd);
     server.until_waiting(0).await;
-    shown.left.push(server.resident_kib());
+    shown.left.push(given_back(server).await);
+}
+
+/// The server's memory once it shrinks no more: the allocator gives back what has been free for a second.
+async fn given_back(server: &Server) -> f64 {
+    let mut now = server.resident_kib();
+    for _ in 0..GIVEN_BACK_LOOKS_MAX {
+        tokio::time::sleep(GIVEN_BACK_EVERY).await;
+        let before = std::mem::replace(&mut now, server.resident_kib());
+        if now > before * 0.99 {
+            break;
+        }
+    }
+    now
 }
 
 async fn newest(server: &Server) -> String {

@@ -4,6 +4,7 @@
 //! n times longer.
 
 mod checks;
+mod crowd;
 mod frozen;
 mod kills;
 mod ledger;

@@ -60,7 +60,7 @@ fn descriptors(server: &Server) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero())).unwrap().count()
 }
 
-async fn waiters(server: &Server) -> Option<f64> {
+pub async fn waiters(server: &Server) -> Option<f64> {
     let (_, metrics) = text(&format!("{}/metrics", server.management_url())).await?;
     metrics.lines().find_map(|line| line.strip_prefix("walclock_waiters ")?.parse().ok())
 }

@@ -49,12 +49,6 @@ fn unchunked(answer: &[u8]) -> (Vec<u8>, bool) {
     }
 }
 
-fn resident_bytes(pid: rustix::process::Pid) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_snapshot_for_a_slow_reader_takes_no_memory() {
     let database = support::database().await;
@@ -71,15 +65,15 @@ async fn a_large_snapshot_for_a_slow_reader_takes_no_memory() {
     // Rows that the feed has nothing to do with: what it takes for them is not measured here.
     client.batch_execute("alter publication walclock set (publish = 'update')").await.unwrap();
     client.batch_execute(LARGE).await.unwrap();
-    let before = resident_bytes(server.pid());
+    let before = server.memory();
     let mut stream = ask(&server.url(), "/snapshots?scope=foo").await;
     until_held_up(&client).await;
-    let held_up = resident_bytes(server.pid());
+    let held_up = server.memory();
     let (mut answer, mut buffer, mut most) = (Vec::new(), vec![0; 1 << 20], held_up);
     loop {
         let read = stream.read(&mut buffer).await.unwrap();
         answer.extend_from_slice(&buffer[..read]);
-        most = most.max(resident_bytes(server.pid()));
+        most = most.max(server.memory());
         if read == 0 {
             break;
         }
