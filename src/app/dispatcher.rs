@@ -28,7 +28,7 @@ pub(super) fn start(
     store: impl ports::Store + ports::ScheduleStore + Clone,
     feed: impl Feed,
 ) -> anyhow::Result<()> {
-    let config = config(settings);
+    let config = config(settings, owner()?);
     config.validate().map_err(anyhow::Error::msg).context("the dispatcher's settings")?;
     let callbacks = delivery::Config {
         allow: settings.callback_allow.clone(),
@@ -62,9 +62,16 @@ pub(super) fn start(
     Ok(())
 }
 
-fn config(settings: &Settings) -> Config {
-    // New at every start: whoever comes back is not the one who held the leases.
-    let owner = Owner(format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)));
+/// New at every start: whoever comes back is not the one who held the leases. Two processes of one name would hold the same
+/// leases in the same epoch, and copies of a machine agree in clock, memory and thread ids; so only the system can tell them
+/// apart.
+fn owner() -> anyhow::Result<Owner> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).context("asking the system for a dispatcher's name")?;
+    Ok(Owner(format!("{:032x}", u128::from_be_bytes(bytes))))
+}
+
+fn config(settings: &Settings, owner: Owner) -> Config {
     let engine = engine::Config {
         inflight_max: settings.callbacks_max,
         host_inflight_max: settings.callbacks_per_host_max,
@@ -81,5 +88,26 @@ fn condition(handle: &Handle) -> Condition {
     match handle.status().doubt {
         None => Condition::Ready,
         Some(doubt) => Condition::Degraded(format!("no timer is fired for now: {doubt}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_is_32_digits_that_no_generator_of_this_process_decides() {
+        let owners: Vec<Owner> = std::iter::repeat_with(|| {
+            fastrand::seed(7);
+            owner().expect("the system has random bytes")
+        })
+        .take(100)
+        .collect();
+        for Owner(name) in &owners {
+            assert_eq!(name.len(), 32, "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{name}");
+        }
+        let different: std::collections::BTreeSet<_> = owners.iter().collect();
+        assert_eq!(different.len(), owners.len(), "{owners:?}");
     }
 }
