@@ -75,6 +75,11 @@ impl IntoParams for Parameters {
         let header = |name: &str, description: &str, schema| parameter(name, ParameterIn::Header, description, schema);
         let limit =
             whole_number().maximum(Some(limits::CHANGES_LIMIT_MAX)).default(Some(json!(limits::CHANGES_LIMIT_DEFAULT)));
+        let most = format!(
+            "How many changes to answer with at most. An answer also ends at {} MiB of changes: one with fewer need not be \
+             the last, and `lastSequence` says where to follow on. Of an event stream it is the size of its steps, from 1 on.",
+            limits::CHANGES_BYTES_MAX >> 20,
+        );
         let sequence = || text().pattern(Some(SEQUENCE)).build();
         let snapshot =
             text().pattern(Some("^[0-9]+:[0-9]+:([0-9]+(,[0-9]+)*,?)?$")).examples([json!("723:726:723,724")]);
@@ -84,13 +89,18 @@ impl IntoParams for Parameters {
         .to_vec();
         parameters.extend([
             query("since", "The sequence behind which to read; without it, from the oldest.", sequence()),
-            query("limit", "How many changes to answer with at most; of an event stream the size of its steps, from 1 on.", limit.build()),
+            query("limit", &most, limit.build()),
             query(
                 "block",
                 "How many seconds to wait for a change where there is none yet; more than the server allows is shortened.",
                 whole_number().default(Some(json!(0))).build(),
             ),
-            query("snapshot", "Leaves out what this snapshot shows: the `snapshotInfo` of a snapshot.", snapshot.build()),
+            query(
+                "snapshot",
+                "Leaves out what this snapshot shows: the `snapshotInfo` of a snapshot. Whether it is too old is asked only \
+                 without `since`.",
+                snapshot.build(),
+            ),
             query("pretty", "Indents the JSON, whatever its value.", text().build()),
             header("Last-Event-ID", "The position of an event stream; it counts before `since`.", sequence()),
             header("If-None-Match", "The ETag of an answer that the caller has.", text().build()),

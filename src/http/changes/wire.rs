@@ -33,7 +33,7 @@ pub(super) struct Request {
 
 /// Reads the parameters. They are checked in the contract's order, whatever order they came in.
 pub(super) fn request(query: &str) -> Result<Request, Failure> {
-    let given = Given::read(query)?;
+    let given = Given::read(query);
     let limit = limit(&given.limit)?;
     let block = block(&given.block)?;
     let scopes = scopes(&given.scopes)?;
@@ -54,11 +54,11 @@ struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
-    fn read(query: &'a str) -> Result<Self, Failure> {
+    fn read(query: &'a str) -> Self {
         let mut given = Self::default();
         for (name, value) in parameters::pairs(query) {
-            // A name that cannot be read may be a misspelt scope: passing over it would answer another question.
-            let name = name.map_err(|_| Failure::parameter("a parameter's name is not percent-encoded UTF-8"))?;
+            // A name that cannot be read is none of ours, and unknown parameters are ignored.
+            let Ok(name) = name else { continue };
             if name == "pretty" {
                 given.pretty = true;
             }
@@ -75,7 +75,7 @@ impl<'a> Given<'a> {
             };
             place.get_or_insert(value);
         }
-        Ok(given)
+        given
     }
 }
 
