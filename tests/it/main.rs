@@ -26,6 +26,7 @@ mod source;
 mod store;
 mod support;
 mod timers;
+mod wired;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hash_of_a_shard_is_the_databases() {
