@@ -1,6 +1,7 @@
 //! `GET /changes` from a commit in PostgreSQL to the answer on a socket: the cases of the original change server, each
 //! under both names of the parameter, and what walclock adds to them.
 
+mod collapse;
 mod events;
 pub mod feed;
 mod forms;
