@@ -120,21 +120,20 @@ async fn report(mut status: watch::Receiver<Status>, mut warning: watch::Receive
 
 /// What the feed says of itself: what is wrong with the stream, and what will be wrong with the slot.
 fn condition(status: &Status, warning: Option<String>) -> Condition {
-    let not_ready = status.not_ready();
-    let is_ready = not_ready.is_none();
-    let wrong = match status {
-        Status::Waiting { why } => Some(why.clone()),
+    let (grade, wrong): (fn(String) -> Condition, _) = match status {
+        Status::Streaming => (Condition::Degraded, None),
+        Status::Waiting { why } => (Condition::Degraded, Some(why.clone())),
+        Status::Failed { why } => (Condition::Failed, Some(why.clone())),
         Status::Starting { .. }
         | Status::CatchingUp
-        | Status::Streaming
+        | Status::Stale { .. }
         | Status::Blocked { .. }
-        | Status::Stopped { .. } => not_ready,
+        | Status::Stopped => (Condition::NotReady, status.not_ready()),
     };
     let reasons: Vec<String> = wrong.into_iter().chain(warning).collect();
-    match (is_ready, reasons.join("; ")) {
-        (true, reasons) if reasons.is_empty() => Condition::Ready,
-        (true, reasons) => Condition::Degraded(reasons),
-        (false, reasons) => Condition::NotReady(reasons),
+    match reasons.is_empty() {
+        true => Condition::Ready,
+        false => grade(reasons.join("; ")),
     }
 }
 
@@ -215,6 +214,28 @@ fn unavailable(doing: &'static str, source: Box<dyn std::error::Error + Send + S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_stream_and_what_will_be_with_the_slot_are_both_told() {
+        use Condition::{Degraded, Failed, NotReady, Ready};
+        let why = || "why".to_owned();
+        let table: [(Status, fn(String) -> Condition, Option<&str>); 8] = [
+            (Status::Streaming, Degraded, None),
+            (Status::Waiting { why: why() }, Degraded, Some("why")),
+            (Status::Starting { why: why() }, NotReady, Some("starting: why")),
+            (Status::CatchingUp, NotReady, Some("catching up")),
+            (Status::Stale { why: why() }, NotReady, Some("stale: why")),
+            (Status::Blocked { why: why() }, NotReady, Some("why")),
+            (Status::Stopped, NotReady, Some("shutting down")),
+            (Status::Failed { why: why() }, Failed, Some("why")),
+        ];
+        for (status, grade, reason) in table {
+            let alone = reason.map_or(Ready, |reason| grade(reason.to_owned()));
+            assert_eq!(condition(&status, None), alone, "{status:?}");
+            let both = reason.map_or("half".to_owned(), |reason| format!("{reason}; half"));
+            assert_eq!(condition(&status, Some("half".to_owned())), grade(both), "{status:?} and a warning");
+        }
+    }
 
     /// As with a disk that is full at the very first start: a load that began now would miss what commits before the slot.
     #[tokio::test]

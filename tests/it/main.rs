@@ -7,6 +7,7 @@ mod chaos;
 mod cli;
 #[path = "../contract/mod.rs"]
 mod contract;
+mod degraded;
 mod delivery;
 mod disk;
 mod dispatch;

@@ -41,6 +41,7 @@ use meter::Meter;
 use outage::Outage;
 use pulse::Pulse;
 use report::Received;
+use status::chain;
 
 /// How long the last transactions may take to become durable, and PostgreSQL to end the stream, when we stop.
 const STOP_MAX: Duration = Duration::from_secs(3);
@@ -98,6 +99,8 @@ pub struct Ingest {
     /// The last stream ended because a publication was gone: its slot can never see it again.
     unpublished: bool,
     streamed: bool,
+    /// Another one was met on the slot, and nothing has been streamed since.
+    stale: bool,
     outage: Outage,
     /// Where the WAL ended when the journal began anew, until the stream has come so far: over more than one connection.
     catch_up_to: Option<Lsn>,
@@ -140,6 +143,7 @@ impl Ingest {
             status,
             unpublished: false,
             streamed: false,
+            stale: false,
             outage: Outage::default(),
             catch_up_to: None,
             meter,
@@ -178,7 +182,7 @@ impl Ingest {
             let began = Instant::now();
             let failure = match self.connection(&shutdown).await {
                 Ok(()) => {
-                    self.status.send_replace(Status::Stopped { why: "shutting down".to_owned() });
+                    self.status.send_replace(Status::Stopped);
                     return Ok(());
                 }
                 Err(failure) => failure,
@@ -189,12 +193,15 @@ impl Ingest {
             }
             match failure {
                 Failure::Source(error) if !self.streamed && !error.may_heal() => return Err(error),
-                Failure::Source(error) => self.wait_after(&error),
+                Failure::Source(error) => {
+                    self.stale |= error.is_anothers();
+                    self.wait_after(&error);
+                }
                 Failure::Stream(violation) => self.wait_after(&violation),
                 Failure::Journal(failure) if failure.may_heal() => self.block(&failure),
                 Failure::Journal(failure) => {
                     error!(error = &failure as &dyn std::error::Error, "the journal takes nothing more");
-                    self.status.send_replace(Status::Stopped { why: chain(&failure) });
+                    self.status.send_replace(Status::after(&failure));
                     shutdown.cancelled().await;
                     return Ok(());
                 }
@@ -231,6 +238,7 @@ impl Ingest {
             opened = opening.open() => opened?,
         };
         self.streamed = true;
+        self.stale = false;
         self.outage.over();
         let open::Opened { server, facts, mut stream, reports, history, from } = opened;
         let received = Arc::new(Received::default());
@@ -286,12 +294,9 @@ impl Ingest {
 
     /// The disk may have room again, or work again, by the next attempt.
     fn block(&self, failure: &journal::Error) {
-        let why = match failure.is_disk_full() {
-            true => format!("disk full: {}", chain(failure)),
-            false => chain(failure),
-        };
-        warn!(error = why, "the journal cannot take changes for now");
-        self.status.send_replace(Status::Blocked { why });
+        let status = Status::after(failure);
+        warn!(error = status.not_ready(), "the journal cannot take changes for now");
+        self.status.send_replace(status);
     }
 
     fn wait_after(&mut self, error: &(dyn std::error::Error + 'static)) {
@@ -299,12 +304,22 @@ impl Ingest {
         if self.outage.is_news(&why, Instant::now()) {
             warn!(error = why, "no change feed for now");
         }
-        self.status.send_replace(Status::without_stream(self.serves(), why));
+        let status = match (self.has_caught_up(), self.stale) {
+            (false, _) => Status::Starting { why },
+            (true, true) => Status::Stale { why },
+            (true, false) => Status::Waiting { why },
+        };
+        self.status.send_replace(status);
+    }
+
+    /// Whether there was a stream, and all that it had to catch up with is in.
+    fn has_caught_up(&self) -> bool {
+        self.streamed && self.catch_up_to.is_none()
     }
 
     /// Whether what the journal has is all that it should have by now, but for the present trouble.
     fn serves(&self) -> bool {
-        self.streamed && self.catch_up_to.is_none()
+        self.has_caught_up() && !self.stale
     }
 }
 
@@ -320,13 +335,4 @@ fn blocking<T>(work: impl FnOnce() -> T) -> T {
 /// with the catalog as it was at the time of each change, so that making it again does not help the slot.
 fn is_unpublished(error: &source::Error) -> bool {
     matches!(error, source::Error::Skipped { .. }) || error.code() == Some("42704")
-}
-
-/// An error and its causes in one line, each said once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.map(ToString::to_string).fold(error.to_string(), |line, cause| match line.contains(&cause) {
-        true => line,
-        false => format!("{line}: {cause}"),
-    })
 }

@@ -180,7 +180,9 @@ impl Opening<'_> {
                 Ok(pids) => {
                     let error = source::Error::SlotWaits { slot: self.config.source.slot.clone(), pids: pids.clone() };
                     warn!("{error}");
-                    self.status.send_replace(Status::without_stream(self.serves, error.to_string()));
+                    let why = error.to_string();
+                    let status = if self.serves { Status::Waiting { why } } else { Status::Starting { why } };
+                    self.status.send_replace(status);
                     told = pids;
                 }
                 Err(error) => {

@@ -1,5 +1,7 @@
 //! How the way in stands: for readiness, and for whoever waits for it.
 
+use crate::feed::journal;
+
 /// How the way in stands. The reasons are for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -17,24 +19,33 @@ pub enum Status {
         /// What went wrong.
         why: String,
     },
+    /// It streamed, and now its slot is another's, who moves it on. The journal serves what it has, and waiting does not
+    /// bring what it misses: so it is until this process streams again, whatever goes wrong meanwhile.
+    Stale {
+        /// Who has the slot, or what else went wrong since.
+        why: String,
+    },
     /// The journal cannot take more for now: the disk is full, or fails. It serves what it has.
     Blocked {
         /// What went wrong.
         why: String,
     },
     /// It takes nothing more until the process starts anew. The journal serves what it has.
-    Stopped {
-        /// Why.
+    Failed {
+        /// What went wrong.
         why: String,
     },
+    /// It was told to stop, and has.
+    Stopped,
 }
 
 impl Status {
-    /// There is no stream now; `serves` says whether there was one, and all that it had to catch up with is in.
-    pub(super) fn without_stream(serves: bool, why: String) -> Self {
-        match serves {
-            true => Self::Waiting { why },
-            false => Self::Starting { why },
+    /// What becomes of the way in after the journal failed.
+    pub(super) fn after(failure: &journal::Error) -> Self {
+        match (failure.may_heal(), failure.is_disk_full()) {
+            (true, true) => Self::Blocked { why: format!("disk full: {}", chain(failure)) },
+            (true, false) => Self::Blocked { why: chain(failure) },
+            (false, _) => Self::Failed { why: chain(failure) },
         }
     }
 
@@ -45,7 +56,63 @@ impl Status {
             Self::Starting { why } => Some(format!("starting: {why}")),
             Self::CatchingUp => Some("catching up".to_owned()),
             Self::Streaming | Self::Waiting { .. } => None,
-            Self::Blocked { why } | Self::Stopped { why } => Some(why.clone()),
+            Self::Stale { why } => Some(format!("stale: {why}")),
+            Self::Blocked { why } | Self::Failed { why } => Some(why.clone()),
+            Self::Stopped => Some("shutting down".to_owned()),
+        }
+    }
+}
+
+/// An error and its causes in one line, each said once.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.map(ToString::to_string).fold(error.to_string(), |line, cause| match line.contains(&cause) {
+        true => line,
+        false => format!("{line}: {cause}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn failed(kind: io::ErrorKind) -> journal::Error {
+        journal::Error::Io { doing: "writing a segment", source: kind.into() }
+    }
+
+    #[test]
+    fn a_disk_may_heal_and_a_change_that_does_not_fit_does_not() {
+        for (failure, blocked, why) in [
+            (failed(io::ErrorKind::StorageFull), true, "disk full: writing a segment of the journal: no storage space"),
+            (failed(io::ErrorKind::Other), true, "writing a segment of the journal: other error"),
+            (
+                journal::Error::Oversized { bytes: 1 << 32 },
+                false,
+                "a change of 4294967296 bytes does not fit into the journal",
+            ),
+        ] {
+            let why = why.to_owned();
+            let expected = if blocked { Status::Blocked { why } } else { Status::Failed { why } };
+            assert_eq!(Status::after(&failure), expected);
+        }
+    }
+
+    #[test]
+    fn of_all_that_is_wrong_a_lost_connection_alone_leaves_it_ready() {
+        let why = || "why".to_owned();
+        for (status, reason) in [
+            (Status::Starting { why: why() }, Some("starting: why")),
+            (Status::CatchingUp, Some("catching up")),
+            (Status::Streaming, None),
+            (Status::Waiting { why: why() }, None),
+            (Status::Stale { why: why() }, Some("stale: why")),
+            (Status::Blocked { why: why() }, Some("why")),
+            (Status::Failed { why: why() }, Some("why")),
+            (Status::Stopped, Some("shutting down")),
+        ] {
+            assert_eq!(status.not_ready().as_deref(), reason, "{status:?}");
         }
     }
 }

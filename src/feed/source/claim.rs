@@ -38,9 +38,21 @@ impl Server {
         Ok(Session { pid: get(DOING, &row, 0)?, began: get(DOING, &row, 1)? })
     }
 
-    /// Ends an earlier session of this very process, whose end the server may not have noticed.
+    /// Ends an earlier session of this very process, whose end the server may not have noticed, and waits until it is
+    /// gone: who has the claim then is somebody else.
+    ///
+    /// # Errors
+    /// [`Error::Lingers`] where it does not go.
     pub async fn end_session(&self, session: Session) -> Result<(), Error> {
-        self.all("ending the session of before", END_SESSION, &[&session.pid, &session.began]).await.map(drop)
+        let Session { pid, began } = session;
+        let deadline = Instant::now() + RELEASE_MAX;
+        while !self.all("ending the session of before", END_SESSION, &[&pid, &began]).await?.is_empty() {
+            if Instant::now() >= deadline {
+                return Err(Error::Lingers { pid, waited: RELEASE_MAX });
+            }
+            tokio::time::sleep(RELEASE_POLL).await;
+        }
+        Ok(())
     }
 
     /// Claims the slot until this session ends, which it does when it says nothing for `idle_max`.
@@ -63,20 +75,21 @@ impl Server {
     /// claimed the slot: no live walclock streams from it then.
     ///
     /// # Errors
-    /// [`Error::SlotInUse`] where it is not ours, or does not let go.
+    /// [`Error::SlotInUse`] where it is not ours, and [`Error::Lingers`] where it does not let go.
     pub async fn end_stale(&self, slot: &str, database: &str, pid: i32) -> Result<(), Error> {
-        let in_use = || Error::SlotInUse { slot: slot.to_owned(), pid };
         let name = application_name(slot);
-        if self.all("ending a stale walsender", END_WALSENDER, &[&pid, &name]).await?.is_empty() {
-            return Err(in_use());
+        let ended = !self.all("ending a stale walsender", END_WALSENDER, &[&pid, &name]).await?.is_empty();
+        if ended {
+            warn!(slot, pid, "ended a walsender that an earlier connection of ours had left behind");
         }
-        warn!(slot, pid, "ended a walsender that an earlier connection of ours had left behind");
         let deadline = Instant::now() + RELEASE_MAX;
+        // One that was not found among ours may have been, and have ended by itself just before.
         while self.slot(slot, database).await?.is_some_and(|slot| slot.active_pid == Some(pid)) {
-            if Instant::now() >= deadline {
-                return Err(in_use());
+            match ended {
+                false => return Err(Error::SlotInUse { slot: slot.to_owned(), pid }),
+                true if Instant::now() >= deadline => return Err(Error::Lingers { pid, waited: RELEASE_MAX }),
+                true => tokio::time::sleep(RELEASE_POLL).await,
             }
-            tokio::time::sleep(RELEASE_POLL).await;
         }
         Ok(())
     }

@@ -139,6 +139,14 @@ pub enum Error {
         /// The slot.
         slot: String,
     },
+    /// An earlier connection of this walclock's own was ended, and is still there.
+    #[error("process {pid}, left behind by an earlier connection of ours, has not ended within {waited:?}")]
+    Lingers {
+        /// The process of PostgreSQL that serves it.
+        pid: i32,
+        /// For how long.
+        waited: Duration,
+    },
     /// The creation of the slot waits for transactions that do not end.
     #[error("creating replication slot {slot} waits for transactions that are under way: end them (pids {pids})")]
     SlotWaits {
@@ -193,6 +201,7 @@ impl Error {
             | Self::NoPublication { .. }
             | Self::SlotInUse { .. }
             | Self::SlotClaimed { .. }
+            | Self::Lingers { .. }
             | Self::Swallowed { .. }
             | Self::SlotWaits { .. }
             | Self::SlotMoved { .. }
@@ -210,6 +219,11 @@ impl Error {
             | Self::ForeignSlot { .. } => false,
             Self::Refused { refusal, .. } => refusal.may_heal(),
         }
+    }
+
+    /// Whether somebody else lives on the slot and moves it on.
+    pub fn is_anothers(&self) -> bool {
+        matches!(self, Self::SlotClaimed { .. } | Self::SlotInUse { .. })
     }
 
     /// The SQLSTATE, where the server said no.

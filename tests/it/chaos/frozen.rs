@@ -37,16 +37,19 @@ async fn a_frozen_walclock_whose_slot_was_taken_serves_what_it_had_and_leaves_th
     kill_process(zombie, Signal::CONT).unwrap();
     let verbose = format!("{}/ready?verbose", world.server().management_url());
     let knows = async || {
-        let (_, body) = super::rude::text(&verbose).await?;
-        body.contains("another walclock has claimed").then_some(())
+        let (status, body) = super::rude::text(&verbose).await?;
+        // No new readers for one that tells nothing new.
+        (status == 503 && body.contains("stale: another walclock has claimed")).then_some(())
     };
-    eventually(PATIENCE, "the frozen one notices that its slot is another's", knows).await;
+    eventually(PATIENCE, "the frozen one notices that its slot is another's, and is not ready", knows).await;
     let last = async || world.server().get("/changes?limit=1&scope=nobody").await.1["lastSequence"].clone();
     let (stale, confirmed) = (last().await, slot(&sql, world.slot()).await.unwrap().0);
     let on = async || slot(&sql, world.slot()).await.filter(|(now, _)| now.0 > confirmed.0 + 4096);
     let (_, still) = eventually(PATIENCE, "the second moves on", on).await;
     assert_eq!(still, owner, "the slot is the second's, without a break");
     assert_eq!(last().await, stale, "the frozen one tells nothing new");
+    let (ready, _) = world.server().ready().await.unwrap();
+    assert_eq!((ready, world.server().get("/health").await.0), (503, 200), "it is out of service, and it works");
     assert_eq!(second.terminate().await, 0);
 
     // The slot is beyond what the first has: it says so to its readers, and they begin anew.

@@ -1,9 +1,14 @@
 //! Every operation, called with good and with bad input.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio_postgres::Client as Sql;
+use tokio_util::task::AbortOnDropHandle;
+use walclock::http::manage;
+use walclock::service::health::{Condition, Health};
 
 use super::client::Client;
 use crate::support::events::Events;
@@ -15,8 +20,7 @@ const PROTOBUF: (&str, &str) = ("accept", "application/transicator+protobuf");
 const SENDS_JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Answers that take a broken disk, a missing right or a bug; the tests of those faults look at them.
-const TAKE_A_FAULT: [(&str, &str, u16); 3] =
-    [("/changes", "get", 500), ("/snapshots", "get", 500), ("/health", "get", 503)];
+const TAKE_A_FAULT: [(&str, &str, u16); 2] = [("/changes", "get", 500), ("/snapshots", "get", 500)];
 
 async fn calls_for_changes(client: &mut Client, base: &str, sql: &Sql) {
     for query in [
@@ -172,6 +176,26 @@ async fn calls_before_it_is_ready(client: &mut Client) {
     }
 }
 
+/// A part has ended for good. No fault from without brings a whole server to that, so it is the face alone that is asked.
+async fn calls_when_a_part_has_failed(client: &mut Client) {
+    let health = Health::new();
+    health.add("feed").set(Condition::Failed("it does not fit".to_owned()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let router = manage::routes(health, Arc::new(String::new));
+    let serving = AbortOnDropHandle::new(tokio::spawn(async move { axum::serve(listener, router).await }));
+    for (call, status) in [("GET /health", "Unhealthy"), ("GET /ready", "NotReady")] {
+        let text = client.expect(503, &base, call, &[], "").await;
+        assert_eq!(&text.body[..], b"feed: it does not fit", "{call}");
+        let answer = client.expect(503, &base, call, &[JSON], "").await;
+        let expected = json!({ "status": status, "reason": "feed: it does not fit" });
+        assert_eq!(serde_json::from_slice::<Value>(&answer.body).unwrap(), expected, "{call}");
+    }
+    let verbose = client.expect(503, &base, "GET /ready?verbose", &[], "").await;
+    assert!(verbose.body.ends_with(b"\nfeed: failed: it does not fit\n"), "{:?}", verbose.body);
+    drop(serving);
+}
+
 /// Marks a server down, by either method, and calls everything.
 async fn calls_when_marked_down(client: &mut Client, server: &Server, method: &str) {
     let base = server.url();
@@ -204,6 +228,7 @@ async fn every_answer_is_as_the_document_describes_it() {
     calls_for_a_finished_timer(&mut client, &base, &sql).await;
     calls_for_management(&mut client, &base).await;
     calls_before_it_is_ready(&mut client).await;
+    calls_when_a_part_has_failed(&mut client).await;
     calls_when_marked_down(&mut client, &server, "GET").await;
     let other = Server::start(&database().await, &folder()).await;
     calls_when_marked_down(&mut client, &other, "POST").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use walclock::feed::ingest::Status;
 use walclock::feed::source::{self, Connection, Error, Server};
 
-use super::feed::{Feed, filled, insert, range};
+use super::feed::{Feed, filled, insert, range, while_down};
 use super::{PATIENCE, PUBLICATION};
 use crate::support;
 
@@ -30,6 +30,45 @@ async fn a_slot_that_a_live_walclock_has_is_waited_for_and_never_taken() {
     running.stop().await;
     waiting.wait_for("live", |status| *status == Status::Streaming).await;
     waiting.stop().await;
+}
+
+/// Whoever has the claim now moves the slot on, and nothing of what it is told arrives here: the journal does not become
+/// right again by waiting, also where PostgreSQL goes away meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_feed_whose_slot_was_taken_is_not_ready_before_it_streams_again() {
+    let mut cluster = tokio::task::spawn_blocking(|| support::new_cluster(&[])).await.unwrap();
+    let url = cluster.url("postgres");
+    let (client, feed, mut running, _) = filled(&url).await;
+    let other = support::connect(&url).await;
+    // Who queues for a lock has it before anybody who only tries.
+    let lock = format!("select pg_advisory_lock(hashtextextended('walclock slot {}', 0))", feed.slot());
+    let taking = tokio::spawn(async move { other.batch_execute(&lock).await.map(|()| other) });
+    let queued = async || {
+        let waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted)";
+        client.query_one(waits, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    };
+    support::eventually(PATIENCE, "another one queues for the claim", queued).await;
+    let end = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted";
+    assert_eq!(client.query(end, &[]).await.unwrap().len(), 1);
+    let _other = taking.await.unwrap().unwrap();
+
+    let is_stale = |status: &Status, word: &str| matches!(status, Status::Stale { why } if why.contains(word));
+    running.wait_for("told that the slot is another's", |status| is_stale(status, "another walclock")).await;
+    assert!(running.status.borrow().not_ready().is_some());
+    assert_eq!(running.ids(10).await, range(0..10), "the journal is served all the same");
+
+    cluster = tokio::task::spawn_blocking(move || {
+        cluster.crash();
+        cluster
+    })
+    .await
+    .unwrap();
+    running.wait_for("told of the outage", |status| is_stale(status, "cannot reach PostgreSQL")).await;
+    assert!(running.status.borrow().not_ready().is_some(), "what it missed before is still missing");
+    let _cluster = while_down(cluster, || {}).await;
+    running.wait_for("live", |status| *status == Status::Streaming).await;
+    assert_eq!(running.status.borrow().not_ready(), None);
+    running.stop().await;
 }
 
 /// As after a crash whose end the server has not noticed: the walsender streams on into the void. Left alone it would for
@@ -81,6 +120,10 @@ async fn a_claim_ends_with_its_session_and_a_silent_session_ends() {
     assert!(matches!(second.claim("some_slot", PATIENCE).await, Err(Error::SlotClaimed { .. })));
     second.claim("some_other_slot", PATIENCE).await.unwrap();
     second.end_session(session).await.unwrap();
+    let client = support::connect(&url).await;
+    let claims = "select count(*) from pg_locks where locktype = 'advisory' and granted and database =
+                  (select oid from pg_database where datname = current_database())";
+    assert_eq!(client.query_one(claims, &[]).await.unwrap().get::<_, i64>(0), 1, "its claim is gone by then");
     second.claim("some_slot", PATIENCE).await.unwrap();
     assert!(first.session().await.is_err());
 
