@@ -1,9 +1,12 @@
-//! A disk that is full, and memory that is short, under the whole server.
+//! A disk that is full or fails, and memory that is short, under the whole server.
+
+mod failing;
+mod huge;
 
 use serde_json::Value;
 
 use super::support::server::{Server, folder};
-use super::support::{PATIENCE, connect, database, eventually};
+use super::support::{PATIENCE, connect, database, eventually, say_skipped};
 
 const TABLE: &str = "create table notes (id int primary key, body text, _change_selector text);
                      alter publication walclock add table notes";
@@ -54,12 +57,13 @@ async fn confirmed(sql: &tokio_postgres::Client, slot: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "who runs the tests should see that one was skipped")]
 async fn a_full_disk_stops_nothing_but_the_way_in_and_heals_without_a_restart() {
     let (url, folder) = (database().await, folder());
-    let Some(server) = Server::spawn_on_disk(&url, &folder, 64 << 20, 48 << 20) else {
-        eprintln!("SKIPPED: this machine does not permit a disk for a test");
-        return;
+    let Some(server) = Server::spawn_on_disk(&url, &folder, 64 << 20, 48 << 20, &[]) else {
+        return say_skipped(
+            "a_full_disk_stops_nothing_but_the_way_in_and_heals_without_a_restart",
+            "this machine does not permit a disk for a test",
+        );
     };
     server.until_ready().await;
     let slot = folder.file_name().unwrap().to_str().unwrap();
@@ -93,46 +97,4 @@ async fn a_full_disk_stops_nothing_but_the_way_in_and_heals_without_a_restart() 
     server.until_ready().await;
     let acknowledged = async || (confirmed(&sql, slot).await != stuck).then_some(());
     eventually(PATIENCE, "the slot moves on", acknowledged).await;
-}
-
-/// PostgreSQL sends a transaction when it commits, all of it at once. With `SOAK=n` it has a million rows.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_huge_transaction_is_never_held_in_memory() {
-    let soaks = super::chaos::soak() > 1;
-    let (rows, patience) = if soaks { (1_000_000, PATIENCE * 5) } else { (300_000, PATIENCE) };
-    let (url, folder) = (database().await, folder());
-    let server = Server::start(&url, &folder).await;
-    let sql = connect(&url).await;
-    sql.batch_execute(TABLE).await.unwrap();
-    let (mut small, mut huge) = (Reader::new("s"), Reader::new("huge"));
-    insert(&sql, 0..100).await;
-    let warm = async || {
-        small.catch_up(&server).await;
-        (small.ids.len() == 100).then_some(())
-    };
-    eventually(PATIENCE, "it is warm", warm).await;
-    let memory = server.memory_peak();
-
-    let beside = connect(&url).await;
-    let insert_huge =
-        "insert into notes select n, repeat('x', 250), 'huge' from generate_series(1000000, 999999 + $1::int) n";
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&rows];
-    let (inserted, ()) = tokio::join!(sql.execute(insert_huge, &parameters), insert(&beside, 100..2000));
-    inserted.unwrap();
-    insert(&beside, 2000..2100).await;
-    let beside = async || {
-        small.catch_up(&server).await;
-        (small.ids.len() == 2100).then_some(())
-    };
-    eventually(patience, "the small ones beside it", beside).await;
-    assert_eq!(small.ids, (0..2100).collect::<Vec<_>>());
-    let stored: u64 =
-        std::fs::read_dir(folder.join("journal")).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
-    let grown = server.memory_peak().saturating_sub(memory);
-    assert!(stored > u64::try_from(rows).unwrap() * 500, "{stored} bytes");
-    // What is kept in memory by design: the newest 32 MiB, the index of a segment or two, the buffers.
-    assert!(grown < 100 << 20, "{grown} bytes more, for {stored}");
-
-    huge.catch_up(&server).await;
-    assert_eq!(huge.ids, (1_000_000..1_000_000 + i64::from(rows)).collect::<Vec<_>>());
 }

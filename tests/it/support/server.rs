@@ -57,7 +57,7 @@ impl Server {
 
     /// Migrates and starts, with `folder` on a disk of its own of so many bytes, of which `filler` are taken by a file of
     /// that name; see [`Server::file`]. None where the machine does not permit that.
-    pub fn spawn_on_disk(database_url: &str, folder: &Path, bytes: u64, filler: u64) -> Option<Self> {
+    pub fn spawn_on_disk(database_url: &str, folder: &Path, bytes: u64, filler: u64, flags: &[&str]) -> Option<Self> {
         std::fs::create_dir_all(folder).unwrap();
         let script =
             r#"mount -t tmpfs -o size="$1" tmpfs "$0" && head -c "$2" /dev/zero >"$0/filler" && shift 2 && exec "$@""#;
@@ -71,7 +71,15 @@ impl Server {
             return None;
         }
         migrate(database_url);
-        Some(Self::spawn_by(on_disk(env!("CARGO_BIN_EXE_walclock")), database_url, folder, &[]))
+        Some(Self::spawn_by(on_disk(env!("CARGO_BIN_EXE_walclock")), database_url, folder, flags))
+    }
+
+    /// Migrates and starts with further variables in its environment, without waiting.
+    pub fn spawn_in(database_url: &str, folder: &Path, environment: &[(&str, &Path)], flags: &[&str]) -> Self {
+        migrate(database_url);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_walclock"));
+        command.envs(environment.iter().copied());
+        Self::spawn_by(command, database_url, folder, flags)
     }
 
     /// A file as the server sees it, also on a disk of its own.
