@@ -15,6 +15,7 @@ pub mod proxy;
 mod readers;
 mod rude;
 mod seam;
+mod torn;
 pub mod world;
 mod writers;
 

@@ -75,6 +75,11 @@ impl Reader {
         self.task.is_finished()
     }
 
+    /// All that it has been told so far.
+    pub fn history(&self) -> History {
+        self.history.lock().clone()
+    }
+
     /// Ends it, and gives all that it was told.
     pub async fn finish(self) -> History {
         self.stop.cancel();

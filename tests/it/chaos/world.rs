@@ -18,6 +18,8 @@ use crate::support::{connect, eventually, scratch};
 const READERS: [&[&str]; 4] = [&["a"], &["b", "c"], &[""], &["a", "b", "c", "d"]];
 const WRITERS: usize = 4;
 const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// A changeserver and nothing else, so that all the work is the feed's.
+const FLAGS: &[&str] = &["--roles", "changeserver"];
 
 /// Names the seed where a test fails, to be given back as `SEED=n`.
 pub struct Seed(u64);
@@ -26,6 +28,11 @@ impl Seed {
     /// The one of the command line, else a new one.
     pub fn new() -> Self {
         Self(number("SEED").unwrap_or_else(|| fastrand::u64(..)))
+    }
+
+    /// The one of the command line, else always the same, but for a long run.
+    fn steady() -> Self {
+        Self(number("SEED").unwrap_or_else(|| if soak() == 1 { 1 } else { fastrand::u64(..) }))
     }
 
     pub fn rng(&self) -> fastrand::Rng {
@@ -62,33 +69,53 @@ pub struct World {
     pub folder: PathBuf,
     pub server: Option<Server>,
     pub place: Place,
+    flags: Vec<&'static str>,
     load: Option<Load>,
     readers: Vec<Reader>,
     pub rng: fastrand::Rng,
     _seed: Seed,
 }
 
+/// A reader that was away for a while: see [`World::follow`].
+#[derive(Clone, Copy)]
+pub struct Returned {
+    reader: usize,
+    /// How often it had been sent back to a beginning before.
+    gaps: usize,
+}
+
 impl World {
     /// On an empty database, which walclock reaches through `via`. The load begins when walclock is ready, and readers
     /// of all kinds follow it from the first change on.
     pub async fn start(database: &str, via: &str) -> Self {
-        let mut world = Self::empty(database, via).await;
+        Self::empty(database, via, Seed::new()).await.begin().await
+    }
+
+    /// The same with a load that is the same every time, and further flags.
+    pub async fn start_steady(database: &str, via: &str, flags: &[&'static str]) -> Self {
+        let mut world = Self::empty(database, via, Seed::steady()).await;
+        world.flags.extend(flags);
+        world.begin().await
+    }
+
+    async fn begin(mut self) -> Self {
+        let world = &mut self;
         world.restart();
         world.server().until_ready().await;
-        world.load = Some(Load::start(database, &mut world.rng, WRITERS, PAUSE_MAX));
+        world.load = Some(Load::start(&world.database, &mut world.rng, WRITERS, PAUSE_MAX));
         for scopes in READERS {
             let history = History::new(&scopes.join("+"), scopes);
-            world.readers.push(Reader::start(&world.place, database, &mut world.rng, history));
+            world.readers.push(Reader::start(&world.place, &world.database, &mut world.rng, history));
         }
         // Who has no position yet asks for the oldest that there is, and cannot be told that something older is gone.
         let positioned = async || world.readers.iter().all(|reader| reader.at() != Sequence::ZERO).then_some(());
         eventually(PATIENCE, "all readers have a position", positioned).await;
-        world
+        self
     }
 
     /// The same, with a load of many writers that was there before walclock, and no readers yet.
     pub async fn start_under_load(database: &str, writers: usize) -> Self {
-        let mut world = Self::empty(database, database).await;
+        let mut world = Self::empty(database, database, Seed::new()).await;
         let load = Load::start(database, &mut world.rng, writers, PAUSE_MAX);
         eventually(PATIENCE, "the load runs", async || (load.committed() > 20).then_some(())).await;
         world.load = Some(load);
@@ -97,14 +124,14 @@ impl World {
         world
     }
 
-    async fn empty(database: &str, via: &str) -> Self {
-        let seed = Seed::new();
+    async fn empty(database: &str, via: &str, seed: Seed) -> Self {
         let rng = seed.rng();
         migrate(database);
         make_tables(&connect(database).await).await;
         let (database, via) = (database.to_owned(), via.to_owned());
         let (place, readers) = (Place::default(), Vec::new());
-        Self { database, via, folder: folder(), server: None, place, load: None, readers, rng, _seed: seed }
+        let flags = FLAGS.to_vec();
+        Self { database, via, folder: folder(), server: None, place, flags, load: None, readers, rng, _seed: seed }
     }
 
     pub fn server(&self) -> &Server {
@@ -128,7 +155,7 @@ impl World {
 
     /// Starts walclock anew, without waiting for it.
     pub fn restart(&mut self) {
-        let server = serve(&self.via, &self.folder);
+        let server = Server::spawn_unmigrated(&self.via, &self.folder, &self.flags);
         *self.place.lock() = server.url();
         self.server = Some(server);
     }
@@ -136,6 +163,11 @@ impl World {
     /// Ends walclock as a crash would, and compares what it acknowledged with what it left in its journal.
     pub async fn kill(&mut self) {
         self.kill_unchecked();
+        self.check_acknowledged().await;
+    }
+
+    /// Compares what was acknowledged with what is in the journal, while walclock is down.
+    pub async fn check_acknowledged(&self) {
         let sql = connect(&self.database).await;
         let released = async || {
             let (confirmed, pid) = slot(&sql, self.slot()).await?;
@@ -143,6 +175,13 @@ impl World {
         };
         let confirmed = eventually(PATIENCE, "the walsender notices", released).await;
         assert_eq!(acknowledged(confirmed, durable(&self.folder)), [], "after a kill");
+    }
+
+    /// Waits until walclock, which cannot start, has said so and ended; returns all that it ever said.
+    pub async fn refused(&mut self) -> String {
+        let mut server = self.server.take().expect("it was started");
+        assert_ne!(server.ended().await, 0, "it gave up in good order");
+        server.log()
     }
 
     /// The same without a look at the slot.
@@ -171,8 +210,43 @@ impl World {
         eventually(PATIENCE, "all readers begin anew", sent_back).await;
     }
 
-    /// The load ends, the readers catch up, and all is compared. The server stays.
+    /// What a reader of all scopes has been told so far.
+    pub fn history(&self) -> History {
+        self.readers[READERS.len() - 1].history()
+    }
+
+    /// A reader that has been told this, and nothing since, goes on.
+    pub fn follow(&mut self, history: History) -> Returned {
+        let history = History { name: format!("{}, returned", history.name), ..history };
+        let reader = Reader::start(&self.place, &self.database, &mut self.rng, history);
+        let returned = Returned { reader: self.readers.len(), gaps: reader.gaps() };
+        self.readers.push(reader);
+        returned
+    }
+
+    /// Whether it has been sent back to a beginning.
+    pub fn sent_back(&self, returned: Returned) -> bool {
+        self.readers[returned.reader].gaps() > returned.gaps
+    }
+
+    /// How far any reader has been told.
+    pub fn told_up_to(&self) -> Lsn {
+        self.readers.iter().map(|reader| reader.at().lsn).max().expect("there are readers")
+    }
+
+    /// The load ends, the readers catch up, all is compared, and the feed read again. The server stays.
     pub async fn finish(&mut self) -> Vec<History> {
+        let (histories, end) = self.compare().await;
+        again(&self.place, &self.database, &histories, end).await;
+        histories
+    }
+
+    /// The same where the server itself has lost changes, so that they cannot be read again.
+    pub async fn finish_after_loss(&mut self) {
+        self.compare().await;
+    }
+
+    async fn compare(&mut self) -> (Vec<History>, Lsn) {
         let (ledger, tables) = self.load.take().expect("it is finished once").finish().await;
         let committed = ledger.iter().filter(|transaction| transaction.committed()).count();
         assert!(committed > 20, "only {committed} transactions were committed: nothing was tested");
@@ -191,8 +265,7 @@ impl World {
             histories.push(reader.finish().await);
         }
         assert_fine(&check(&ledger, &tables, &histories));
-        again(&self.place, &self.database, &histories, end).await;
-        histories
+        (histories, end)
     }
 }
 
@@ -214,9 +287,9 @@ fn assert_fine(violations: &[Violation]) {
     assert!(violations.is_empty(), "{} violations, first:\n{}", violations.len(), first.join("\n"));
 }
 
-/// A changeserver and nothing else, so that all the work is the feed's.
+/// A changeserver with a folder of its own.
 pub fn serve(via: &str, folder: &Path) -> Server {
-    Server::spawn_unmigrated(via, folder, &["--roles", "changeserver"])
+    Server::spawn_unmigrated(via, folder, FLAGS)
 }
 
 /// What a slot was told that it may forget, and who streams from it.

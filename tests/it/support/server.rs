@@ -163,6 +163,11 @@ impl Server {
     pub async fn terminate(mut self) -> i32 {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.ended().await
+    }
+
+    /// Its exit code, once it has ended by itself.
+    pub async fn ended(&mut self) -> i32 {
         let ended = async || self.child.try_wait().unwrap();
         eventually(PATIENCE, "the server ends", ended).await.code().unwrap_or(-1)
     }
