@@ -193,14 +193,15 @@ pub struct DueRequest {
     pub until: Timestamp,
     /// Of other shards those that should have been settled by this moment.
     pub overdue: Timestamp,
-    /// At most so many.
+    /// At most so many, and as many again of which a moment has waited for a callback that is over.
     pub limit: usize,
 }
 
 /// Schedules with something to settle.
 #[derive(Debug, Default)]
 pub struct Due {
-    /// The schedules, the most urgent first.
+    /// The schedules, each once: those whose moment has come, the most urgent first, then those whose moment is near, then
+    /// those of which one has waited.
     pub schedules: Vec<Schedule>,
     /// The first moment up to `until` that is to be settled only when it has come.
     pub next_at: Option<Timestamp>,
@@ -221,6 +222,7 @@ pub trait ScheduleStore: Send + Sync + 'static {
     fn due(&self, request: DueRequest) -> impl Future<Output = Result<Due, Unavailable>> + Send;
 
     /// Settles what was decided, durably: for each schedule whole or not at all, and not at all where the row has changed since
-    /// it was read. Returns for each whether it was settled. A moment fires at most once, whoever settles it how often.
+    /// it was read, or somebody holds it. Returns for each whether it was settled. A moment fires at most once, whoever settles
+    /// it how often. One whose timers are refused is told why in its row, rests until it is changed, and holds up no other.
     fn settle(&self, planned: &[Planned]) -> impl Future<Output = Result<Vec<bool>, Unavailable>> + Send;
 }

@@ -1,5 +1,6 @@
 -- Ends the callbacks of some schedules before a moment each: deletes their timers, and marks their runs as not to be tried
--- again. Run twice in one transaction: a claim that the first one has waited for shows its run to the second one only.
+-- again. Run twice in one transaction: a claim that the first one has waited for shows its run to the second one only. So the
+-- last 32 are looked at: the second time, what the first has ended is passed over.
 -- $1 namespaces text[], $2 ids text[], $3 the moments timestamptz[]
 with earlier as materialized (
     select o.namespace, o.schedule, o.scheduled_for, o.timer_id, o.made_at

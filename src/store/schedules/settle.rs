@@ -55,12 +55,12 @@ impl ScheduleStore for Store {
     async fn settle(&self, planned: &[Planned]) -> Result<Vec<bool>, Unavailable> {
         let client = Lent::from(&self.schedules).await?;
         let mut settled = vec![false; planned.len()];
-        let refused = match settle_at_once(&client, planned, &mut settled).await {
-            Err(error) if planned.len() > 1 && error.is_about_rows() => true,
+        match settle_at_once(&client, planned, &mut settled).await {
+            Err(error) if error.is_about_rows() => {}
             answer => return answer.map(|()| settled).map_err(Unavailable::from),
-        };
-        // One that the database refuses holds up itself only.
-        for (one, settled) in planned.iter().zip(&mut settled).filter(|_| refused) {
+        }
+        // One that the database refuses holds up itself only, and is told why, also where it is the only one.
+        for (one, settled) in planned.iter().zip(&mut settled) {
             let (one, settled) = (std::slice::from_ref(one), std::slice::from_mut(settled));
             match settle_at_once(&client, one, settled).await {
                 Err(error) if error.is_about_rows() => {

@@ -8,7 +8,7 @@ use walclock::dispatch::ports::{DueRequest, Planned, ScheduleStore};
 use walclock::domain::limits;
 use walclock::domain::schedule::plan;
 use walclock::domain::shard::Shard;
-use walclock::store::{Config, Store, schedules};
+use walclock::store::{Config, Store};
 
 use crate::support::{connect, migrated};
 
@@ -282,20 +282,4 @@ async fn a_schedule_of_another_shard_is_left_to_its_dispatcher_until_it_is_overd
     ] {
         assert_eq!(world.store.due(request(shards, overdue)).await.unwrap().schedules.len(), found);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn occurrences_go_with_the_retention() {
-    let world = World::new().await;
-    let insert = "insert into walclock.occurrences (namespace, schedule, scheduled_for, state, made_at)
-                  select 'n', 's', now() - age * interval '1 day', state, now() - age * interval '1 day'
-                  from unnest(array[1, 6, 8, 9]) as age, unnest(array['skipped']) as state";
-    world.sql.batch_execute(insert).await.unwrap();
-    world
-        .sql
-        .batch_execute("update walclock.occurrences set state = 'buffered' where made_at < now() - interval '8.5 days'")
-        .await
-        .unwrap();
-    schedules::purge(&world.store, Duration::from_secs(7 * 86_400)).await.unwrap();
-    assert_eq!(world.count("walclock.occurrences").await, 3, "what waits still is not over");
 }
