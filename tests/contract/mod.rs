@@ -1,11 +1,12 @@
 //! What every `dispatch::ports::Store` must do: the same cases run against PostgreSQL and against the simulation's model.
 //!
 //! A [`World`] is a store with nothing in it, and what stands behind its back: clients that write and lock rows, and time
-//! that makes leases run out. `for_each_case!` makes a test of each case.
+//! that makes leases run out. `for_each_case!` makes a test of each case. [`schedules`] has the same for `ScheduleStore`.
 
 mod cases;
 mod claims;
 mod leases;
+pub mod schedules;
 mod settles;
 
 use std::time::Duration;

@@ -122,73 +122,6 @@ async fn a_moment_has_its_row_and_its_timer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_that_plan_the_same_one_settles_it() {
-    let world = World::new().await;
-    world.add("report", "catch_up = 'none'").await;
-    let minute = world.minute(0).await;
-    let (one, other) = (world.planned(minute).await, world.planned(minute).await);
-    assert_eq!(world.store.settle(&one).await.unwrap(), [true]);
-    assert_eq!(world.store.settle(&other).await.unwrap(), [false]);
-    assert_eq!(world.count("walclock.timers").await, 1);
-    assert_eq!(world.look(minute).await, 0, "nothing is left to do");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_moment_fires_once_even_where_a_schedule_is_set_back() {
-    let world = World::new().await;
-    world.add("report", "catch_up = 'none', overlap = 'allow'").await;
-    let minute = world.minute(0).await;
-    world.look(minute).await;
-    world.claim_all().await;
-    let back = "update walclock.schedules set next_at = $1";
-    world.sql.execute(back, &[&minute]).await.unwrap();
-    assert_eq!(world.look(minute).await, 1);
-    assert_eq!(world.count("walclock.timers").await, 0, "its key is taken");
-    assert_eq!(world.look(world.minute(1).await).await, 1, "it goes on from there");
-    assert_eq!(world.count("walclock.timers").await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_planned_before_a_change_changes_nothing() {
-    let world = World::new().await;
-    let minute = world.minute(0).await;
-    for change in [
-        "update walclock.schedules set cron = '0 0 1 1 *'",
-        "update walclock.schedules set callback_url = 'http://127.0.0.1:10/'",
-        "update walclock.schedules set paused = true",
-        "select walclock.trigger_schedule('n', 'report')",
-        "delete from walclock.schedules",
-    ] {
-        world.add("report", "catch_up = 'none'").await;
-        let planned = world.planned(minute).await;
-        assert_eq!(planned.len(), 1);
-        world.sql.batch_execute(change).await.unwrap();
-        assert_eq!(world.store.settle(&planned).await.unwrap(), [false], "{change}");
-        world.sql.batch_execute("delete from walclock.schedules; delete from walclock.occurrences").await.unwrap();
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_planned_for_one_changes_no_other_that_has_its_name() {
-    let world = World::new().await;
-    world.add("report", "").await;
-    let minute = world.minute(0).await;
-    let planned = world.planned(minute).await;
-    assert_eq!(planned.len(), 1);
-    world.sql.batch_execute("delete from walclock.schedules").await.unwrap();
-    world.add("report", "").await;
-    let revision = "select revision, next_at = '-infinity' from walclock.schedules";
-    let row = world.sql.query_one(revision, &[]).await.unwrap();
-    assert_eq!(
-        (row.get::<_, i64>(0), row.get::<_, bool>(1)),
-        (planned[0].schedule.revision, true),
-        "they look the same"
-    );
-    assert_eq!(world.store.settle(&planned).await.unwrap(), [false]);
-    assert_eq!(world.look(minute).await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn what_was_made_ahead_is_withdrawn_when_the_schedule_changes() {
     let world = World::new().await;
     world.add("report", "overlap = 'allow', catch_up = 'none'").await;
@@ -245,41 +178,4 @@ async fn what_the_database_refuses_holds_up_itself_only() {
     let error = world.sql.query_one("select error from walclock.schedules where id = 'poison'", &[]).await.unwrap();
     let error: String = error.get(0);
     assert!(error.contains("planted") && !error.contains("Failing row"), "what the row holds is not told: {error}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_schedule_that_somebody_holds_waits_by_itself() {
-    let mut world = World::new().await;
-    for id in ["held", "free"] {
-        world.add(id, "catch_up = 'none'").await;
-    }
-    let (minute, store) = (world.minute(0).await, world.store.clone());
-    let planned = world.planned(minute).await;
-    let holding = world.sql.transaction().await.unwrap();
-    holding.batch_execute("select from walclock.schedules where id = 'held' for update").await.unwrap();
-    let settled = store.settle(&planned).await.unwrap();
-    assert_eq!(settled.iter().filter(|settled| **settled).count(), 1);
-    holding.rollback().await.unwrap();
-    assert_eq!(world.look(minute).await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_schedule_of_another_shard_is_left_to_its_dispatcher_until_it_is_overdue() {
-    let world = World::new().await;
-    world.add("report", "catch_up = 'none'").await;
-    let minute = world.minute(0).await;
-    world.look(minute).await;
-    world.claim_all().await;
-    world.finish_all().await;
-    let next = world.minute(1).await;
-    let request = |shards: Vec<Shard>, overdue| DueRequest { shards, now: next, until: next, overdue, limit: 10 };
-    let own = Shard::of("n", "report");
-    let others: Vec<Shard> = Shard::all().filter(|shard| *shard != own).collect();
-    for (shards, overdue, found) in [
-        (vec![own], next.before(Duration::from_secs(2)), 1),
-        (others.clone(), next.before(Duration::from_secs(2)), 0),
-        (others, next, 1),
-    ] {
-        assert_eq!(world.store.due(request(shards, overdue)).await.unwrap().schedules.len(), found);
-    }
 }

@@ -203,7 +203,7 @@ impl Ledger {
     /// Each moment since the rule was last changed has its row, up to the first that is not settled.
     pub fn covers_all(&mut self, model: &Model, id: &str) {
         let Some(Row { schedule, .. }) = model.rows.get(id) else { return };
-        let rows: Vec<_> = model.of(id).map(|(at, occurrence)| (at, occurrence.through)).collect();
+        let rows: Vec<_> = model.of(id).map(|(at, occurrence)| (at, occurrence.through.unwrap_or(at))).collect();
         let mut at = next(schedule, schedule.changed_at);
         while let Some(moment) = at.filter(|at| *at < schedule.next_at && *at < model.now.after(CALM_LATE_MAX)) {
             let has_row = rows.iter().any(|(from, through)| (*from..=*through).contains(&moment));
@@ -214,7 +214,7 @@ impl Ledger {
 
     /// The world is over: whatever has come is settled, and nothing waits for what is over.
     pub fn close(&mut self, model: &Model, are_all_held: bool) {
-        for (id, Row { schedule, paused }) in &model.rows {
+        for (id, Row { schedule, paused, .. }) in &model.rows {
             self.covers_all(model, id);
             let settled_to = model.now.before(CALM_LATE_MAX);
             let is_on_time = *paused || schedule.next_at > settled_to || next(schedule, schedule.changed_at).is_none();

@@ -3,6 +3,7 @@
 
 mod ledger;
 mod model;
+mod store;
 mod world;
 
 use walclock::clock::Timestamp;

@@ -1,19 +1,21 @@
 //! A model of what PostgreSQL does with schedules: one statement at a time, as `sql/queries/schedules` and the trigger on the
-//! table do it. Callbacks are no more here than pending or under way.
+//! table do it; the contract suite holds it to what PostgreSQL does. Callbacks are no more here than pending or under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use walclock::clock::Timestamp;
 use walclock::dispatch::ports::{Due, DueRequest, Planned};
-use walclock::domain::schedule::{Outcome, Overlap, Rule, Schedule};
-use walclock::domain::shard::Shard;
-use walclock::domain::timer::TimerKey;
+use walclock::domain::schedule::{Outcome, Overlap, Reason, Rule, Schedule};
 
 use super::Planted;
+use crate::contract::schedules as contract;
+pub use crate::contract::schedules::{Callback, State};
 
 /// So many of a schedule's last callbacks are looked at, to tell whether one is not over.
 const LAST: usize = 16;
+/// Of those whose moment lies ahead, so many times as many as are wanted are looked at.
+const LOOKED_AT_AHEAD: usize = 4;
 
 /// A schedule and one of its moments.
 pub type Moment = (String, Timestamp);
@@ -23,32 +25,17 @@ pub type Moment = (String, Timestamp);
 pub struct Row {
     pub schedule: Schedule,
     pub paused: bool,
-}
-
-/// What stands with a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    Fired,
-    Buffered,
-    Skipped,
-    Cancelled,
+    /// Why nothing is made of it.
+    pub error: Option<String>,
 }
 
 /// A row of `walclock.occurrences`.
 #[derive(Clone, Copy, Debug)]
 pub struct Occurrence {
     pub state: State,
-    pub through: Timestamp,
-}
-
-/// A row of `walclock.timers`, or of `walclock.runs` as long as it is not over.
-#[derive(Clone, Copy, Debug)]
-pub struct Callback {
-    pub due_at: Timestamp,
-    pub attempts: u32,
-    pub running: bool,
-    /// It is not tried again.
-    pub cancelled: bool,
+    pub reason: Option<&'static str>,
+    pub through: Option<Timestamp>,
+    pub made_at: Timestamp,
 }
 
 /// What a settled plan changed.
@@ -70,13 +57,18 @@ pub struct Model {
     pub planted: Planted,
     pub rows: BTreeMap<String, Row>,
     pub occurrences: BTreeMap<Moment, Occurrence>,
+    /// Rows of `walclock.timers`, and of `walclock.runs` as long as they are not over.
     pub callbacks: BTreeMap<Moment, Callback>,
+    /// Schedules whose rows another transaction has locked.
+    pub held: BTreeSet<String>,
+    /// Schedules whose timers are refused.
+    pub refused: BTreeSet<String>,
 }
 
 impl Model {
     pub fn new(now: Timestamp, planted: Planted) -> Self {
         let (rows, occurrences, callbacks) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { now, planted, rows, occurrences, callbacks }
+        Self { now, planted, rows, occurrences, callbacks, held: BTreeSet::new(), refused: BTreeSet::new() }
     }
 
     /// The moments of the callbacks that are not over, newest first, as far as the last ones that were fired tell.
@@ -92,18 +84,21 @@ impl Model {
     }
 
     pub fn due(&self, request: &DueRequest) -> Due {
-        let held = |row: &Row| request.shards.contains(&shard_of(&row.schedule.key.id));
-        let awake = || self.rows.values().filter(|row| !row.paused);
+        let held = |row: &Row| request.shards.contains(&row.schedule.key.shard());
+        let awake = || self.rows.values().filter(|row| !row.paused && row.error.is_none());
         let read = |row: &Row| {
             let active = row.schedule.rule.overlap != Overlap::Allow && !self.active(&row.schedule.key.id).is_empty();
             Schedule { active, ..row.schedule.clone() }
         };
-        let near = awake().filter(|row| row.schedule.next_at <= request.until);
-        let near = near.filter(|row| held(row) || row.schedule.next_at <= request.overdue).map(read);
-        let mut due: Vec<Schedule> =
-            near.filter(|schedule| schedule.next_at <= request.now || !schedule.active).collect();
-        due.sort_by_key(|schedule| schedule.next_at);
-        due.truncate(request.limit);
+        let mut near: Vec<&Row> = awake().filter(|row| row.schedule.next_at <= request.until).collect();
+        near.retain(|row| held(row) || row.schedule.next_at <= request.overdue);
+        near.sort_by_key(|row| row.schedule.next_at);
+        let (come, ahead): (Vec<&Row>, Vec<&Row>) =
+            near.into_iter().partition(|row| row.schedule.next_at <= request.now);
+        let come = come.into_iter().filter(|row| !self.held.contains(&*row.schedule.key.id)).take(request.limit);
+        let ahead = ahead.into_iter().take(LOOKED_AT_AHEAD * request.limit);
+        let is_certain = |schedule: &Schedule| schedule.next_at <= request.now || !schedule.active;
+        let mut due: Vec<Schedule> = come.chain(ahead).map(read).filter(is_certain).take(request.limit).collect();
         let released = awake().filter(|row| row.schedule.buffered_at.is_some() && held(row)).map(|row| {
             let active = !self.active(&row.schedule.key.id).is_empty() && self.planted != Planted::ReleasesAtOnce;
             Schedule { active, ..row.schedule.clone() }
@@ -128,20 +123,34 @@ impl Model {
         if (!is_same || before.paused) && self.planted != Planted::SettlesStalePlans {
             return None;
         }
-        let active = self.active(id);
-        let schedule = Schedule {
-            next_at: plan.next_at,
-            buffered_at: plan.buffered_at,
-            revision: row.revision + 1,
-            ..row.clone()
+        if self.held.contains(id) {
+            return None;
+        }
+        let fires = plan.occurrences.iter().any(|occurrence| occurrence.outcome == Outcome::Fire);
+        let is_refused = self.refused.contains(id) && (fires || plan.release_at.is_some());
+        let schedule = match is_refused {
+            // All of it is taken back, and why is noted.
+            true => Schedule { revision: row.revision + 1, ..row.clone() },
+            false => Schedule {
+                next_at: plan.next_at,
+                buffered_at: plan.buffered_at,
+                revision: row.revision + 1,
+                ..row.clone()
+            },
         };
-        self.rows.insert(id.clone(), Row { schedule, paused: before.paused });
+        let error = if is_refused { Some("its timers are refused".to_owned()) } else { plan.error.clone() };
+        let active = self.active(id);
+        self.rows.insert(id.clone(), Row { schedule, error, paused: before.paused });
+        if is_refused {
+            return None;
+        }
         let mut made = Vec::new();
         if let (Some(leaves_at), Some(waited)) = (plan.release_at, before.schedule.buffered_at)
             && let Some(occurrence) = self.occurrences.get_mut(&(id.clone(), waited))
             && occurrence.state == State::Buffered
         {
             occurrence.state = State::Fired;
+            occurrence.made_at = self.now;
             made.push((waited, leaves_at));
         }
         for occurrence in &plan.occurrences {
@@ -149,25 +158,34 @@ impl Model {
             if self.occurrences.contains_key(&moment) && self.planted != Planted::IgnoresKeys {
                 continue;
             }
-            let state = match occurrence.outcome {
-                Outcome::Fire => State::Fired,
-                Outcome::Buffer => State::Buffered,
-                Outcome::Skip(_) => State::Skipped,
+            let (state, reason) = match occurrence.outcome {
+                Outcome::Fire => (State::Fired, None),
+                Outcome::Buffer => (State::Buffered, None),
+                Outcome::Skip(reason) => (State::Skipped, Some(reason.as_str())),
             };
             if state == State::Fired {
                 made.push((occurrence.scheduled_for, occurrence.execute_at));
             }
-            let through = occurrence.through.unwrap_or(occurrence.scheduled_for);
-            self.occurrences.insert(moment, Occurrence { state, through });
+            let (through, made_at) = (occurrence.through, self.now);
+            self.occurrences.insert(moment, Occurrence { state, reason, through, made_at });
         }
-        for (at, due_at) in &made {
-            self.callbacks.insert((id.clone(), *at), new_callback(*due_at));
-        }
+        made.retain(|(at, due_at)| self.make((id.clone(), *at), *due_at));
         let last = plan.occurrences.iter().rfind(|occurrence| occurrence.outcome == Outcome::Fire);
         if let Some(last) = last.filter(|_| plan.cancel && self.planted != Planted::EndsNoOther) {
+            // The statement runs twice, and the second time it looks behind those that the first one has ended.
+            self.end_before(id, last.scheduled_for);
             self.end_before(id, last.scheduled_for);
         }
         Some(Settled { before, active, made })
+    }
+
+    /// Makes a timer, unless there is one of that id.
+    fn make(&mut self, moment: Moment, due_at: Timestamp) -> bool {
+        let is_free = !self.callbacks.contains_key(&moment) || self.planted == Planted::IgnoresKeys;
+        if is_free {
+            self.callbacks.insert(moment, new_callback(due_at));
+        }
+        is_free
     }
 
     /// Ends the callbacks before a moment: what is pending goes, what is under way is not tried again.
@@ -182,6 +200,7 @@ impl Model {
             }
             if let Some(occurrence) = self.occurrences.get_mut(&key) {
                 occurrence.state = State::Cancelled;
+                occurrence.reason = Some(Reason::Overtaken.as_str());
             }
         }
     }
@@ -194,7 +213,7 @@ impl Model {
             return;
         }
         let schedule = Schedule {
-            key: TimerKey::new("n", id),
+            key: contract::key(id),
             rule,
             created_at: self.now,
             changed_at: self.now,
@@ -203,21 +222,22 @@ impl Model {
             active: false,
             revision: 0,
         };
-        self.rows.insert(id.to_owned(), Row { schedule, paused });
+        self.rows.insert(id.to_owned(), Row { schedule, paused, error: None });
     }
 
     /// What was made ahead is withdrawn, and what was planned is planned anew.
     fn change(&mut self, id: &str, row: &Row, rule: Rule, paused: bool) {
         let withdrawn = self.withdraw(id);
         let Schedule { rule: old, next_at, changed_at, .. } = &row.schedule;
-        let recurs = |rule: &Rule| (rule.when.clone(), rule.start_at, rule.end_at);
+        let recurs = |rule: &Rule| (rule.when.clone(), rule.time_zone.clone(), rule.start_at, rule.end_at);
         let (next_at, changed_at) = match recurs(&rule) == recurs(old) {
+            true if row.error.is_some() => (Timestamp::MIN, *changed_at),
             true => (withdrawn.map_or(*next_at, |at| at.min(*next_at)), *changed_at),
             false => (Timestamp::MIN, self.now),
         };
         let revision = row.schedule.revision + 1;
         let schedule = Schedule { rule, next_at, changed_at, revision, ..row.schedule.clone() };
-        self.rows.insert(id.to_owned(), Row { schedule, paused });
+        self.rows.insert(id.to_owned(), Row { schedule, paused, error: None });
     }
 
     fn withdraw(&mut self, id: &str) -> Option<Timestamp> {
@@ -252,9 +272,20 @@ impl Model {
         }
         let Some(row) = self.rows.get_mut(id) else { return false };
         row.schedule.revision += 1;
-        self.occurrences.insert(key.clone(), Occurrence { state: State::Fired, through: self.now });
+        let fired = Occurrence { state: State::Fired, reason: Some("triggered"), through: None, made_at: self.now };
+        self.occurrences.insert(key.clone(), fired);
         self.callbacks.insert(key, new_callback(self.now));
         true
+    }
+
+    /// Deletes what became of moments where the retention has passed it.
+    pub fn purge(&mut self, retention: Duration) {
+        let old = self.now.before(retention);
+        let rows = &self.rows;
+        self.occurrences.retain(|(id, at), occurrence| {
+            let waits = rows.get(id).is_some_and(|row| row.schedule.buffered_at == Some(*at));
+            *at >= old || occurrence.made_at >= old || (occurrence.state == State::Buffered && waits)
+        });
     }
 
     /// A dispatcher claims the timer of a moment, up to `until`: the number of its attempt and when it is due, if it is there.
@@ -285,9 +316,4 @@ impl Model {
 
 fn new_callback(due_at: Timestamp) -> Callback {
     Callback { due_at, attempts: 0, running: false, cancelled: false }
-}
-
-/// The shard of a schedule.
-pub fn shard_of(id: &str) -> Shard {
-    Shard::of("n", id)
 }
