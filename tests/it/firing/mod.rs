@@ -10,6 +10,7 @@ mod database;
 mod endpoints;
 mod feed;
 mod frozen;
+mod hosts;
 mod kills;
 mod ledger;
 mod links;

@@ -15,7 +15,7 @@ use super::sink::Sink;
 use crate::chaos::world::Seed;
 pub use crate::support::PATIENCE;
 use crate::support::server::{Server, folder};
-use crate::support::{connect, eventually, http};
+use crate::support::{connect, eventually};
 
 /// How long the leases last that [`Server`] asks for.
 pub const LEASE: Duration = Duration::from_secs(2);
@@ -86,11 +86,7 @@ impl Node {
 
     /// The value of a metric; none where nobody answers.
     pub async fn metric(&self, name: &str) -> Option<f64> {
-        let url = self.server.as_ref()?.management_url();
-        let call = http::try_request("GET", &url, "/metrics", &[], "");
-        let answer = tokio::time::timeout(Duration::from_secs(10), call).await.ok()??;
-        let text = String::from_utf8(answer.body.to_vec()).ok()?;
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        self.server.as_ref()?.metric(name).await
     }
 
     /// The slot of its changeserver is named like its folder.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use hyper::body::Bytes;
 
@@ -133,6 +134,15 @@ impl Server {
     pub async fn ready(&self) -> Option<(u16, Bytes)> {
         let answer = http::try_request("GET", &self.management_url(), "/ready", &[], "").await?;
         Some((answer.status, answer.body))
+    }
+
+    /// The value of a metric; none where nobody answers, or it has none.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let url = self.management_url();
+        let call = http::try_request("GET", &url, "/metrics", &[], "");
+        let answer = tokio::time::timeout(Duration::from_secs(10), call).await.ok()??;
+        let text = String::from_utf8(answer.body.to_vec()).ok()?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// What it and those before it over the same folder have said.
