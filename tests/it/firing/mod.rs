@@ -6,6 +6,7 @@
 
 mod checks;
 mod clients;
+mod clocks;
 mod database;
 mod endpoints;
 mod feed;

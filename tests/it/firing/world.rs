@@ -53,6 +53,8 @@ pub struct Node {
     /// The database as it reaches it.
     via: String,
     flags: Vec<String>,
+    /// What is set in its environment besides.
+    variables: Vec<(String, PathBuf)>,
     pub server: Option<Server>,
 }
 
@@ -60,7 +62,12 @@ impl Node {
     /// One with these flags that reaches the database by this URL.
     pub fn new(via: &str, flags: &[&str]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Self { folder: folder(), via: via.to_owned(), flags, server: None }
+        Self { folder: folder(), via: via.to_owned(), flags, variables: Vec::new(), server: None }
+    }
+
+    /// The same with these variables in its environment.
+    pub fn among(self, variables: Vec<(String, PathBuf)>) -> Self {
+        Self { variables, ..self }
     }
 
     pub fn server(&self) -> &Server {
@@ -69,7 +76,7 @@ impl Node {
 
     fn start(&mut self) {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        self.server = Some(Server::spawn_unmigrated(&self.via, &self.folder, &flags));
+        self.server = Some(Server::spawn_among(&self.variables, &self.via, &self.folder, &flags));
     }
 
     /// Whether it offers this to others.

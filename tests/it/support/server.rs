@@ -53,7 +53,14 @@ impl Server {
 
     /// Starts with further flags on a database as it is, without waiting.
     pub fn spawn_unmigrated(database_url: &str, folder: &Path, flags: &[&str]) -> Self {
-        Self::spawn_by(Command::new(env!("CARGO_BIN_EXE_walclock")), database_url, folder, flags)
+        Self::spawn_among(&[], database_url, folder, flags)
+    }
+
+    /// The same with these variables in its environment.
+    pub fn spawn_among(variables: &[(String, PathBuf)], database_url: &str, folder: &Path, flags: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_walclock"));
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        Self::spawn_by(command, database_url, folder, flags)
     }
 
     /// Migrates and starts, with `folder` on a disk of its own of so many bytes, of which `filler` are taken by a file of
