@@ -12,6 +12,9 @@ use walclock::domain::webhook;
 
 use crate::model::Model;
 
+/// The longest pause after which a timer is looked at again that could not be claimed.
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(1);
+
 /// One definition of a timer, from its commit on.
 #[derive(Debug)]
 struct Version {
@@ -32,6 +35,23 @@ struct Sent {
     id: String,
 }
 
+/// How late a callback may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Lateness {
+    /// Where nothing is broken.
+    pub max: Duration,
+    /// Behind the last fault on its way.
+    pub behind_fault_max: Duration,
+}
+
+/// A callback that was late.
+#[derive(Clone, Debug)]
+struct Late {
+    name: String,
+    due: Timestamp,
+    at: Timestamp,
+}
+
 /// The record of a world.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -39,9 +59,15 @@ pub struct Ledger {
     count: u64,
     broken: Vec<String>,
     is_orderly: bool,
-    /// The longest time by which a timer that is not of the crowd may be late, if it falls due after some time.
-    late_max: Option<Duration>,
+    /// How late a timer that is not of the crowd may be, if it falls due after some time.
+    lateness: Option<Lateness>,
     judged_from: Timestamp,
+    /// From when until when something was broken.
+    faults: BTreeSet<(Timestamp, Timestamp)>,
+    /// Until when nobody may have seen that a client holds a timer no more.
+    held: BTreeMap<TimerKey, Timestamp>,
+    /// Callbacks that would be late if nothing were broken.
+    late: Vec<Late>,
     /// Callbacks that were not of the crowd.
     light: usize,
     /// Timers of which some run was abandoned.
@@ -50,8 +76,18 @@ pub struct Ledger {
 
 impl Ledger {
     /// An empty one. In an orderly world nothing fails and nobody dies, and no change of owner excuses a repetition.
-    pub fn new(is_orderly: bool, judged_from: Timestamp, late_max: Option<Duration>) -> Self {
-        Self { is_orderly, judged_from, late_max, ..Self::default() }
+    pub fn new(is_orderly: bool, judged_from: Timestamp, lateness: Option<Lateness>) -> Self {
+        Self { is_orderly, judged_from, lateness, ..Self::default() }
+    }
+
+    /// Something is broken from one moment to the other.
+    pub fn fault(&mut self, from: Timestamp, until: Timestamp) {
+        self.faults.insert((from, until));
+    }
+
+    /// A client holds a timer, which cannot be claimed meanwhile.
+    pub fn held(&mut self, key: &TimerKey, until: Timestamp) {
+        self.held.insert(key.clone(), until.after(LOOK_AGAIN_MAX));
     }
 
     pub fn next_version(&mut self) -> u64 {
@@ -98,8 +134,9 @@ impl Ledger {
         };
         let lease = Lease { shard: run.key.timer.shard(), epoch: run.epoch };
         let same_firing = version.sends.iter().filter(|before| before.execute_at == sent.execute_at);
-        let (mut repeated, mut other_id) = (false, false);
+        let (mut repeated, mut other_id, mut is_first) = (false, false, true);
         for before in same_firing {
+            is_first &= before.attempt != sent.attempt;
             repeated |= before.attempt == sent.attempt && before.epoch == sent.epoch;
             repeated |= before.run == sent.run && before.epoch == sent.epoch;
             repeated |= before.attempt == sent.attempt && self.is_orderly;
@@ -119,9 +156,11 @@ impl Ledger {
         }
         if !is_crowd(&run.key.timer) {
             self.light += 1;
-            let late = model.now.since(run.timer.due_at().max(run.timer.updated_at));
-            if self.late_max.is_some_and(|max| late > max) && run.timer.due_at() >= self.judged_from {
-                self.broken.push(format!("I9: {} is late by {late:?} behind others", version.name));
+            let held_until = self.held.get(&run.key.timer).copied().unwrap_or(Timestamp::MIN);
+            let due = run.timer.due_at().max(run.timer.updated_at).max(held_until);
+            let is_late = self.lateness.is_some_and(|lateness| model.now > due.after(lateness.max));
+            if is_first && is_late && run.timer.due_at() >= self.judged_from {
+                self.late.push(Late { name: version.name.clone(), due, at: model.now });
             }
         }
         version.sends.push(sent);
@@ -129,6 +168,7 @@ impl Ledger {
 
     /// The world is over: everything must be.
     pub fn close(&mut self, model: &Model) {
+        self.judge_lateness();
         if self.is_broken() {
             return;
         }
@@ -139,6 +179,24 @@ impl Ledger {
             let is_known = !self.abandoned.contains(&version.key);
             if version.ended_at.is_none() && version.sends.is_empty() && is_known {
                 self.broken.push(format!("I1: never fired: {}", version.name));
+            }
+        }
+    }
+
+    /// What is due has to be called in time; each fault that comes before that puts it off.
+    fn judge_lateness(&mut self) {
+        let Some(Lateness { max, behind_fault_max }) = self.lateness else { return };
+        for Late { name, due, at } in &self.late {
+            let by = self.faults.iter().fold(due.after(max), |by, (from, until)| match *from <= by {
+                true => by.max(until.after(behind_fault_max)),
+                false => by,
+            });
+            if *at > by {
+                self.broken.push(format!(
+                    "late by {:?}, of which {:?} are too much: {name}",
+                    at.since(*due),
+                    at.since(by)
+                ));
             }
         }
     }

@@ -127,6 +127,16 @@ fn the_invariants_hold_under_every_fault() {
 }
 
 #[test]
+fn nothing_is_late_where_all_is_well() {
+    check_plan(FEW_SEEDS, Plan::punctual);
+}
+
+#[test]
+fn nothing_is_late_for_longer_than_its_faults_last() {
+    check_plan(FEW_SEEDS, Plan::roomy);
+}
+
+#[test]
 fn the_sweep_finds_nothing_while_the_feed_is_good() {
     check_plan(FEW_SEEDS, Plan::with_a_good_feed);
 }
@@ -176,19 +186,20 @@ fn nothing_is_repeated_where_processes_only_come_and_go() {
     assert!(outcomes.len() < 100 || left > 0, "no process was ever stopped");
 }
 
-/// Each defence is left out in turn, and the simulation must see it.
-fn finds(planted: Planted, plan: fn(&mut fastrand::Rng) -> Plan) {
+/// Each defence is left out in turn, and the simulation must see it by these words.
+fn finds(planted: Planted, plan: fn(&mut fastrand::Rng) -> Plan, words: &str) {
     let seeds: Vec<u64> = (0..SEEDS_TO_FIND).collect();
     let (_, failed) = run(&seeds, |seed| judged(World::run(seed, plan, planted)));
     let (seed, broken) = failed.unwrap_or_else(|| panic!("{planted:?} is not found within {SEEDS_TO_FIND} seeds"));
     assert!(!broken.iter().any(|what| what.starts_with("panic")), "SEED={seed} stops at {broken:?}");
+    assert!(broken.iter().any(|what| what.contains(words)), "SEED={seed} finds of {planted:?}: {broken:?}");
 }
 
 macro_rules! finds {
-    ($($name:ident: $planted:ident in $plan:ident;)*) => {
+    ($($name:ident: $planted:ident in $plan:ident $(by $words:literal)?;)*) => {
         $(#[test]
         fn $name() {
-            finds(Planted::$planted, Plan::$plan);
+            finds(Planted::$planted, Plan::$plan, concat!($($words)?));
         })*
     };
 }
@@ -214,4 +225,6 @@ finds! {
     finds_that_hosts_have_no_rate: NoHostRate in faulty;
     finds_that_hosts_are_not_spared: NoBreaker in with_hosts_down;
     finds_that_deferrals_are_forgotten: ForgetsDeferrals in with_hosts_down;
+    finds_that_news_are_not_heard: DeafToNews in punctual by "late by";
+    finds_that_the_leases_of_the_dead_go_on: LeasesOutlast in roomy by "late by";
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use walclock::dispatch::engine;
 
+use crate::ledger::Lateness;
+
 /// The plan of one world.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -27,8 +29,8 @@ pub struct Plan {
     pub crowd: usize,
     /// Some callbacks take seconds.
     pub slow: bool,
-    /// The longest time by which a timer that is not of the crowd may be late.
-    pub late_max: Option<Duration>,
+    /// How late a timer that is not of the crowd may be; none where they wait for more than faults.
+    pub lateness: Option<Lateness>,
     /// The longest time that a run stands in the line of its server before its request leaves.
     pub line_max: Duration,
     /// One call in so many loses its answer, or is never made; none where it is 0.
@@ -73,7 +75,7 @@ impl Plan {
             host_outages: some(rng, 3),
             crowd: 0,
             slow: true,
-            late_max: None,
+            lateness: None,
             line_max: Duration::ZERO,
             lost_one_in: if rng.bool() { 0 } else { rng.usize(4..=60) },
             crashes: some(rng, 3),
@@ -156,6 +158,36 @@ impl Plan {
         }
     }
 
+    /// A world in which all is well.
+    pub fn punctual(rng: &mut Rng) -> Self {
+        let processes = rng.usize(1..=3);
+        let lateness = Lateness { max: Duration::from_secs(1), behind_fault_max: Duration::ZERO };
+        // What only the sweep finds is late; that it should find nothing is another matter.
+        Self { processes, lateness: Some(lateness), good_feed: false, ..Self::calm(rng).with_room(rng) }
+    }
+
+    /// A world with every fault, in which timers wait for nothing else.
+    pub fn roomy(rng: &mut Rng) -> Self {
+        let plan = Self::faulty(rng).with_room(rng);
+        let behind_fault_max = plan.ttl + plan.engine.sweep_every + Duration::from_secs(2);
+        let lateness = Lateness { max: Duration::from_secs(1), behind_fault_max };
+        Self { lateness: Some(lateness), ..plan }
+    }
+
+    /// The same with room for all callbacks at once, and hosts that are called however they are.
+    fn with_room(self, rng: &mut Rng) -> Self {
+        let engine = engine::Config {
+            queue_max: 1_000,
+            backlog_max: 1_000,
+            inflight_max: rng.usize(60..=100),
+            host_inflight_max: 1_000,
+            host_rate_max: None,
+            host_failures_max: 0,
+            ..self.engine
+        };
+        Self { engine, ..self }
+    }
+
     /// A world in which all is well, but for one namespace with more timers than there is room, at a host that hangs.
     pub fn crowded(rng: &mut Rng) -> Self {
         let bounds = engine::Config {
@@ -176,7 +208,7 @@ impl Plan {
             namespaces: rng.usize(1..=3),
             crowd: rng.usize(40..=120),
             slow: false,
-            late_max: Some(Duration::from_millis(300)),
+            lateness: Some(Lateness { max: Duration::from_millis(300), behind_fault_max: Duration::ZERO }),
             ..Self::calm(rng)
         }
     }

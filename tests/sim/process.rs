@@ -61,6 +61,10 @@ pub enum Planted {
     NoBreaker,
     /// Timers that are deferred stay claimed.
     ForgetsDeferrals,
+    /// What the feed tells is not heard; only the sweep finds it.
+    DeafToNews,
+    /// Leases are asked for a time far longer than what they are trusted for.
+    LeasesOutlast,
 }
 
 /// What comes to a process.
@@ -232,8 +236,10 @@ impl Process {
         for effect in effects {
             match effect {
                 shards::Effect::Ask(mut request) => {
-                    if self.planted == Planted::ReleasesDoubted {
-                        request.release.append(&mut request.anew);
+                    match self.planted {
+                        Planted::ReleasesDoubted => request.release.append(&mut request.anew),
+                        Planted::LeasesOutlast => request.ttl *= 10,
+                        _ => {}
                     }
                     wishes.push(Wish::Lease(request));
                 }
@@ -274,7 +280,7 @@ impl Process {
                 Some(Event::Settled { settlements, written })
             }
             (Planted::NoLoads, Event::Loaded(_)) => Some(Event::Loaded(Ok(Vec::new()))),
-            (Planted::IgnoresGaps, Event::Gap) => None,
+            (Planted::IgnoresGaps, Event::Gap) | (Planted::DeafToNews, Event::Noted(_)) => None,
             (_, event) => Some(event),
         }
     }

@@ -14,7 +14,7 @@ use crate::{SEEDS_TO_FIND, check, run};
 use world::{Outcome, World};
 
 /// Seeds of the normal test.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 1_000;
 
 /// A defence that a simulated process, or the store, goes without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

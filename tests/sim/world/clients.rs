@@ -26,10 +26,11 @@ impl World {
                 }
             }
             // Who holds a timer makes it late.
-            _ if self.plan.late_max.is_some() => {}
+            _ if self.plan.crowd > 0 => {}
             _ => {
                 let until = self.soon(1_000..1_500_000);
                 self.model.lock(&key, until);
+                self.ledger.held(&key, until);
             }
         }
     }

@@ -104,7 +104,7 @@ impl World {
         model.wrongs.forgets_deferrals = planted == Planted::ForgetsDeferrals;
         let host = HostState { down_until: Timestamp::MIN, requests: BTreeMap::new() };
         let (hosts, ledger) =
-            (vec![host; plan.hosts], Ledger::new(plan.is_orderly, EPOCH.after(Duration::from_secs(1)), plan.late_max));
+            (vec![host; plan.hosts], Ledger::new(plan.is_orderly, EPOCH.after(Duration::from_secs(1)), plan.lateness));
         let busy_until = EPOCH.after(plan.busy);
         let mut world = Self {
             processes: Vec::new(),
@@ -137,6 +137,7 @@ impl World {
             let mut process = self.new_process(index);
             if self.plan.is_orderly && index > 0 {
                 process.paused_until = self.soon(0..self.micros(self.plan.busy));
+                self.ledger.fault(process.paused_until, process.paused_until);
             }
             self.processes.push(process);
             self.at(EPOCH, Happening::Wake((index, 0)));
@@ -227,9 +228,15 @@ impl World {
             Happening::Crash(index) => self.crash(index),
             Happening::Pause(index) => {
                 let until = self.soon(10_000..4_000_000);
+                self.ledger.fault(self.model.now, until);
                 self.processes[index].pause(self.model.now, until);
             }
-            Happening::Stop(index) => self.message((index, self.starts[index]), Box::new(Message::Stop)),
+            Happening::Stop(index) => {
+                // It finishes what is under way, and begins nothing new meanwhile.
+                let hears_at = self.model.now.max(self.processes[index].paused_until);
+                self.ledger.fault(self.model.now, hears_at.after(self.plan.callback_max));
+                self.message((index, self.starts[index]), Box::new(Message::Stop));
+            }
             Happening::ClockStep(index) if self.planted != Planted::ClockAhead => {
                 self.processes[index].clock_offset = -self.rng.i64(0..300_000);
             }
@@ -246,6 +253,7 @@ impl World {
     fn crash(&mut self, index: usize) {
         self.starts[index] += 1;
         let back_at = self.soon(1_000..3_000_000);
+        self.ledger.fault(self.model.now, back_at);
         self.deferred += self.processes[index].engine.deferred();
         self.processes[index] = self.new_process(index);
         self.processes[index].paused_until = back_at;
@@ -256,6 +264,7 @@ impl World {
     /// The feed is away; who loses it goes on where it was.
     fn feed_outage(&mut self) {
         self.feed_back_at = self.soon(10_000..3_000_000);
+        self.ledger.fault(self.model.now, self.feed_back_at);
         for index in 0..self.processes.len() {
             self.at(self.feed_back_at, Happening::News(index));
         }
@@ -263,6 +272,7 @@ impl World {
 
     /// The feed begins anew for everybody, and what it had not told is not told any more.
     fn feed_gap(&mut self) {
+        self.ledger.fault(self.model.now, self.model.now);
         for index in 0..self.processes.len() {
             if self.processes[index].feed_at.is_some() {
                 self.processes[index].feed_at = None;

@@ -32,6 +32,7 @@ impl World {
         if fails {
             let failed = failure(&wish);
             let at = self.model.now.after(TIMEOUT);
+            self.ledger.fault(self.model.now, at.max(arrives_at));
             self.at(at, Happening::Message(from, Box::new(failed)));
         }
         let never_arrives = fails && self.rng.usize(0..3) == 0;
