@@ -43,7 +43,8 @@ soak: postgresql ## Properties with new values, the simulation over very many se
 	env -u PROPTEST_RNG_SEED PROPTEST_CASES=$${CASES:-20000} $(CARGO) test --locked --release --lib
 	SEEDS=$${SEEDS:-10000} $(CARGO) test --locked --release --test sim || { \
 		echo "Seeds that failed are in $${CARGO_TARGET_DIR:-target}/sim-failed-seeds.txt: make sim SEED=n replays one."; exit 1; }
-	SOAK=$${SOAK:-20} $(CARGO) test --locked --release --test it -- chaos:: disk:: bulk:: firing:: --test-threads 2
+	SOAK=$${SOAK:-25} $(CARGO) test --locked --release --test it -- chaos:: disk:: bulk:: firing:: ring:: schedules:: \
+		--test-threads 2
 
 fuzz: ## Fuzz the decoder for a minute (needs cargo-fuzz and a nightly toolchain)
 	cd fuzz && $(CARGO) +nightly fuzz run pgoutput -- -max_total_time=$${SECONDS_MAX:-60}

@@ -6,7 +6,7 @@ use super::world::World;
 use crate::chaos::soak;
 use crate::support::migrated;
 
-/// Deeds of the short run; `SOAK=25` makes it a hundred thousand.
+/// Deeds of the short run. `make soak` does a hundred thousand.
 const DEEDS: usize = 4_000;
 
 #[tokio::test(flavor = "multi_thread")]
