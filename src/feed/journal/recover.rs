@@ -183,14 +183,16 @@ fn load_one(folder: &Path, id: u32, is_last: bool, medium: &dyn Medium) -> io::R
     if is_last {
         return open_unsealed(folder, id, medium).map(Loaded::Torn);
     }
-    let synced = match Segment::open_sealed(folder, id) {
+    let (synced, short) = match Segment::open_sealed(folder, id) {
         Ok(segment) => return Ok(Loaded::Whole(segment)),
-        Err(Fault::Io(e)) if e.kind() == io::ErrorKind::NotFound => false,
+        Err(Fault::Io(e)) if e.kind() == io::ErrorKind::NotFound => (false, false),
         Err(Fault::Io(e)) => return Err(e),
-        Err(Fault::Sidecar | Fault::Segment) => true,
+        Err(Fault::Sidecar) => (true, false),
+        // What is left of it may end with a whole transaction, and look complete.
+        Err(Fault::Segment) => (true, true),
     };
     let segment = open_unsealed(folder, id, medium)?;
-    let complete = u64::from(segment.summary().end) == segment.file.metadata()?.len();
+    let complete = !short && u64::from(segment.summary().end) == segment.file.metadata()?.len();
     Ok(match (complete, synced) {
         (true, _) => Loaded::Whole(segment),
         (false, true) => Loaded::Damaged(segment),
@@ -235,6 +237,7 @@ fn end_whole(folder: &Path, mut found: Vec<Segment>, next: u32, medium: &dyn Med
     match found.pop() {
         Some(last) => {
             let last = if last.can_grow() { last } else { Segment::open_scanning(folder, last.id)? };
+            last.unseal(medium)?;
             let (whole_end, size) = (last.summary().whole_end, last.file.metadata()?.len());
             if whole_end == HEADER_BYTES || u64::from(whole_end) != size {
                 let bytes = size.saturating_sub(u64::from(whole_end));

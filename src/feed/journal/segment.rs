@@ -51,14 +51,16 @@ impl Segment {
         Ok(Self::new(folder, id, file, Index::Memory(MemoryIndex::new(HEADER_BYTES)), false))
     }
 
-    /// Opens one by its sidecar, which must fit it.
+    /// Opens one by its sidecar, which must fit it. Where the segment itself does not reach as far as its sidecar says,
+    /// the fault is the segment's: a sidecar goes before its segment is cut.
     pub fn open_sealed(folder: &Path, id: u32) -> Result<Self, Fault> {
         let file = File::open(log_path(folder, id))?;
         let sidecar = Sidecar::open(&sidecar_path(folder, id), id)?;
-        if file.metadata()?.len() != u64::from(sidecar.summary().end) {
-            return Err(Fault::Sidecar);
+        match file.metadata()?.len().cmp(&u64::from(sidecar.summary().end)) {
+            std::cmp::Ordering::Less => Err(Fault::Segment),
+            std::cmp::Ordering::Greater => Err(Fault::Sidecar),
+            std::cmp::Ordering::Equal => Ok(Self::new(folder, id, file, Index::Sealed(sidecar), true)),
         }
-        Ok(Self::new(folder, id, file, Index::Sealed(sidecar), true))
     }
 
     /// Opens one by reading all of it. What follows the last intact frame is not in its index.
@@ -126,6 +128,7 @@ impl Segment {
 
     /// Cuts off what follows the last whole transaction, in the file and in the index.
     pub fn cut_to_whole(&self, medium: &dyn Medium) -> io::Result<()> {
+        self.unseal(medium)?;
         let whole_end = self.summary().whole_end;
         if whole_end == HEADER_BYTES {
             medium.write_at(&self.file, &header(self.id), 0)?;
@@ -134,6 +137,16 @@ impl Segment {
         medium.sync(&self.file)?;
         *self.index.write() = Index::Memory(scan(&self.file, self.id, u32::MAX)?);
         Ok(())
+    }
+
+    /// Removes its sidecar, where it has one: the segment is about to change.
+    pub fn unseal(&self, medium: &dyn Medium) -> io::Result<()> {
+        match std::fs::remove_file(sidecar_path(&self.folder, self.id)) {
+            // Else a power cut could bring it back beside a segment that is shorter.
+            Ok(()) => medium.sync(&File::open(&self.folder)?),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Puts the index into a sidecar and out of memory.

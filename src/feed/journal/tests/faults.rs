@@ -171,6 +171,31 @@ fn damage_found_when_opening_moves_the_first_behind_it() {
     }
 }
 
+/// Also where the cut leaves nothing but whole transactions: that the end is missing is known from the sidecar alone.
+#[test]
+fn a_segment_that_is_shorter_than_it_was_is_damaged_wherever_it_was_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let last = four_segments(folder.path());
+    let whole = fs::read(file(folder.path(), 2, "log")).unwrap();
+    let mut ends = vec![16];
+    while let Some(length) = whole.get(ends[ends.len() - 1]..).and_then(|rest| rest.first_chunk()) {
+        ends.push(ends[ends.len() - 1] + usize::try_from(u32::from_le_bytes(*length)).unwrap());
+    }
+    assert_eq!(ends.pop(), Some(whole.len()), "the frames are all of it");
+    for end in [ends[0], ends[1], ends[1] + 1, ends[ends.len() / 2], ends[ends.len() - 1]] {
+        let copy = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
+            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+        fs::write(file(copy.path(), 2, "log"), &whole[..end]).unwrap();
+        let (_writer, journal) = open(&small(copy.path())).unwrap();
+        let found = lsns(&journal, Sequence::ZERO);
+        assert_eq!(found, (found[0]..=last).step_by(10).collect::<Vec<_>>(), "cut at {end}");
+        let answer = journal.read(&scopes(&["a"]), sequence(10, 0), 1, None);
+        assert!(matches!(answer, Err(query::Error::TooOld)), "cut at {end}");
+    }
+}
+
 /// After a power cut the newest segment may be there while the end of the one before it is not. Nothing of that was
 /// acknowledged, so the journal goes back to it instead of giving up what is before it.
 #[test]
