@@ -1,7 +1,8 @@
 //! From the slot into the journal: resumed and acknowledged.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tokio_postgres::Client;
 use walclock::domain::sequence::{Lsn, Sequence};
 use walclock::feed::ingest::{Intervals, Status};
 use walclock::feed::source;
@@ -27,26 +28,53 @@ async fn a_restart_goes_on_where_the_journal_ends() {
     source::drop_slot(&feed.config.source.settings, feed.slot()).await.unwrap();
 }
 
+/// The journal syncs when a group is full and never for a lack of time, so that what was received stays without a sync
+/// for as many reports as we like to see.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_acknowledged_before_it_is_durable() {
+    const GROUP: i32 = 100;
     let url = support::database().await;
     let client = publish_notes(&url).await;
-    let feed = Feed::new(&url);
+    let mut feed = Feed::new(&url);
+    // Where the feed begins is waited for until it is synced.
+    feed.live().await.stop().await;
+    feed.journal.sync_after = Duration::from_secs(86_400);
+    feed.journal.sync_changes = u64::try_from(GROUP).unwrap();
     let running = feed.live().await;
-    for round in 0..50 {
-        insert(&client, round * 100..(round + 1) * 100).await;
-        let confirmed = confirmed(&client, feed.slot()).await;
+    for first in [0, GROUP] {
+        insert(&client, first..first + GROUP - 1).await;
+        running.ids(usize::try_from(first + GROUP - 1).unwrap()).await;
+        let end = running.changes(Sequence::ZERO).await.unwrap().last.lsn;
+        reported(&client, feed.slot(), end).await;
+        let acknowledged = confirmed(&client, feed.slot()).await;
         let durable = running.journal.durable();
-        assert!(confirmed <= durable, "{confirmed} was acknowledged, {durable} is durable");
+        assert!(durable < end, "what was received was synced: nothing is tested");
+        assert!(acknowledged <= durable, "{acknowledged} was acknowledged, {durable} is durable");
+
+        // With the last one of the group all of it is synced.
+        insert(&client, first + GROUP - 1..first + GROUP).await;
+        support::eventually(PATIENCE, "what is durable is acknowledged", async || {
+            let acknowledged = confirmed(&client, feed.slot()).await;
+            let durable = running.journal.durable();
+            assert!(acknowledged <= durable, "{acknowledged} was acknowledged, {durable} is durable");
+            (acknowledged > end).then_some(())
+        })
+        .await;
     }
-    // When all is durable, all is acknowledged.
-    let end = wal_end(&client).await;
-    running.ids(5000).await;
-    support::eventually(PATIENCE, "the slot follows", async || {
-        (confirmed(&client, feed.slot()).await >= end).then_some(())
-    })
-    .await;
     running.stop().await;
+}
+
+/// Waits until the walsender has been told, and has taken in, that everything up to `end` has been received. Its reports
+/// are taken one by one: when the next one is there, all of the one before has been.
+async fn reported(client: &Client, slot: &str, end: Lsn) {
+    let report = async || -> Option<SystemTime> {
+        let sql = "select reply_time from pg_stat_replication r join pg_replication_slots s on s.active_pid = r.pid
+                   where slot_name = $1 and write_lsn > $2::text::pg_lsn";
+        client.query_opt(sql, &[&slot, &end.to_string()]).await.unwrap()?.get(0)
+    };
+    let first = support::eventually(PATIENCE, "what was received is reported", report).await;
+    let next = async || report().await.filter(|next| *next != first);
+    support::eventually(PATIENCE, "the next report", next).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
