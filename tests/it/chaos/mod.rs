@@ -3,9 +3,11 @@
 //! `SEED=n` repeats a load and the moments of its faults, as far as the machine allows; `SOAK=n` makes each test
 //! n times longer.
 
+mod amid;
 mod checks;
 mod crowd;
 mod frozen;
+mod gaps;
 mod kills;
 mod ledger;
 mod links;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -52,6 +53,10 @@ pub struct Load {
     url: String,
     book: Arc<Mutex<Vec<Transaction>>>,
     stop: CancellationToken,
+    rests: Arc<AtomicBool>,
+    pause_max: Duration,
+    /// How many there ever were.
+    writers: usize,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -59,16 +64,46 @@ impl Load {
     /// Starts so many writers on a database with the tables. `pause_max` is the longest pause between two transactions,
     /// and inside of one.
     pub fn start(url: &str, rng: &mut fastrand::Rng, writers: usize, pause_max: Duration) -> Self {
-        let (book, stop) = (Arc::new(Mutex::new(Vec::new())), CancellationToken::new());
-        let start = |index| {
-            let rng = rng.fork();
-            let rows = Rows::new();
-            let writer =
-                Writer { index, rng, rows, n: 0, book: Arc::clone(&book), url: url.to_owned(), pause_max, last: None };
-            tokio::spawn(writer.run(stop.clone()))
-        };
-        let tasks = (0..writers).map(start).collect();
-        Self { url: url.to_owned(), book, stop, tasks }
+        let (book, stop, rests) = (Arc::default(), CancellationToken::new(), Arc::default());
+        let mut load = Self { url: url.to_owned(), book, stop, rests, pause_max, writers: 0, tasks: Vec::new() };
+        for _ in 0..writers {
+            let writer = load.writer(rng);
+            load.tasks.push(tokio::spawn(writer.run(load.stop.clone())));
+        }
+        load
+    }
+
+    /// One more writer, with rows of its own.
+    fn writer(&mut self, rng: &mut fastrand::Rng) -> Writer {
+        self.writers += 1;
+        Writer {
+            index: self.writers - 1,
+            rng: rng.fork(),
+            rows: Rows::new(),
+            n: 0,
+            book: Arc::clone(&self.book),
+            url: self.url.clone(),
+            rests: Arc::clone(&self.rests),
+            pause_max: self.pause_max,
+            last: None,
+        }
+    }
+
+    /// Begins a transaction that stays open. It has rows for readers of every scope, but for bad luck.
+    pub async fn hold(&mut self, rng: &mut fastrand::Rng) -> Held {
+        let mut writer = self.writer(rng);
+        let client = writer.connect().await.expect("PostgreSQL is there");
+        let mut plan = Plan::default();
+        for _ in 0..12 {
+            writer.act(&mut plan);
+        }
+        let open = writer.begin(&client, plan).await.expect("PostgreSQL is there");
+        Held { writer, client, open }
+    }
+
+    /// Lets the writers rest, but for what they have begun, or go on.
+    pub fn rest(&self, rests: bool) {
+        self.rests.store(rests, Ordering::Relaxed);
     }
 
     /// How many transactions were committed so far, as far as is known.
@@ -114,6 +149,7 @@ struct Writer {
     n: i64,
     book: Arc<Mutex<Vec<Transaction>>>,
     url: String,
+    rests: Arc<AtomicBool>,
     pause_max: Duration,
     /// The transaction whose end is not known, and what it leaves if it was committed.
     last: Option<(i64, Rows)>,
@@ -127,10 +163,34 @@ struct Plan {
     rows: Rows,
 }
 
+/// A transaction that has done its work and is not at its end.
+struct Open {
+    number: i64,
+    /// What its writer's rows are if it commits.
+    rows: Rows,
+}
+
+/// A transaction that stays open, of a writer of its own.
+pub struct Held {
+    writer: Writer,
+    client: Client,
+    open: Open,
+}
+
+impl Held {
+    pub async fn commit(mut self) {
+        assert!(self.writer.end(&self.client, self.open, true).await, "it was cut off");
+    }
+}
+
 impl Writer {
     async fn run(mut self, stop: CancellationToken) {
         let mut client = None;
         while !stop.is_cancelled() || self.last.is_some() {
+            if self.rests.load(Ordering::Relaxed) && self.last.is_none() {
+                tokio::time::sleep(self.pause()).await;
+                continue;
+            }
             let connected = match client.take() {
                 Some(client) => Some(client),
                 None => self.connect().await,
@@ -167,6 +227,16 @@ impl Writer {
     async fn transact(&mut self, client: &Client) -> bool {
         let plan = self.plan();
         let commits = self.rng.u8(0..8) > 0;
+        let Some(open) = self.begin(client, plan).await else { return false };
+        if self.rng.u8(0..4) == 0 {
+            // It stays open while others commit.
+            tokio::time::sleep(self.pause()).await;
+        }
+        self.end(client, open, commits).await
+    }
+
+    /// All of a transaction but its end; none where the connection broke.
+    async fn begin(&mut self, client: &Client, plan: Plan) -> Option<Open> {
         let number = self.note(plan.acts);
         let begin = format!(
             "begin; insert into kept values ({number}, pg_current_xact_id()) returning txid::text; {}",
@@ -180,17 +250,19 @@ impl Writer {
             Err(error) => {
                 assert!(is_cut(&error), "{error:?} at {}", plan.sql);
                 self.settle(number, Outcome::Aborted);
-                return false;
+                return None;
             }
         };
         self.book.lock()[usize::try_from(number).unwrap()].txid = txid;
-        if self.rng.u8(0..4) == 0 {
-            // It stays open while others commit.
-            tokio::time::sleep(self.pause()).await;
-        }
+        Some(Open { number, rows: plan.rows })
+    }
+
+    /// Commits or rolls back; false where the connection broke.
+    async fn end(&mut self, client: &Client, open: Open, commits: bool) -> bool {
+        let Open { number, rows } = open;
         match client.batch_execute(if commits { "commit" } else { "rollback" }).await {
             Ok(()) if commits => {
-                self.rows = plan.rows;
+                self.rows = rows;
                 self.settle(number, Outcome::Committed);
                 true
             }
@@ -200,7 +272,7 @@ impl Writer {
             }
             Err(error) => {
                 assert!(is_cut(&error), "{error:?} at the end of {number}");
-                self.last = Some((number, plan.rows));
+                self.last = Some((number, rows));
                 false
             }
         }
