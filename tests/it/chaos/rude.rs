@@ -18,6 +18,8 @@ const RUDE: usize = 20;
 const PASSING: usize = 1500;
 /// What the process may open for itself meanwhile, to PostgreSQL and in its journal.
 const OWN: usize = 10;
+/// That are told one by one meanwhile.
+const COMMITS: i32 = 10;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,9 +44,12 @@ async fn rude_readers_harm_nobody_and_leave_nothing_behind() {
     }
     let held = async || (descriptors(world.server()) >= before + 2 * RUDE).then_some(());
     eventually(PATIENCE, "the rude ones are there", held).await;
-    for at in 0..PASSING * soak() {
-        passing(port, at).await;
-    }
+    let pass = async {
+        for at in 0..PASSING * soak() {
+            passing(port, at).await;
+        }
+    };
+    tokio::join!(pass, polite(&world));
     world.progress(20).await;
     gone.cancel();
 
@@ -53,6 +58,30 @@ async fn rude_readers_harm_nobody_and_leave_nothing_behind() {
     eventually(PATIENCE, "their connections are given back", few).await;
     let none = async || (waiters(world.server()).await? == 0.0).then_some(());
     eventually(PATIENCE, "nobody waits any more", none).await;
+}
+
+/// Each commit is told before the next one is made, and all of them in good time: who had to wait for a rude one each
+/// time would not be through.
+async fn polite(world: &World) {
+    let sql = connect(&world.database).await;
+    let mut since = world.server().get("/changes?scope=polite").await.1["lastSequence"].clone();
+    let all = async {
+        for id in 1000..1000 + COMMITS {
+            sql.execute("insert into fat values ($1, '', 'polite')", &[&id]).await.unwrap();
+            let told = async || {
+                let query = format!("/changes?scope=polite&block=1&since={}", since.as_str().unwrap());
+                let (status, page) = world.server().get(&query).await;
+                assert_eq!(status, 200, "{page}");
+                since = page["lastSequence"].clone();
+                // What is emptied is told to all.
+                let mut rows = page["changes"].as_array().unwrap().iter().map(|change| &change["newRow"]);
+                rows.find_map(|row| Some(row["id"]["value"].as_str()?.to_owned()))
+            };
+            assert_eq!(eventually(PATIENCE, "it is told", told).await, id.to_string());
+        }
+    };
+    let through = tokio::time::timeout(PATIENCE, all).await;
+    assert!(through.is_ok(), "a reader that waits for one commit after the other is held up by others");
 }
 
 /// Open files and sockets of the process.
