@@ -118,9 +118,12 @@ async fn report(mut status: watch::Receiver<Status>, mut warning: watch::Receive
     }
 }
 
+/// What a reason makes of the feed.
+type Grade = fn(String) -> Condition;
+
 /// What the feed says of itself: what is wrong with the stream, and what will be wrong with the slot.
 fn condition(status: &Status, warning: Option<String>) -> Condition {
-    let (grade, wrong): (fn(String) -> Condition, _) = match status {
+    let (grade, wrong): (Grade, _) = match status {
         Status::Streaming => (Condition::Degraded, None),
         Status::Waiting { why } => (Condition::Degraded, Some(why.clone())),
         Status::Failed { why } => (Condition::Failed, Some(why.clone())),
@@ -219,7 +222,7 @@ mod tests {
     fn what_is_wrong_with_the_stream_and_what_will_be_with_the_slot_are_both_told() {
         use Condition::{Degraded, Failed, NotReady, Ready};
         let why = || "why".to_owned();
-        let table: [(Status, fn(String) -> Condition, Option<&str>); 8] = [
+        let table: [(Status, Grade, Option<&str>); 8] = [
             (Status::Streaming, Degraded, None),
             (Status::Waiting { why: why() }, Degraded, Some("why")),
             (Status::Starting { why: why() }, NotReady, Some("starting: why")),
