@@ -375,6 +375,26 @@ fn settlements_are_grouped_while_one_is_under_way() {
 }
 
 #[test]
+fn outcomes_are_gathered_while_a_batch_of_others_is_under_way() {
+    let mut rig = Rig::new(Config { batch_max: 3, ..Config::default() });
+    let mut runs = ["a", "b", "c", "d", "e"].map(|id| rig.send(id)).into_iter();
+    let mut ends = |rig: &mut Rig, now| {
+        let attempt = attempt(Verdict::Succeeded);
+        let effects = rig.step(now, Event::Attempted { run: runs.next().unwrap(), attempt });
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Settle(settlements) => Some(settlements),
+            _ => None,
+        })
+    };
+    assert!(ends(&mut rig, at(1)).is_none() && ends(&mut rig, at(2)).is_none(), "three are still under way");
+    assert_eq!(rig.engine.next_wake(), Some(at(21)));
+    let batch = ends(&mut rig, at(3)).unwrap();
+    assert_eq!(batch.len(), 3, "a full one goes at once");
+    rig.step(at(4), Event::Settled { settlements: batch, written: Ok(vec![true; 3]) });
+    assert_eq!(ends(&mut rig, at(5)).unwrap().len(), 1, "one that only one other could join goes alone");
+}
+
+#[test]
 fn a_full_queue_pulls_the_horizon_in_and_reads_on_later() {
     let mut rig = Rig::new(Config { queue_max: 10, ..Config::default() });
     let far = (0..20).map(|number| entry(&format!("{number:02}"), at(10_000 + number * 100))).collect();

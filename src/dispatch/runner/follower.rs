@@ -98,6 +98,10 @@ impl<F: Feed> Follower<F> {
                         }
                     } else if self.answers.send(Answer::Engine(Event::Noted(news.entries))).await.is_err() {
                         return End::Closed;
+                    } else {
+                        // Whom this has woken often runs on this very thread. It is to claim first: the next question takes
+                        // its seats in the feed at each shard.
+                        tokio::task::yield_now().await;
                     }
                 }
                 Err(FeedError::Gap) => return End::Gap,
