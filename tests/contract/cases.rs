@@ -24,6 +24,7 @@ macro_rules! for_each_case {
         $test! { entries_are_paged_without_gap_or_repetition }
         $test! { entries_are_of_the_shards_and_the_time_asked_for }
         $test! { a_claim_returns_the_whole_timer }
+        $test! { a_claim_brings_each_namespace_its_own_secrets }
         $test! { a_claim_takes_only_what_is_there_and_due }
         $test! { a_claim_takes_the_newest_definition }
         $test! { a_claim_passes_by_a_held_row_and_says_so }

@@ -86,6 +86,23 @@ pub async fn a_claim_returns_the_whole_timer(world: &impl World) {
     assert_eq!((rows[0].claimed_at, rows[0].answered_at), (run.key.claimed_at, None));
 }
 
+pub async fn a_claim_brings_each_namespace_its_own_secrets(world: &impl World) {
+    let a = owner("a");
+    let secrets = ["whsec_c2VjcmV0LW9uZQ==", "whsec_c2VjcmV0LXR3bw=="];
+    let keys = ["one", "none", "two"].map(|namespace| TimerKey::new(namespace, "id"));
+    world.set_secrets("one", &secrets[..1]).await;
+    world.set_secrets("two", &secrets[1..]).await;
+    let grant = lease(world, &a, Shard::COUNT).await;
+    for key in &keys {
+        put_due(world, key).await;
+    }
+    let mut runs = claim(world, &a, &grant, &keys.each_ref()).await.runs;
+    runs.sort_by(|a, b| a.key.cmp(&b.key));
+    let brought = runs.iter().map(|run| (&*run.key.timer.namespace, run.secrets.to_vec()));
+    let [one, two] = secrets.map(|secret| vec![secret.parse().unwrap()]);
+    assert_eq!(brought.collect::<Vec<_>>(), [("none", vec![]), ("one", one), ("two", two)]);
+}
+
 pub async fn a_claim_takes_only_what_is_there_and_due(world: &impl World) {
     let (a, due, later, gone) = (owner("a"), key("due"), key("later"), key("gone"));
     let grant = lease(world, &a, Shard::COUNT).await;

@@ -1,6 +1,7 @@
 -- Moves timers to runs: those that are there, due by a moment, not locked by others, and in a shard that the caller holds.
 -- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], the timers: $4 namespaces text[], $5 ids text[],
--- $6 shards smallint[], $7 epochs bigint[], $8 until timestamptz
+-- $6 shards smallint[], $7 epochs bigint[], $8 until timestamptz, $9 namespace text: the one that all of them are in, whose
+-- secrets come along then; null where they are in several
 --
 -- A lease is locked against a change of owner until the claim is committed, so that the next owner finds every run of
 -- this one. The lock reads the newest row, whatever this statement's snapshot shows.
@@ -48,4 +49,5 @@ returning
     namespace, id, claimed_at, epoch, execute_at, retry_at,
     callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
     retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
-    attempts, first_attempt_at, last_error, created_at, updated_at, adoptions
+    attempts, first_attempt_at, last_error, created_at, updated_at, adoptions,
+    (select secrets from walclock.namespaces where name = $9) as secrets

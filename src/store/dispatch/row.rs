@@ -63,9 +63,9 @@ pub fn entry(row: &Row) -> Entry {
     Entry { due_at: row.get(0), key: TimerKey::new(row.get(1), row.get(2)) }
 }
 
-/// The secrets of a namespace, from its name and its secrets.
-pub fn secrets(row: &Row) -> (&str, Arc<[Secret]>) {
+/// The secrets of a namespace, from the column of that name. It may be null.
+pub fn secrets(row: &Row, column: &str) -> Arc<[Secret]> {
     // Check constraints keep out what cannot be read; were they dropped, it would be passed over.
-    let texts: Vec<Option<&str>> = row.try_get(1).unwrap_or_default();
-    (row.get(0), texts.iter().flatten().filter_map(|text| text.parse().ok()).collect())
+    let texts: Option<Vec<Option<&str>>> = row.try_get(column).unwrap_or_default();
+    texts.unwrap_or_default().iter().flatten().filter_map(|text| text.parse().ok()).collect()
 }

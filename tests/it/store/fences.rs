@@ -2,6 +2,7 @@
 //! statements.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 use walclock::dispatch::ports::{ClaimRequest, Store as _};
 use walclock::domain::lease::{Epoch, Lease, Owner};
 use walclock::domain::limits;
@@ -22,8 +23,9 @@ async fn claim_and_stay(world: &Postgres, owner: &Owner, key: &TimerKey, epoch: 
     let (namespaces, ids) = (vec![&*key.namespace], vec![&*key.id]);
     let (shards, epochs) = (vec![shard], vec![epoch.0]);
     let sql = include_str!("../../../sql/queries/timers/claim.sql");
-    let claimed =
-        client.query(sql, &[&owner.0, &shards, &epochs, &namespaces, &ids, &shards, &epochs, &until]).await.unwrap();
+    let parameters: [&(dyn ToSql + Sync); 9] =
+        [&owner.0, &shards, &epochs, &namespaces, &ids, &shards, &epochs, &until, &namespaces[0]];
+    let claimed = client.query(sql, &parameters).await.unwrap();
     assert_eq!(claimed.len(), 1);
     client
 }
