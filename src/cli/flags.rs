@@ -1,12 +1,11 @@
 //! The flags that timers and schedules share, and how a command says which one is wrong.
 
-use std::time::Duration;
-
 use anyhow::anyhow;
 use clap::Args;
+use serde_json::json;
 
 use crate::domain::invalid::{Field, Invalid};
-use crate::domain::limits;
+use crate::domain::namespace;
 use crate::domain::timer::TimerKey;
 
 /// Which one.
@@ -24,8 +23,14 @@ pub struct Select {
 }
 
 impl Select {
+    /// What it is called.
     pub(super) fn key(&self) -> TimerKey {
         TimerKey::new(&self.namespace, &self.id)
+    }
+
+    /// What a program reads of one that is no more.
+    pub(super) fn key_json(&self) -> serde_json::Value {
+        json!({ "namespace": self.namespace, "id": self.id })
     }
 }
 
@@ -52,17 +57,13 @@ pub(super) fn by_flag(Invalid { field, value, allowed }: &Invalid) -> anyhow::Er
     }
 }
 
-/// The time-out that so many seconds are. Its bounds are the domain's to judge; a span of less than nothing is nobody's.
-pub(super) fn timeout(seconds: i64) -> anyhow::Result<Duration> {
-    let wrong = |_| anyhow!("--timeout must be a whole number of seconds from 1 to 300, not \"{seconds}\"");
-    u64::try_from(seconds).map(Duration::from_secs).map_err(wrong)
-}
-
-/// So many attempts at most.
-pub(super) fn attempts_max(count: Option<i64>) -> anyhow::Result<Option<u32>> {
-    let most = limits::RETRY_ATTEMPTS_MAX;
-    let wrong = |count| anyhow!("--max-attempts must be a whole number from 1 to {most}, not \"{count}\"");
-    count.map(|count| u32::try_from(count).map_err(|_| wrong(count))).transpose()
+/// The error of a create in this namespace, as [`by_flag`] has it, and what helps where the namespace is not there.
+pub(super) fn by_flag_within(name: &str, invalid: &Invalid) -> anyhow::Error {
+    match invalid.field == Field::Namespace && namespace::check(name).is_ok() {
+        // There is nothing wrong with the name: it is that of no namespace.
+        true => anyhow!("{}: --make-namespace makes it", by_flag(invalid)),
+        false => by_flag(invalid),
+    }
 }
 
 fn name(field: Field) -> &'static str {
@@ -84,11 +85,11 @@ fn name(field: Field) -> &'static str {
         Field::CatchUp => "--catch-up",
         Field::CatchUpWindow => "--catch-up-window",
         Field::CatchUpMax => "--catch-up-max",
-        Field::CallbackMethod
-        | Field::CallbackHeaders
-        | Field::RetryDuration
-        | Field::RetryIntervalFirst
-        | Field::RetryMultiplier
-        | Field::RetryIntervalMax => unreachable!("no command sets {field:?}, and the defaults are good"),
+        Field::CallbackMethod => "--method",
+        Field::CallbackHeaders => "--header",
+        Field::RetryDuration => "--max-attempts-duration",
+        Field::RetryIntervalFirst => "--initial-interval",
+        Field::RetryMultiplier => "--backoff-multiplier",
+        Field::RetryIntervalMax => "--max-interval",
     }
 }

@@ -1,5 +1,6 @@
 //! The commands of the binary: they read flags, call the app or a server, and print.
 
+mod callback;
 mod changes;
 mod client;
 mod database;
@@ -86,9 +87,9 @@ enum Command {
     #[command(after_help = "Examples:\n  walclock changes --scope tenant:7\n  \
         walclock changes --scope tenant:7 --since now --follow --json")]
     Changes(changes::Flags),
-    /// Create, show, list and delete timers.
+    /// Create, show, list, change and delete timers.
     #[command(after_help = "Examples:\n  walclock timers create --id tea --in 3m --url https://example.com/hook\n  \
-        walclock timers get --id tea\n  walclock timers history --id tea\n  walclock timers list --status failed --json",
+        walclock timers get --id tea\n  walclock timers update --id tea --in 10m\n  walclock timers history --id tea\n  walclock timers list --status failed --json",
         mut_arg("selector-column", |arg| arg.hide(true)))]
     Timers(timers::Flags),
     /// Create, show, list, pause, delete and trigger schedules, and show when one fires.

@@ -33,7 +33,10 @@ pub(super) fn width(lengths: impl Iterator<Item = usize>, most: usize) -> usize 
 }
 
 /// Prints of one thing what there is to say, a line each, by its name.
-pub(super) fn lines<const N: usize>(lines: [(&str, Option<String>); N], out: &mut impl Write) -> io::Result<()> {
+pub(super) fn lines<'a>(
+    lines: impl IntoIterator<Item = (&'a str, Option<String>)>,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let mut said = lines.into_iter().filter_map(|(name, value)| Some((name, value?)));
     said.try_for_each(|(name, value)| writeln!(out, "{name:<14}{}", printable(&value)))
 }
@@ -43,5 +46,15 @@ pub(super) fn more(ids: impl ExactSizeIterator<Item = String>, limit: u32, out: 
     match usize::try_from(limit).is_ok_and(|limit| ids.len() == limit) {
         true => ids.last().map_or(Ok(()), |last| writeln!(out, "there may be more: --after '{last}'")),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_does_not_steer_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jü\n"), "a\\u{1b}[2Jü\\n");
     }
 }

@@ -1,9 +1,10 @@
-//! `walclock timers`: create, show, list and delete timers, straight in the database. Prints tables for people, or with
-//! `--json` what the API would answer, a line each.
+//! `walclock timers`: create, show, list, change and delete timers, straight in the database. Prints tables for people, or
+//! with `--json` what the API would answer, a line each, and beside it the method and the headers, which the API has not.
 
 mod batch;
+mod show;
+mod update;
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,26 +12,29 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde_json::value::RawValue;
 
+use self::update::Update;
 use super::database::{explained, load};
 use super::flags::{Page, Select};
-use super::{flags, history, output};
+use super::{callback, flags, history, output};
 use crate::clock::Timestamp;
 use crate::config::DatabaseFlags;
-use crate::domain::callback::Callback;
-use crate::domain::invalid::Field;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::run::State;
-use crate::domain::timer::{Definition, Status, TimerKey};
-use crate::domain::{duration, moment, namespace};
-use crate::http;
+use crate::domain::timer::{Definition, TimerKey};
+use crate::domain::{duration, moment};
 use crate::service::Error;
 use crate::service::timers::{Config, ListRequest, Timers};
 use crate::store::{self, Store};
 
-/// Ids that are longer push their own line out of the columns, and no other.
-const ID_WIDTH_MAX: usize = 60;
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  walclock timers create --id tea --in 3m --url https://example.com/hook
+  walclock timers create --id tea --in 3m --url https://example.com/hook --method PUT --header 'X-Tenant: 7'
+  walclock timers create --batch timers.jsonl
+
+A line of a batch is what POST /api/v1/timers/create takes:
+  {\"namespace\":\"default\",\"id\":\"tea\",\"executeAt\":\"2030-12-20T15:30:00Z\",\"callbackUrl\":\"https://example.com/hook\"}";
 
 /// The flags of `walclock timers`.
 #[derive(Args)]
@@ -44,12 +48,9 @@ pub struct Flags {
 /// What to do with timers.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Store a timer, or many; one of the same id is overwritten.
-    #[command(after_help = "Examples:\n  walclock timers create --id tea --in 3m --url https://example.com/hook\n  \
-        walclock timers create --batch timers.jsonl\n\n\
-        A line of a batch is what POST /api/v1/timers/create takes:\n  \
-        {\"namespace\":\"default\",\"id\":\"tea\",\"executeAt\":\"2030-12-20T15:30:00Z\",\"callbackUrl\":\"https://example.com/hook\"}")]
-    Create(Create),
+    /// Store a timer, or many; one of the same id is overwritten, all of it.
+    #[command(after_help = format!("{}\n\n{CREATE_EXAMPLES}", callback::DEFAULTS))]
+    Create(Box<Create>),
     /// Show a timer, or what became of it.
     Get(Select),
     /// Show the attempts of a timer: when each was due, sent and answered, how it went, and what the receiver said.
@@ -57,6 +58,12 @@ pub enum Command {
     History(History),
     /// List the timers of a namespace and what became of them, by id.
     List(List),
+    /// Change a pending timer: its moment, or whatever else is given. All the rest stays.
+    #[command(after_help = "\
+        --payload null, --max-attempts none and --no-headers take away; --header replaces all headers.\n\n\
+        Examples:\n  walclock timers update --id tea --in 10m\n  \
+        walclock timers update --id tea --at 2030-12-20T15:30:00Z --url https://example.com/other --payload null")]
+    Update(Box<Update>),
     /// Cancel a pending timer.
     Delete(Select),
 }
@@ -66,7 +73,7 @@ pub enum Command {
 #[command(group = ArgGroup::new("when").required(true).args(["batch", "wait", "at"]))]
 pub struct Create {
     /// Store those of a file, one JSON object a line; - reads the standard input. A thousand at a time are one transaction.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["namespace", "id", "url", "payload", "max_attempts", "timeout"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["namespace", "id", "url", "callback"])]
     batch: Option<PathBuf>,
     /// Its namespace.
     #[arg(long, default_value = "default")]
@@ -86,18 +93,11 @@ pub struct Create {
     /// Whom it calls: an absolute http or https URL.
     #[arg(long, required_unless_present = "batch", default_value = "", hide_default_value = true)]
     url: String,
-    /// What it carries: a JSON object.
-    #[arg(long, value_name = "JSON")]
-    payload: Option<String>,
+    #[command(flatten)]
+    callback: callback::Flags,
     /// Make the namespace if there is none of that name.
     #[arg(long)]
     make_namespace: bool,
-    /// How often it is tried at most.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    max_attempts: Option<i64>,
-    /// How long one attempt may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, allow_negative_numbers = true)]
-    timeout: i64,
 }
 
 /// The flags of `history`.
@@ -141,7 +141,7 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
     let (settings, database) = load(flags.database)?;
     let make_namespace = match &flags.command {
         Command::Create(create) => create.make_namespace,
-        Command::Get(_) | Command::History(_) | Command::List(_) | Command::Delete(_) => false,
+        Command::Get(_) | Command::History(_) | Command::List(_) | Command::Update(_) | Command::Delete(_) => false,
     };
     let config = Config {
         auto_create: make_namespace || settings.auto_create_namespaces,
@@ -149,9 +149,11 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
         callback_allow: vec![IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())],
     };
     let timers = Timers::new(config, Store::new(store::Config::new(database.clone()))?);
-    if let Command::Create(Create { batch: Some(file), json, .. }) = &flags.command {
+    if let Command::Create(create) = &flags.command
+        && let Some(file) = &create.batch
+    {
         // It may be long, and is printed as it comes.
-        let stored = batch::create(file, *json, &timers, output::write, io::stderr()).await;
+        let stored = batch::create(file, create.json, &timers, output::write, io::stderr()).await;
         // How far it came is to be said in any case.
         return stored.map_err(|error| {
             let place = error.to_string();
@@ -166,26 +168,24 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
 /// Does it and prints to `out`. Fails with one line that says why.
 async fn run(command: Command, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
-        Command::Create(flags) => create(flags, timers, out).await,
+        Command::Create(flags) => create(*flags, timers, out).await,
         Command::Get(flags) => get(flags, timers, out).await,
         Command::History(flags) => history(flags, timers, out).await,
         Command::List(flags) => list(flags, timers, out).await,
+        Command::Update(flags) => update::update(*flags, timers, out).await,
         Command::Delete(flags) => delete(flags, timers, out).await,
     }
 }
 
 async fn create(flags: Create, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
-    let (json, is_name) = (flags.json, namespace::check(&flags.namespace).is_ok());
+    let (json, namespace) = (flags.json, flags.namespace.clone());
     let now = timers.now().await.map_err(by_flag)?;
     let timer = timers.create(definition(flags, now)?).await.map_err(|error| match error {
-        // There is nothing wrong with the name: it is that of no namespace.
-        Error::Invalid(invalid) if is_name && invalid.field == Field::Namespace => {
-            anyhow!("{}: --make-namespace makes it", flags::by_flag(&invalid))
-        }
+        Error::Invalid(invalid) => flags::by_flag_within(&namespace, &invalid),
         error => by_flag(error),
     })?;
     match json {
-        true => writeln!(out, "{}", http::timers::json(&timer)),
+        true => writeln!(out, "{}", show::json(&timer)),
         false => {
             let Definition { key, execute_at, .. } = &timer.definition;
             writeln!(out, "created {key}, due {execute_at}")
@@ -195,26 +195,20 @@ async fn create(flags: Create, timers: &Timers, out: &mut impl Write) -> anyhow:
 }
 
 fn definition(flags: Create, now: Timestamp) -> anyhow::Result<Definition> {
-    let payload = flags.payload.map(RawValue::from_string).transpose();
     Ok(Definition {
         key: TimerKey::new(&flags.namespace, &flags.id),
         execute_at: flags.at.unwrap_or_else(|| now.after(flags.wait.unwrap_or_default())),
-        callback: Callback {
-            url: flags.url,
-            method: "POST".to_owned(),
-            headers: BTreeMap::new(),
-            timeout: flags::timeout(flags.timeout)?,
-        },
-        payload: payload.map_err(|error| anyhow!("--payload must be a JSON object: {error}"))?,
-        retry: RetryPolicy { attempts_max: flags::attempts_max(flags.max_attempts)?, ..RetryPolicy::default() },
+        payload: flags.callback.payload()?,
+        retry: flags.callback.retry()?.of(RetryPolicy::default()),
+        callback: flags.callback.callback(flags.url)?,
     })
 }
 
 async fn get(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
     let status = timers.get(&flags.key()).await.map_err(by_flag)?;
     match flags.json {
-        true => writeln!(out, "{}", http::timers::status_json(&status)),
-        false => show(&status, out),
+        true => writeln!(out, "{}", show::status_json(&status)),
+        false => show::lines(&status, out),
     }
     .context("printing")
 }
@@ -232,9 +226,10 @@ async fn delete(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow:
     let key = flags.key();
     timers.delete(&key).await.map_err(by_flag)?;
     match flags.json {
-        true => Ok(()),
-        false => writeln!(out, "deleted {key}").context("printing"),
+        true => writeln!(out, "{}", flags.key_json()),
+        false => writeln!(out, "deleted {key}"),
     }
+    .context("printing")
 }
 
 async fn list(flags: List, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
@@ -248,42 +243,10 @@ async fn list(flags: List, timers: &Timers, out: &mut impl Write) -> anyhow::Res
     let request = ListRequest { namespace, after, limit, state };
     let listed = timers.list(request).await.map_err(by_flag)?;
     match flags.json {
-        true => listed.iter().try_for_each(|status| writeln!(out, "{}", http::timers::status_json(status))),
-        false => table(&listed, limit, out),
+        true => listed.iter().try_for_each(|status| writeln!(out, "{}", show::status_json(status))),
+        false => show::table(&listed, limit, out),
     }
     .context("printing")
-}
-
-/// One timer, a line for each thing there is to say.
-fn show(status: &Status, out: &mut impl Write) -> io::Result<()> {
-    let timer = &status.timer;
-    let Definition { key, execute_at, callback, payload, .. } = &timer.definition;
-    let lines = [
-        ("timer", Some(key.to_string())),
-        ("status", Some(status.state.as_str().to_owned())),
-        ("execute at", Some(execute_at.to_string())),
-        ("next attempt", (status.state == State::Pending).then(|| timer.due_at().to_string())),
-        ("executed at", status.executed_at.map(|at| at.to_string())),
-        ("attempts", Some(timer.attempts.to_string())),
-        ("last error", timer.last_error.clone()),
-        ("url", Some(callback.url.clone())),
-        ("payload", payload.as_deref().map(|payload| payload.get().to_owned())),
-    ];
-    output::lines(lines, out)
-}
-
-/// At most `limit` timers, a line each.
-fn table(listed: &[Status], limit: u32, out: &mut impl Write) -> io::Result<()> {
-    let id = |status: &Status| output::printable(&status.timer.definition.key.id);
-    let width = output::width(listed.iter().map(|status| id(status).chars().count()), ID_WIDTH_MAX);
-    writeln!(out, "{:<width$}  {:<9}  {:<27}  {:>8}  URL", "ID", "STATUS", "DUE", "ATTEMPTS")?;
-    for status in listed {
-        let timer = &status.timer;
-        let (state, due_at) = (status.state.as_str(), timer.due_at().to_string());
-        let url = output::printable(&timer.definition.callback.url);
-        writeln!(out, "{:<width$}  {state:<9}  {due_at:<27}  {:>8}  {url}", id(status), timer.attempts)?;
-    }
-    output::more(listed.iter().map(id), limit, out)
 }
 
 /// The error as this command says it: by its flags.
@@ -325,7 +288,7 @@ mod tests {
         else {
             panic!("it is a create");
         };
-        let definition = definition(flags, now).expect("it is good");
+        let definition = definition(*flags, now).expect("it is good");
         assert_eq!(definition.key, TimerKey::new("default", "a"));
         assert_eq!(definition.execute_at, Timestamp::from_micros(91_000_000));
         assert_eq!(definition.payload.map(|payload| payload.get().to_owned()).as_deref(), Some("{\"a\":1}"));
@@ -341,6 +304,11 @@ mod tests {
             "create --id a --in soon --url http://x/",
             "create --id a --at tomorrow --url http://x/",
             "create --in 1s --url http://x/",
+            "create --batch x --method PUT",
+            "create --id a --in 1s --url http://x/ --initial-interval soon",
+            "update --id a --in 1s --at 2030-01-01T00:00:00Z",
+            "update --in 1s",
+            "update --id a --no-headers --header a:1",
             "create --id a --in 1s",
             "get",
             "list --limit 0",
@@ -349,10 +317,5 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
-    }
-
-    #[test]
-    fn what_is_printed_does_not_steer_the_terminal() {
-        assert_eq!(output::printable("a\u{1b}[2Jü\n"), "a\\u{1b}[2Jü\\n");
     }
 }

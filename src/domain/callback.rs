@@ -32,13 +32,18 @@ pub struct Callback {
 impl Callback {
     /// Checks all of it, and returns the host that the URL names.
     pub fn check(&self) -> Result<Host, Invalid> {
-        if !METHODS.contains(&self.method.as_str()) {
-            let allowed = format!("one of {}", METHODS.join(", "));
-            return Err(Invalid::new(Field::CallbackMethod, &self.method, allowed));
-        }
+        check_method(&self.method)?;
         check_headers(&self.headers)?;
         check_timeout(self.timeout)?;
         callback_url::check(&self.url)
+    }
+}
+
+/// Checks that it is one of [`METHODS`].
+pub fn check_method(method: &str) -> Result<(), Invalid> {
+    match METHODS.contains(&method) {
+        true => Ok(()),
+        false => Err(Invalid::new(Field::CallbackMethod, method, format!("one of {}", METHODS.join(", ")))),
     }
 }
 
@@ -55,7 +60,8 @@ pub fn check_timeout(timeout: Duration) -> Result<(), Invalid> {
     }
 }
 
-fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), Invalid> {
+/// Checks names, values and how many there are.
+pub fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), Invalid> {
     let bytes: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     if headers.len() > limits::CALLBACK_HEADERS_MAX || bytes > limits::CALLBACK_HEADER_BYTES_MAX {
         let (count_max, bytes_max) = (limits::CALLBACK_HEADERS_MAX, limits::CALLBACK_HEADER_BYTES_MAX);

@@ -33,6 +33,52 @@ impl Default for RetryPolicy {
     }
 }
 
+/// What is to be different about a policy. What is none stays.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Update {
+    /// Another bound on the attempts; `Some(None)` takes it away.
+    pub attempts_max: Option<Option<u32>>,
+    /// Another span for all attempts.
+    pub attempts_duration: Option<Duration>,
+    /// Another first wait.
+    pub interval_first: Option<Duration>,
+    /// Another growth of the waits.
+    pub multiplier: Option<f64>,
+    /// Another longest wait.
+    pub interval_max: Option<Duration>,
+}
+
+impl Update {
+    /// The policy that this makes of another.
+    pub fn of(&self, policy: RetryPolicy) -> RetryPolicy {
+        RetryPolicy {
+            attempts_max: self.attempts_max.unwrap_or(policy.attempts_max),
+            attempts_duration: self.attempts_duration.unwrap_or(policy.attempts_duration),
+            interval_first: self.interval_first.unwrap_or(policy.interval_first),
+            multiplier: self.multiplier.unwrap_or(policy.multiplier),
+            interval_max: self.interval_max.unwrap_or(policy.interval_max),
+        }
+    }
+
+    /// Checks that every figure that is given is within its bounds.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.of(RetryPolicy::default()).check()
+    }
+}
+
+/// The policy in place of the one there is, whole.
+impl From<RetryPolicy> for Update {
+    fn from(policy: RetryPolicy) -> Self {
+        Self {
+            attempts_max: Some(policy.attempts_max),
+            attempts_duration: Some(policy.attempts_duration),
+            interval_first: Some(policy.interval_first),
+            multiplier: Some(policy.multiplier),
+            interval_max: Some(policy.interval_max),
+        }
+    }
+}
+
 /// What becomes of a run after an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterFailure {

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use url::Host;
 
 use super::callback::{self, Callback};
 use super::invalid::{Field, Invalid};
-use super::retry::RetryPolicy;
+use super::retry::{self, RetryPolicy};
 use super::run::State;
 use super::shard::Shard;
 use super::{callback_url, limits, namespace};
@@ -98,19 +99,25 @@ pub struct Update {
     pub execute_at: Option<Timestamp>,
     /// Another URL to call.
     pub callback_url: Option<String>,
+    /// Another method.
+    pub callback_method: Option<String>,
+    /// Other further headers, all of them.
+    pub callback_headers: Option<BTreeMap<String, String>>,
     /// Another bound on one attempt.
     pub callback_timeout: Option<Duration>,
     /// Another payload; `Some(None)` takes it away.
     pub payload: Option<Option<Box<RawValue>>>,
-    /// Another policy, as a whole.
-    pub retry: Option<RetryPolicy>,
+    /// What is to be different about the policy.
+    pub retry: retry::Update,
 }
 
 impl Update {
     /// Checks all that is to be different but the moment ([`check_execute_at`]), and returns the new host, if there is one.
     pub fn check(&self) -> Result<Option<Host>, Invalid> {
         self.payload.iter().flatten().try_for_each(|payload| check_payload(payload))?;
-        self.retry.as_ref().map_or(Ok(()), RetryPolicy::check)?;
+        self.retry.check()?;
+        self.callback_method.as_deref().map_or(Ok(()), callback::check_method)?;
+        self.callback_headers.as_ref().map_or(Ok(()), callback::check_headers)?;
         self.callback_timeout.map_or(Ok(()), callback::check_timeout)?;
         self.callback_url.as_deref().map(callback_url::check).transpose()
     }

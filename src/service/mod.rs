@@ -6,7 +6,7 @@ pub mod schedules;
 pub mod snapshots;
 pub mod timers;
 
-use crate::domain::invalid::Invalid;
+use crate::domain::invalid::{Field, Invalid};
 use crate::domain::run::State;
 use crate::domain::timer::TimerKey;
 use crate::store;
@@ -59,4 +59,9 @@ impl Error {
             Self::Unavailable(_) => "unavailable",
         }
     }
+}
+
+/// The error of a namespace that is not there, and is not to be made.
+fn unknown_namespace(name: &str) -> Invalid {
+    Invalid::new(Field::Namespace, name, format!("one that exists, and {name:?} does not"))
 }

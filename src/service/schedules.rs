@@ -1,5 +1,6 @@
 //! Schedules: create, get, list, pause, delete, trigger. The rules are the domain's, and the rows decide.
 
+use super::unknown_namespace;
 use crate::domain::invalid::Invalid;
 use crate::domain::schedule::{Definition, check_key};
 use crate::domain::timer::TimerKey;
@@ -42,19 +43,24 @@ pub enum Error {
 #[derive(Clone)]
 pub struct Schedules {
     store: Store,
+    auto_create: bool,
 }
 
 impl Schedules {
-    /// The schedules of this database.
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    /// The schedules of this database. `auto_create` is whether the first one of an unknown namespace makes it; else it is
+    /// refused.
+    pub fn new(store: Store, auto_create: bool) -> Self {
+        Self { store, auto_create }
     }
 
     /// Stores a schedule, in place of the one of that name.
     pub async fn create(&self, definition: &Definition) -> Result<(), Error> {
         definition.check()?;
         let client = self.store.client().await?;
-        done(&definition.key, rows::create(&client, definition).await?)
+        match rows::create(&client, definition, self.auto_create).await? {
+            Written::Missing => Err(unknown_namespace(&definition.key.namespace).into()),
+            written => done(&definition.key, written),
+        }
     }
 
     /// The schedule of that name.

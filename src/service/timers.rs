@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use url::Host;
 
 use self::creates::Creates;
-use super::Error;
+use super::{Error, unknown_namespace};
 use crate::clock::Timestamp;
 use crate::delivery::guard;
 use crate::dispatch::ports;
@@ -217,7 +217,7 @@ fn created(definition: Definition, written: Written<Timestamp>) -> Result<Timer,
             created_at,
             updated_at: created_at,
         }),
-        Written::Missing => Err(unknown_namespace(&definition.key.namespace)),
+        Written::Missing => Err(unknown_namespace(&definition.key.namespace).into()),
         Written::Untimely(invalid) => Err(invalid.into()),
         Written::Refused(constraint) => Err(Error::Refused { constraint }),
         Written::Locked => Err(Error::Contended { key: definition.key }),
@@ -248,8 +248,4 @@ async fn done<T>(client: &impl GenericClient, key: &TimerKey, written: Written<T
 fn is_localhost(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name == "localhost" || name.ends_with(".localhost")
-}
-
-fn unknown_namespace(name: &str) -> Error {
-    Error::Invalid(Invalid::new(Field::Namespace, name, format!("one that exists, and {name:?} does not")))
 }

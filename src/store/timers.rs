@@ -60,7 +60,7 @@ pub async fn update(
 ) -> Result<Written<Timer>, Error> {
     let doing = "updating a timer";
     let statement = client.prepare_cached(UPDATE).await.map_err(Error::unavailable(doing))?;
-    let retry = update.retry.as_ref();
+    let retry = &update.retry;
     let row = client
         .query_one(
             &statement,
@@ -72,14 +72,16 @@ pub async fn update(
                 &update.callback_timeout.map(seconds),
                 &update.payload.is_some(),
                 &update.payload.as_ref().and_then(|payload| payload.as_deref()).map(Json::<&RawValue>),
-                &retry.is_some(),
-                &retry.and_then(|retry| retry.attempts_max).map(attempts),
-                &retry.map(|retry| Span(retry.attempts_duration)),
-                &retry.map(|retry| Span(retry.interval_first)),
-                &retry.map(|retry| retry.multiplier),
-                &retry.map(|retry| Span(retry.interval_max)),
+                &retry.attempts_max.is_some(),
+                &retry.attempts_max.flatten().map(attempts),
+                &retry.attempts_duration.map(Span),
+                &retry.interval_first.map(Span),
+                &retry.multiplier,
+                &retry.interval_max.map(Span),
                 &Span(limits::EXECUTE_AT_AHEAD_MAX),
                 &now,
+                &update.callback_method,
+                &update.callback_headers.as_ref().map(Json),
             ],
         )
         .await;

@@ -135,7 +135,7 @@ async fn a_database_that_does_not_do_it_is_named_with_what_helps() {
 #[test]
 fn what_must_be_chosen_is_named_with_all_its_ways() {
     for (command, ways) in [
-        ("schedules next", "<--cron <EXPRESSION>|--every <SPAN>>"),
+        ("schedules next", "<--cron <EXPRESSION>|--every <SPAN>|--id <ID>>"),
         ("schedules create --id a --url http://x/", "<--cron <EXPRESSION>|--every <SPAN>>"),
         ("timers create --id a --url http://x/", "<--batch <FILE>|--in <SPAN>|--at <TIME>>"),
     ] {

@@ -2,9 +2,10 @@
 -- Changes nothing where that moment is no good.
 -- $1 namespace text, $2 id text, $3 execute_at timestamptz or null, $4 callback_url text or null,
 -- $5 callback_timeout_seconds smallint or null, $6 is there a payload boolean, $7 payload json or null,
--- $8 is there a policy boolean, $9 retry_attempts_max integer or null, $10 retry_duration interval or null,
+-- $8 is there a bound on the attempts boolean, $9 retry_attempts_max integer or null, $10 retry_duration interval or null,
 -- $11 retry_interval_first interval or null, $12 retry_multiplier double precision or null,
--- $13 retry_interval_max interval or null, $14 how far ahead a moment may lie interval, $15 now timestamptz or null
+-- $13 retry_interval_max interval or null, $14 how far ahead a moment may lie interval, $15 now timestamptz or null,
+-- $16 callback_method text or null, $17 callback_headers jsonb or null
 -- Returns this server's moment and the timer as it is then; with nulls in its place where nothing was changed.
 with present as materialized (
     select coalesce($15::timestamptz, now()) as now
@@ -16,6 +17,8 @@ with present as materialized (
         first_attempt_at = case when $3::timestamptz is null then first_attempt_at end,
         last_error = case when $3::timestamptz is null then last_error end,
         callback_url = coalesce($4::text, callback_url),
+        callback_method = coalesce($16::text, callback_method),
+        callback_headers = coalesce($17::jsonb, callback_headers),
         callback_timeout_seconds = coalesce($5::smallint, callback_timeout_seconds),
         payload = case when $6::boolean then $7::json else payload end,
         retry_attempts_max = case when $8::boolean then $9::integer else retry_attempts_max end,

@@ -53,7 +53,7 @@ Try, in another terminal:
 
   4. A callback that recurs, and what has become of all timers.
 
-     {program} schedules create --id tick --every 5s --url {url}/dev/echo --database-url {database_url}
+     {program} schedules create --id tick --every 5s --url {url}/dev/echo --make-namespace --database-url {database_url}
 
      {program} timers list --database-url {database_url}
 

@@ -1,16 +1,17 @@
 //! A schedule as `walclock schedules` prints it: lines and tables for people, JSON for programs. In JSON every moment is
 //! RFC 3339 and every span what the flags take; what there is none of is left out.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::cli::output;
+use crate::cli::{callback, output};
 use crate::clock::Timestamp;
 use crate::domain::duration;
-use crate::domain::schedule::{Definition, Rule, When};
+use crate::domain::schedule::{CatchUp, Definition, Rule, When};
 use crate::http::timers::{Policy, policy};
 use crate::service::schedules::Status;
 
@@ -41,6 +42,16 @@ fn when(rule: &Rule) -> String {
     }
 }
 
+/// What it does about missed moments, as a person says it.
+fn catch_up(rule: &Rule) -> String {
+    let (word, window) = (rule.catch_up.as_str(), duration::format(rule.catch_up_window));
+    match rule.catch_up {
+        CatchUp::None => word.to_owned(),
+        CatchUp::Last => format!("{word}, of the last {window}"),
+        CatchUp::All => format!("{word}, of the last {window}, at most {} at once", rule.catch_up_max),
+    }
+}
+
 /// At most `limit` schedules, a line each.
 pub(super) fn table(listed: &[Status], limit: u32, out: &mut impl Write) -> io::Result<()> {
     let id = |status: &Status| output::printable(&status.definition.key.id);
@@ -56,7 +67,7 @@ pub(super) fn table(listed: &[Status], limit: u32, out: &mut impl Write) -> io::
 
 /// One schedule, a line for each thing there is to say.
 pub(super) fn lines(status: &Status, out: &mut impl Write) -> io::Result<()> {
-    let Definition { key, rule, callback, payload, .. } = &status.definition;
+    let Definition { key, rule, callback, payload, retry, .. } = &status.definition;
     let at = |at: Option<Timestamp>| at.map(|at| at.to_string());
     let lines = [
         ("schedule", Some(key.to_string())),
@@ -68,12 +79,11 @@ pub(super) fn lines(status: &Status, out: &mut impl Write) -> io::Result<()> {
         ("next", next_at(status)),
         ("last fired", at(status.fired_at)),
         ("overlap", Some(rule.overlap.as_str().to_owned())),
-        ("catch-up", Some(rule.catch_up.as_str().to_owned())),
+        ("waiting", at(status.buffered_at)),
+        ("catch-up", Some(catch_up(rule))),
         ("error", status.error.clone()),
-        ("url", Some(callback.url.clone())),
-        ("payload", payload.as_deref().map(|payload| payload.get().to_owned())),
     ];
-    output::lines(lines, out)
+    output::lines(lines.into_iter().chain(callback::lines(callback, payload.as_deref(), retry)), out)
 }
 
 /// One schedule as programs read it.
@@ -87,6 +97,8 @@ struct Json<'a> {
     next_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_fired_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    buffered_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,11 +117,14 @@ struct Json<'a> {
     catch_up_max: u32,
     paused: bool,
     callback_url: &'a str,
+    callback_method: &'a str,
+    callback_headers: &'a BTreeMap<String, String>,
     callback_timeout_seconds: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a RawValue>,
     retry_policy: Policy,
     created_at: String,
+    updated_at: String,
 }
 
 /// Prints a schedule as a line of JSON.
@@ -126,6 +141,7 @@ pub(super) fn json(status: &Status, out: &mut impl Write) -> anyhow::Result<()> 
         status: state(status),
         next_at: next_at(status),
         last_fired_at: at(status.fired_at),
+        buffered_at: at(status.buffered_at),
         error: status.error.as_deref(),
         cron,
         every,
@@ -139,10 +155,13 @@ pub(super) fn json(status: &Status, out: &mut impl Write) -> anyhow::Result<()> 
         catch_up_max: rule.catch_up_max,
         paused: *paused,
         callback_url: &callback.url,
+        callback_method: &callback.method,
+        callback_headers: &callback.headers,
         callback_timeout_seconds: callback.timeout.as_secs(),
         payload: payload.as_deref(),
         retry_policy: policy(retry),
         created_at: status.created_at.to_string(),
+        updated_at: status.updated_at.to_string(),
     };
     writeln!(out, "{}", serde_json::to_string(&json)?).context("printing")
 }

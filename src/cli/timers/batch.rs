@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
+use super::show;
 use crate::cli::exit::AlreadySaid;
 use crate::domain::limits;
 use crate::domain::timer::Definition;
@@ -114,7 +115,7 @@ impl<P: FnMut(&[u8]) -> anyhow::Result<()>, C: Write> Work<'_, P, C> {
                 Ok(timer) => {
                     self.stored += 1;
                     if self.json {
-                        printed.push_str(&http::timers::json(&timer));
+                        printed.push_str(&show::json(&timer));
                         printed.push('\n');
                     }
                 }

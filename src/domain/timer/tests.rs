@@ -65,11 +65,14 @@ fn an_update_is_checked_where_it_says_something() {
     let moved = Update { callback_url: Some("http://127.1/".to_owned()), ..Update::default() };
     assert_eq!(moved.check(), Ok(Some(Host::Ipv4(std::net::Ipv4Addr::LOCALHOST))));
     let bad_retry = RetryPolicy { attempts_max: Some(0), ..RetryPolicy::default() };
+    let bad_headers = BTreeMap::from([("Host".to_owned(), "x".to_owned())]);
     for (bad, field) in [
         (Update { callback_url: Some(String::new()), ..Update::default() }, Field::CallbackUrl),
         (Update { callback_timeout: Some(Duration::ZERO), ..Update::default() }, Field::CallbackTimeout),
         (Update { payload: Some(Some(raw("1"))), ..Update::default() }, Field::Payload),
-        (Update { retry: Some(bad_retry), ..Update::default() }, Field::RetryAttemptsMax),
+        (Update { retry: bad_retry.into(), ..Update::default() }, Field::RetryAttemptsMax),
+        (Update { callback_method: Some("post".to_owned()), ..Update::default() }, Field::CallbackMethod),
+        (Update { callback_headers: Some(bad_headers), ..Update::default() }, Field::CallbackHeaders),
     ] {
         assert_eq!(bad.check().expect_err("it is bad").field, field, "{bad:?}");
     }

@@ -9,6 +9,7 @@ mod wire;
 
 use axum::routing::any;
 use axum::{Extension, Router};
+use serde::Serialize;
 use utoipa::openapi::OpenApi;
 
 pub use wire::{Policy, policy};
@@ -59,16 +60,12 @@ pub fn message(error: service::Error) -> String {
     error::Failure::of(error, wire::CREATE_ID).body().message
 }
 
-/// A timer in this face's words, as a create answers it: one line of JSON.
-pub fn json(timer: &Timer) -> String {
-    render(&wire::Timer::of(timer))
+/// A timer in this face's words, as a create answers it.
+pub fn shown(timer: &Timer) -> impl Serialize {
+    wire::Timer::of(timer)
 }
 
-/// How a timer stands in this face's words, as a get answers it: one line of JSON.
-pub fn status_json(status: &Status) -> String {
-    render(&wire::Timer::of_status(status))
-}
-
-fn render(timer: &wire::Timer<'_>) -> String {
-    serde_json::to_string(timer).expect("texts, numbers and a payload that is JSON can be written as JSON")
+/// How a timer stands in this face's words, as a get answers it.
+pub fn shown_status(status: &Status) -> impl Serialize {
+    wire::Timer::of_status(status)
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::domain::callback::Callback;
 use crate::domain::invalid::Field;
-use crate::domain::retry::RetryPolicy;
+use crate::domain::retry::{self, RetryPolicy};
 use crate::domain::run::State;
 use crate::domain::timer::{self, Definition, Status, TimerKey, Update};
 use crate::domain::{duration, limits, moment};
@@ -106,7 +106,8 @@ pub(super) fn update_request(json: &[u8]) -> Result<(TimerKey, Update), Error> {
         callback_url: fields.optional("callbackUrl", A_TEXT)?,
         callback_timeout: timeout(&mut fields)?,
         payload: payload(&mut fields),
-        retry: retry(&mut fields)?,
+        retry: retry(&mut fields)?.map_or_else(retry::Update::default, retry::Update::from),
+        ..Update::default()
     };
     Ok((key, update))
 }

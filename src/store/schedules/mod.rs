@@ -40,14 +40,23 @@ pub struct Status {
     pub next_at: Timestamp,
     /// The last moment that fired.
     pub fired_at: Option<Timestamp>,
+    /// The moment that waits for the last callback to be over.
+    pub buffered_at: Option<Timestamp>,
     /// Why nothing is made of it.
     pub error: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When what is asked for last changed.
+    pub updated_at: Timestamp,
 }
 
-/// Stores a schedule whole, in place of the one of that name; returns its id.
-pub async fn create(client: &impl GenericClient, definition: &Definition) -> Result<Written<()>, Error> {
+/// Stores a schedule whole, in place of the one of that name. A namespace that is not listed is made where `make_namespace`
+/// says so.
+pub async fn create(
+    client: &impl GenericClient,
+    definition: &Definition,
+    make_namespace: bool,
+) -> Result<Written<()>, Error> {
     let doing = "creating a schedule";
     let statement = client.prepare_cached(CREATE).await.map_err(Error::unavailable(doing))?;
     let Definition { key, rule, paused, callback, payload, retry } = definition;
@@ -82,6 +91,7 @@ pub async fn create(client: &impl GenericClient, definition: &Definition) -> Res
                 &Span(retry.interval_first),
                 &retry.multiplier,
                 &Span(retry.interval_max),
+                &make_namespace,
             ],
         )
         .await;
@@ -165,8 +175,10 @@ fn status(row: &Row) -> Result<Status, tokio_postgres::Error> {
         definition: rows::definition(row)?,
         next_at: row.try_get("next_at")?,
         fired_at: row.try_get("fired_at")?,
+        buffered_at: row.try_get("buffered_at")?,
         error: row.try_get("error")?,
         created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
     })
 }
 

@@ -48,6 +48,9 @@ async fn a_timer_is_created_shown_listed_and_deleted() {
     let (_, out, _) = timers(&face, &["list", "--namespace", "n", "--limit", "1", "--json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["id"], "coffee");
 
+    let (_, out, _) = timers(&face, &["delete", "--namespace", "n", "--id", "tea", "--json"]).await;
+    assert_eq!(out, "{\"id\":\"tea\",\"namespace\":\"n\"}\n");
+    assert!(timers(&face, &create).await.0);
     let delete = ["delete", "--namespace", "n", "--id", "tea"];
     assert_eq!(timers(&face, &delete).await, (true, "deleted n/tea\n".to_owned(), String::new()));
     let error = "walclock: there is no timer n/tea\n".to_owned();
@@ -68,6 +71,35 @@ async fn an_error_is_one_line_that_names_the_flag() {
         (
             &["--url", "http://x/", "--in", "1s", "--timeout", "99999"][..],
             "--timeout must be a whole number of seconds",
+        ),
+        (&["--url", "http://x/", "--in", "1s", "--method", "post"][..], "--method must be one of GET, POST, PUT,"),
+        (&["--url", "http://x/", "--in", "1s", "--header", "x"][..], "--header must be a name and a value, such as"),
+        (&["--url", "http://x/", "--in", "1s", "--header", ": x"][..], "--header must be names and values that HTTP"),
+        (
+            &["--url", "http://x/", "--in", "1s", "--header", "a: 1", "--header", "A: 2"][..],
+            "--header must have another",
+        ),
+        (&["--url", "http://x/", "--in", "1s", "--header", "Host: y"][..], "--header must be a header that belongs"),
+        (
+            &["--url", "http://x/", "--in", "1s", "--initial-interval", "0s"][..],
+            "--initial-interval must be a duration",
+        ),
+        (
+            &["--url", "http://x/", "--in", "1s", "--max-interval", "0s"][..],
+            "--max-interval must be a duration from 1ms",
+        ),
+        (
+            &["--url", "http://x/", "--in", "1s", "--backoff-multiplier", "0.5"][..],
+            "--backoff-multiplier must be a number",
+        ),
+        (
+            &["--url", "http://x/", "--in", "1s", "--backoff-multiplier", "x"][..],
+            "--backoff-multiplier must be a number",
+        ),
+        (&["--url", "http://x/", "--in", "1s", "--backoff-multiplier", "NaN"][..], "--backoff-multiplier must be a"),
+        (
+            &["--url", "http://x/", "--in", "1s", "--max-attempts-duration", "4000000000s"][..],
+            "--max-attempts-duration must be a duration from 0s to",
         ),
         (&["--url", "http://x/", "--in", "1s", "--max-attempts", "0"][..], "--max-attempts must be a whole number"),
         (&["--url", "http://x/", "--in", "1s", "--max-attempts", "-1"][..], "--max-attempts must be a whole number"),
@@ -123,4 +155,133 @@ async fn a_file_of_timers_is_stored_line_by_line() {
     let (done, _, error) = timers(&face, &create).await;
     let said = "walclock: storing lines 1 to 2; 0 timers are stored: the schema of walclock is missing or old at ";
     assert!(!done && error.starts_with(said), "{error}");
+}
+
+/// All flags that say how a timer calls; a value that begins with a dash is one.
+const CALLING: [&str; 16] = [
+    "--method",
+    "PUT",
+    "--header",
+    "X-Tenant: 7",
+    "--header",
+    "Authorization: Bearer a:b",
+    "--timeout",
+    "7",
+    "--max-attempts",
+    "3",
+    "--max-attempts-duration",
+    "2h",
+    "--backoff-multiplier",
+    "1.5",
+    "--max-interval",
+    "1m",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_call_is_a_flag_and_is_shown() {
+    let face = Face::start().await;
+    let create = ["create", "--make-namespace", "--id", "tea", "--url", "http://x/", "--at", "2090-01-02T03:04:05Z"];
+    let more = ["--initial-interval", "300ms", "--payload", "{}", "--json"];
+    let (done, out, error) = timers(&face, &[&create[..], &CALLING[..], &more[..]].concat()).await;
+    assert!(done, "{error}");
+    let expected = json!({
+        "id": "tea", "namespace": "default", "executeAt": "2090-01-02T03:04:05Z", "callbackUrl": "http://x/", "payload": {},
+        "retryPolicy": {"maxAttempts": 3, "maxAttemptsDuration": "2h", "initialInterval": "300ms",
+            "backoffMultiplier": 1.5, "maxInterval": "1m"},
+        "callbackTimeoutSeconds": 7, "callbackMethod": "PUT",
+        "callbackHeaders": {"Authorization": "Bearer a:b", "X-Tenant": "7"},
+    });
+    let without_moments = |out: &str| {
+        let mut shown: Value = serde_json::from_str(out).unwrap();
+        for key in ["createdAt", "updatedAt", "status", "attempts", "nextAttemptAt"] {
+            shown.as_object_mut().unwrap().remove(key);
+        }
+        shown
+    };
+    assert_eq!(without_moments(&out), expected);
+    for look in [&["get", "--id", "tea", "--json"][..], &["list", "--json"]] {
+        assert_eq!(without_moments(&timers(&face, look).await.1), expected, "{look:?}");
+    }
+    let (_, out, _) = timers(&face, &["get", "--id", "tea"]).await;
+    let said = "url           http://x/\nmethod        PUT\nheader        Authorization: Bearer a:b\n\
+        header        X-Tenant: 7\ntimeout       7s\n\
+        retries       at most 3 attempts, for 2h; after 300ms, then 1.5 times the wait each, up to 1m\n\
+        payload       {}\n";
+    assert!(out.ends_with(said), "{out}");
+    let row = "select callback_method, callback_headers::text, retry_interval_first::text from walclock.timers";
+    let row = face.sql.query_one(row, &[]).await.unwrap();
+    let stored: [&str; 3] = [row.get(0), row.get(1), row.get(2)];
+    assert_eq!(stored, ["PUT", r#"{"X-Tenant": "7", "Authorization": "Bearer a:b"}"#, "00:00:00.3"]);
+
+    // A create says all of it, as its help does: what it leaves out has its default again.
+    assert!(timers(&face, &create).await.0);
+    let (_, out, _) = timers(&face, &["get", "--id", "tea", "--json"]).await;
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&shown["callbackMethod"], &shown["callbackHeaders"]), (&json!("POST"), &json!({})));
+    assert_eq!(shown["retryPolicy"]["maxAttempts"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_update_does_not_say_stays() {
+    let face = Face::start().await;
+    let create = ["create", "--make-namespace", "--id", "tea", "--url", "http://x/", "--at", "2090-01-02T03:04:05Z"];
+    let (done, _, error) = timers(&face, &[&create[..], &CALLING[..], &["--payload", "{}"]].concat()).await;
+    assert!(done, "{error}");
+    let mut expected: Value = serde_json::from_str(&timers(&face, &["get", "--id", "tea", "--json"]).await.1).unwrap();
+
+    let said = (true, "updated default/tea, due 2091-01-01T00:00:00Z\n".to_owned(), String::new());
+    assert_eq!(timers(&face, &["update", "--id", "tea", "--at", "2091-01-01T00:00:00Z"]).await, said);
+    (expected["executeAt"], expected["nextAttemptAt"]) = (json!("2091-01-01T00:00:00Z"), json!("2091-01-01T00:00:00Z"));
+    for (given, pointer, value) in [
+        (&["--url", "http://y/"][..], "/callbackUrl", json!("http://y/")),
+        (&["--method", "PATCH"], "/callbackMethod", json!("PATCH")),
+        (&["--header", "X-B: 1"], "/callbackHeaders", json!({ "X-B": "1" })),
+        (&["--no-headers"], "/callbackHeaders", json!({})),
+        (&["--timeout", "9"], "/callbackTimeoutSeconds", json!(9)),
+        (&["--payload", "{\"a\":1}"], "/payload", json!({ "a": 1 })),
+        (&["--max-attempts", "4"], "/retryPolicy/maxAttempts", json!(4)),
+        (&["--max-attempts-duration", "3h"], "/retryPolicy/maxAttemptsDuration", json!("3h")),
+        (&["--initial-interval", "5s"], "/retryPolicy/initialInterval", json!("5s")),
+        (&["--backoff-multiplier", "3"], "/retryPolicy/backoffMultiplier", json!(3.0)),
+        (&["--max-interval", "10m"], "/retryPolicy/maxInterval", json!("10m")),
+    ] {
+        let (done, _, error) = timers(&face, &[&["update", "--id", "tea"][..], given].concat()).await;
+        assert!(done, "{given:?}: {error}");
+        let (_, out, _) = timers(&face, &["get", "--id", "tea", "--json"]).await;
+        let shown: Value = serde_json::from_str(&out).unwrap();
+        *expected.pointer_mut(pointer).unwrap() = value;
+        expected["updatedAt"] = shown["updatedAt"].clone();
+        assert_eq!(shown, expected, "{given:?}");
+    }
+    let taken = ["update", "--id", "tea", "--payload", "null", "--max-attempts", "none", "--json"];
+    let (_, out, error) = timers(&face, &taken).await;
+    let shown: Value = serde_json::from_str(&out).expect(&error);
+    assert_eq!((&shown["payload"], &shown["retryPolicy"]["maxAttempts"]), (&Value::Null, &Value::Null), "{out}");
+    assert_eq!((&shown["callbackMethod"], &shown["retryPolicy"]["maxInterval"]), (&json!("PATCH"), &json!("10m")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_cannot_be_is_one_line() {
+    let face = Face::start().await;
+    face.create("tea").await;
+    face.create("over").await;
+    face.claim("over", "succeeded").await;
+    let update = ["update", "--namespace", "n", "--id"];
+    for (more, line) in [
+        (&["tea"][..], "what is to be different must be given, such as --in, --at, --url or --payload\n"),
+        (&["tea", "--in", "0s"], "--in or --at must be a future timestamp, not"),
+        (&["tea", "--at", "2000-01-01T00:00:00Z"], "--in or --at must be a future timestamp, not"),
+        (&["tea", "--url", "x"], "--url must be an absolute http or https URL, not \"x\"\n"),
+        (&["tea", "--method", "get"], "--method must be one of GET, POST, PUT, PATCH, DELETE, not \"get\"\n"),
+        (&["tea", "--header", "Host: x"], "--header must be a header that belongs neither to the connection nor"),
+        (&["tea", "--timeout", "0"], "--timeout must be a whole number of seconds from 1 to 300"),
+        (&["tea", "--max-interval", "0s"], "--max-interval must be a duration from 1ms"),
+        (&["tea", "--payload", "[]"], "--payload must be a JSON object, not \"[]\"\n"),
+        (&["over", "--in", "1h"], "timer n/over is not pending, it is succeeded\n"),
+        (&["gone", "--in", "1h"], "there is no timer n/gone\n"),
+    ] {
+        let (done, out, error) = timers(&face, &[&update[..], more].concat()).await;
+        assert!(!done && out.is_empty() && error.lines().count() == 1, "{more:?}: {error}");
+        assert!(error.starts_with(&format!("walclock: {line}")), "{more:?}: {error}");
+    }
 }
