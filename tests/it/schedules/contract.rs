@@ -73,7 +73,7 @@ impl World for OnPostgres {
         let (key, rule, retry) = (key(id), rule.clone(), RetryPolicy::default());
         let definition = Definition { key, rule, paused, callback, payload: None, retry };
         let client = self.tables.store.client().await.unwrap();
-        assert_eq!(schedules::create(&client, &definition).await.unwrap(), Written::Done(()));
+        assert_eq!(schedules::create(&client, &definition, true).await.unwrap(), Written::Done(()));
     }
 
     async fn delete(&self, id: &str) {
