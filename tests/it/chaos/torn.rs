@@ -69,6 +69,13 @@ fn size(path: &Path) -> u64 {
     std::fs::metadata(path).unwrap().len()
 }
 
+/// Waits until PostgreSQL may forget what readers have been told so far: without the journal, nobody has it.
+async fn until_acknowledged(world: &World) {
+    let (sql, told) = (connect(&world.database).await, world.told_up_to());
+    let acknowledged = async || (slot(&sql, world.slot()).await?.0 >= told).then_some(());
+    eventually(PATIENCE, "it is acknowledged", acknowledged).await;
+}
+
 /// How many gaps of the slot it has told, over all its lives.
 fn gaps_told(world: &World) -> usize {
     let log = world.server().log();
@@ -108,14 +115,11 @@ async fn a_torn_end_that_was_never_acknowledged_comes_again() {
 async fn what_was_acknowledged_and_is_lost_is_told() {
     let database = database().await;
     let mut world = World::start_steady(&database, &database, &[]).await;
-    let sql = connect(&database).await;
     for round in 0..ROUNDS * soak() {
         world.progress(10).await;
         let (laggard, kept) = (world.history(), size(&newest(&world)));
         world.progress(20).await;
-        let told = world.told_up_to();
-        let acknowledged = async || (slot(&sql, world.slot()).await?.0 >= told).then_some(());
-        eventually(PATIENCE, "it is acknowledged", acknowledged).await;
+        until_acknowledged(&world).await;
         let before = gaps_told(&world);
         world.kill().await;
         let at = world.rng.u64(..kept);
@@ -140,6 +144,7 @@ async fn a_damaged_meta_file_is_refused_and_a_journal_made_anew_is_told() {
     world.progress(10).await;
     let laggard = world.history();
     world.progress(20).await;
+    until_acknowledged(&world).await;
     world.kill().await;
     let meta = world.folder.join("journal/meta");
     let at = world.rng.u64(..size(&meta));

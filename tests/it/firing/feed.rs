@@ -45,14 +45,15 @@ async fn timers_fire_without_the_feed_and_by_it_when_it_is_back() {
     world.kill(0);
     let before = count(&world, "walclock_sweep_found_total").await;
     // Those of the clients may be changed before they are late enough for a sweep.
-    let sql = connect(&world.database).await;
+    let (sql, calls) = (connect(&world.database).await, world.sink.count());
     for n in 0..20 {
         let want = world.desk.want(wall(), Script::Takes);
         assert!(world.desk.by_sql(&sql, &format!("unheard-{n}"), Deed::Insert(want)).await);
     }
     let found = async || (count(&world, "walclock_sweep_found_total").await >= before + 5.0).then_some(());
     eventually(PATIENCE, "the sweep finds timers", found).await;
-    world.progress(5).await;
+    let called = async || (world.sink.count() >= calls + 20).then_some(());
+    eventually(PATIENCE, "those are called", called).await;
     world.restart(0);
     proxy.aim(port(world.nodes[0].server()));
     world.nodes[0].server().until_ready().await;
