@@ -66,8 +66,7 @@ async fn fan_out(server: &Server, client: &Client, readers: usize) -> Vec<Verdic
         );
     }
     let each = shown.waiting.iter().map(|kib| (kib - before) / readers as f64).collect();
-    let against_first = |of: &[f64]| of.iter().map(|kib| 100.0 * (kib / of[0] - 1.0).abs()).collect::<Vec<_>>();
-    let drift = |of: &[f64]| vec![*against_first(of).last().expect("there are rounds")];
+    let differs = |of: &[f64], from: f64| vec![100.0 * (of.last().expect("there are rounds") / from - 1.0).abs()];
     let answers = (2 * ROUNDS * readers) as f64;
     let limit = format!("CPU: walclock {:.0} µs for each question and answer", shown.cpu * 1e6 / answers);
     vec![
@@ -75,11 +74,16 @@ async fn fan_out(server: &Server, client: &Client, readers: usize) -> Vec<Verdic
         Verdict::new("KiB resident for each that waits", each, Target::AtMost(8.0), "the connection's task"),
         Verdict::new(
             "% of memory by which the last round's wait differs",
-            drift(&shown.waiting),
+            differs(&shown.waiting, shown.waiting[0]),
             Target::AtMost(5.0),
             "",
         ),
-        Verdict::new("% of memory by which it differs after they left", drift(&shown.left), Target::AtMost(5.0), ""),
+        Verdict::new(
+            "% of memory by which it differs from before, after they left",
+            differs(&shown.left, before),
+            Target::AtMost(5.0),
+            "",
+        ),
     ]
 }
 
