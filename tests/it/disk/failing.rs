@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::super::support::server::{Server, folder};
+use super::super::support::server::{Server, folder, migrate};
 use super::super::support::{PATIENCE, connect, database, eventually, http, say_skipped, scratch};
 use super::{Reader, TABLE, confirmed, insert};
 
@@ -45,8 +45,10 @@ async fn a_disk_that_fails_stops_nothing_but_the_way_in() {
         let (url, folder) = (database().await, folder());
         let faults = folder.with_extension("faults");
         std::fs::create_dir_all(&faults).unwrap();
-        let preload = [("LD_PRELOAD", library.as_path()), ("DISK_FAULTS", faults.as_path())];
-        let server = Server::spawn_in(&url, &folder, &preload, &SMALL);
+        let preload = [("LD_PRELOAD", &library), ("DISK_FAULTS", &faults)];
+        let preload = preload.map(|(name, path)| (name.to_owned(), path.clone()));
+        migrate(&url);
+        let server = Server::spawn_among(&preload, &url, &folder, &SMALL);
         let switch = faults.join(call);
         let set = move |_: &Server, fails: bool| match fails {
             true => drop(std::fs::File::create(&switch).unwrap()),

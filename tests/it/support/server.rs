@@ -82,14 +82,6 @@ impl Server {
         Some(Self::spawn_by(on_disk(env!("CARGO_BIN_EXE_walclock")), database_url, folder, flags))
     }
 
-    /// Migrates and starts with further variables in its environment, without waiting.
-    pub fn spawn_in(database_url: &str, folder: &Path, environment: &[(&str, &Path)], flags: &[&str]) -> Self {
-        migrate(database_url);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_walclock"));
-        command.envs(environment.iter().copied());
-        Self::spawn_by(command, database_url, folder, flags)
-    }
-
     /// A file as the server sees it, also on a disk of its own.
     pub fn file(&self, path: &Path) -> PathBuf {
         Path::new("/proc").join(self.child.id().to_string()).join("root").join(path.strip_prefix("/").unwrap())
