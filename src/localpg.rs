@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// How long PostgreSQL may take to start: recovery after a crash can take a while on a slow disk.
 const START_MAX: Duration = Duration::from_secs(60);
+/// Where a free port is looked for, and how often.
+const FREE_PORTS: std::ops::Range<u16> = 10_000..30_000;
+const FREE_PORT_TRIES: usize = 100;
 /// The shell that owns PostgreSQL: it ends it (fast shutdown) when its input closes, which happens when we are gone, and
 /// ends itself when PostgreSQL has. A signal that comes before PostgreSQL listens for it is lost, hence the loop.
 const GUARD: &str = r#"
@@ -265,10 +268,13 @@ impl Drop for Cluster {
     }
 }
 
-/// A port on 127.0.0.1 that nobody listens on at this moment.
+/// A port on 127.0.0.1 that nobody listens on at this moment. It lies below those that systems give to connections, as any of
+/// these could be taken again before it is listened on.
 pub fn free_port() -> Result<u16, Error> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-    Ok(listener.map_err(io_error("looking for a free port".to_owned()))?.port())
+    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
+    let low = (0..FREE_PORT_TRIES).find_map(|_| bind(fastrand::u16(FREE_PORTS)).ok());
+    let address = low.map_or_else(|| bind(0), Ok).map_err(io_error("looking for a free port".to_owned()))?;
+    Ok(address.port())
 }
 
 #[expect(clippy::disallowed_methods, reason = "another process is being waited for, and it has no signal to give")]

@@ -1,10 +1,16 @@
 //! Watches the database: whether it answers, and whether it has the schema that this binary needs.
 
-use anyhow::Context;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
 
 use crate::pg;
 use crate::service::health::{Check, Condition};
-use crate::store::{Store, migrate};
+use crate::store::{Store, clock, migrate};
+
+/// How long PostgreSQL may take for one look. Less than a connection may take to be made: that it does not answer says more
+/// than that there is no connection yet.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(4);
 
 /// What is known of the database.
 pub(super) struct Watch {
@@ -23,8 +29,10 @@ impl Watch {
 
     /// Looks once. An outage after a good start takes nobody out of service: the journal is still served.
     pub(super) async fn look(&mut self) -> anyhow::Result<()> {
-        let seen = if self.migrated { self.ping().await } else { self.look_at_schema().await };
-        match seen {
+        let answer = async { if self.migrated { self.ping().await } else { self.look_at_schema().await } };
+        // A server that hangs takes connections and says nothing.
+        let seen = tokio::time::timeout(ANSWER_WAIT_MAX, answer).await;
+        match seen.unwrap_or_else(|_| Err(anyhow!("PostgreSQL has not answered within {ANSWER_WAIT_MAX:?}"))) {
             Ok(condition) => {
                 self.check.set(condition);
                 Ok(())
@@ -47,7 +55,7 @@ impl Watch {
     }
 
     async fn ping(&self) -> anyhow::Result<Condition> {
-        let _client = self.store.client().await.context("the database does not answer")?;
+        clock::ping(&self.store).await.context("the database does not answer")?;
         Ok(Condition::Ready)
     }
 }

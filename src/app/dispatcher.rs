@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::parts::Parts;
+use super::parts::{Part, Parts};
 use super::ticks;
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -41,22 +41,22 @@ pub(super) fn start(
     let dispatcher = Dispatcher::new(config, store.clone(), delivery, feed, clock.clone());
     let handle = dispatcher.handle();
     let materializer = Materializer::new(store, clock.clone(), &handle, timeout);
-    parts.start("schedules", |stop| async move {
+    parts.start(Part::Schedules, |stop| async move {
         materializer.run(stop.clone()).await;
         // It ends with its dispatcher, which says why; and is no failure of its own.
         stop.cancelled().await;
         Ok(())
     });
-    parts.start("dispatcher", |stop| async move {
+    parts.start(Part::Dispatcher, |stop| async move {
         dispatcher.run(stop).await;
         Ok(())
     });
-    parts.start("dispatcher's state", |stop| async move {
+    parts.start(Part::DispatcherState, |stop| async move {
         let look = || async {
             check.set(condition(&handle));
             anyhow::Ok(())
         };
-        ticks::drive("dispatcher's state", LOOK_INTERVAL, stop, look).await;
+        ticks::drive(Part::DispatcherState, LOOK_INTERVAL, stop, look).await;
         Ok(())
     });
     Ok(())

@@ -2,16 +2,15 @@
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 
 use crate::domain::limits;
+use crate::http::common::refusal::{NOT_FOUND, Refusal};
 use crate::http::manage;
 use crate::service::health::Health;
 
 /// What a path that nobody answers is answered; a newcomer's first one is `/`.
-const NOTHING_HERE: &str =
-    "there is nothing here: GET /openapi.json, behind the path prefix if there is one, tells what there is\n";
+const NOTHING_HERE: &str = "GET /openapi.json, behind the path prefix if there is one, tells what there is";
 
 /// The routers of the two ports. There is none for the second where everything is on the first.
 pub(super) struct Faces {
@@ -37,7 +36,8 @@ impl Faces {
             let refuse = from_fn_with_state(served, manage::refuse_when_down);
             router.layer(DefaultBodyLimit::max(limits::REQUEST_BYTES_MAX)).layer(refuse)
         };
-        let calls = calls.fallback(|| async { (StatusCode::NOT_FOUND, NOTHING_HERE) });
+        let nothing = async || Refusal::new(NOT_FOUND, NOTHING_HERE);
+        let guarded = |router: Router, paths| guarded(router.fallback(nothing), paths);
         match management_has_a_port {
             true => Self { main: guarded(calls, &[]), management: Some(guarded(management, &["/health", "/metrics"])) },
             false => Self { main: guarded(management.merge(calls), &["/health"]), management: None },

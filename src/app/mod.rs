@@ -5,6 +5,7 @@ pub mod dev;
 mod dispatcher;
 mod faces;
 mod feed;
+mod in_process;
 mod listen;
 mod parts;
 mod process;
@@ -34,7 +35,7 @@ use crate::telemetry::{Exposition, start_metrics};
 
 use faces::Faces;
 use feed::Feed;
-use parts::Parts;
+use parts::{Part, Parts};
 
 /// How long the head of a request may take, and an idle connection stays open.
 const HEAD_MAX: Duration = Duration::from_secs(60);
@@ -65,6 +66,8 @@ struct App {
     feed: Option<Feed>,
     /// The dispatcher keeps it to the database's.
     clock: Clock,
+    /// How many files and sockets it may need beside the connections that it accepts.
+    files_own: usize,
 }
 
 impl App {
@@ -82,7 +85,10 @@ impl App {
             error_max: settings.clock_error_max,
             offset_max: settings.clock_offset_max,
         });
-        Ok(Self { settings, database, health: Health::new(), metrics, store, feed, clock })
+        let callbacks = if settings.has(Role::Dispatcher) { settings.callbacks_max } else { 0 };
+        let files_of_feed = feed.as_ref().map_or(0, |feed| feed.files_max());
+        let files_own = limits::FILES_OWN + connections + callbacks + files_of_feed;
+        Ok(Self { settings, database, health: Health::new(), metrics, store, feed, clock, files_own })
     }
 
     /// Runs until `stop`, or until a part fails. `calls` are answered beside those of the roles; `started` is told the
@@ -140,7 +146,7 @@ impl App {
             () = self.health.marked_down() => {}
         }
         // Out of service for good: others may have the shards.
-        parts.tell("dispatcher");
+        parts.tell(Part::Dispatcher);
         tokio::select! {
             () = stop.cancelled() => None,
             error = parts.failure() => Some(error),
@@ -151,29 +157,33 @@ impl App {
         let check = self.health.add("database");
         let watch = database::Watch::new(self.database.clone(), self.store.clone(), check);
         let watch = Arc::new(tokio::sync::Mutex::new(watch));
-        parts.start("database", |stop| async move {
+        parts.start(Part::Database, |stop| async move {
             let look = || async { watch.lock().await.look().await };
-            ticks::drive("database", DATABASE_INTERVAL, stop, look).await;
+            ticks::drive(Part::Database, DATABASE_INTERVAL, stop, look).await;
             Ok(())
         });
         if self.settings.has(Role::Dispatcher) || self.settings.has(Role::Api) {
             let (store, retention) = (self.store.clone(), self.settings.retention);
-            parts.start("partitions", move |stop| async move {
-                let tick = || async {
-                    store::partitions::tick(&store, retention).await?;
-                    store::schedules::purge(&store, retention).await
-                };
-                ticks::drive("partitions", store::partitions::INTERVAL, stop, tick).await;
+            parts.start(Part::Partitions, move |stop| async move {
+                let tick = || store::partitions::tick(&store, retention);
+                ticks::drive(Part::Partitions, store::partitions::INTERVAL, stop, tick).await;
+                Ok(())
+            });
+            let store = self.store.clone();
+            // By itself: days that cannot be made or dropped keep no occurrence.
+            parts.start(Part::Occurrences, move |stop| async move {
+                let tick = || store::schedules::purge(&store, retention);
+                ticks::drive(Part::Occurrences, store::schedules::PURGE_INTERVAL, stop, tick).await;
                 Ok(())
             });
         }
         let metrics = self.metrics.clone();
-        parts.start("metrics", |stop| async move {
+        parts.start(Part::Metrics, |stop| async move {
             let fold = || async {
                 metrics.fold();
                 anyhow::Ok(())
             };
-            ticks::drive("metrics", METRICS_INTERVAL, stop, fold).await;
+            ticks::drive(Part::Metrics, METRICS_INTERVAL, stop, fold).await;
             Ok(())
         });
     }
@@ -219,22 +229,27 @@ impl App {
         let management = manage::routes(self.health.clone(), Arc::new(move || metrics.render()));
         let own_port = settings.management_port;
         let faces = Faces::new(calls, management, &settings.path_prefix, own_port.is_some(), &self.health);
+        let probes = manage::probes(self.health.clone());
         let config = server::Config {
-            connections_max: settings.connections_max,
+            connections_max: process::connections_within_files(settings.connections_max, self.files_own),
             head_max: HEAD_MAX,
             stall_max: limits::WRITE_STALL_MAX,
             drain_max: settings.drain_max,
         };
         if let (Some(port), Some(router)) = (own_port, faces.management) {
             let listener = listen::exactly(settings.bind, port, "management-port")?;
-            let server = server::Server::new(config.clone(), listener, router);
-            parts.start("management", |stop| async move {
+            let few = config.connections_max.min(limits::MANAGEMENT_CONNECTIONS_MAX);
+            let config = server::Config { connections_max: few, ..config.clone() };
+            let server = server::Server::new(config, listener, router).with_probes(probes.clone());
+            parts.start(Part::Management, |stop| async move {
                 server.run(stop).await;
                 Ok(())
             });
         }
-        let server = server::Server::new(config, main, faces.main);
-        parts.start("http", |stop| async move {
+        // Where the probes have a port of their own, nobody asks for them here.
+        let probes = if own_port.is_some() { Router::new() } else { probes };
+        let server = server::Server::new(config, main, faces.main).with_probes(probes);
+        parts.start(Part::Http, |stop| async move {
             server.run(stop).await;
             Ok(())
         });
@@ -245,17 +260,26 @@ impl App {
     async fn stop(&self, parts: &mut Parts) -> anyhow::Result<()> {
         let drain = self.settings.drain_max.saturating_add(STOP_MAX);
         // Both drain at the same time.
-        parts.tell("http");
+        parts.tell(Part::Http);
         // Whoever takes over the shards has its schedules at once.
-        let mut results = vec![parts.stop("schedules", STOP_MAX).await];
-        results.extend([parts.stop("dispatcher", drain).await, parts.stop("http", drain).await]);
-        for part in ["dispatcher's state", "database", "partitions", "metrics", "purge", "feed", "feed's state"] {
+        let mut results = vec![parts.stop(Part::Schedules, STOP_MAX).await];
+        results.extend([parts.stop(Part::Dispatcher, drain).await, parts.stop(Part::Http, drain).await]);
+        for part in [
+            Part::DispatcherState,
+            Part::Database,
+            Part::Partitions,
+            Part::Occurrences,
+            Part::Metrics,
+            Part::Purge,
+            Part::Feed,
+            Part::FeedState,
+        ] {
             results.push(parts.stop(part, STOP_MAX).await);
         }
         if self.health.is_marked_down() && self.settings.has(Role::Changeserver) {
             results.push(feed::drop_slot(&self.database, &self.settings.slot).await);
         }
-        results.push(parts.stop("management", STOP_MAX).await);
+        results.push(parts.stop(Part::Management, STOP_MAX).await);
         results.into_iter().collect()
     }
 }

@@ -18,6 +18,28 @@ pub(super) fn raise_file_limit() {
     }
 }
 
+/// How many connections may be open at once: as many as are wanted, or fewer, with a warning, where the limit of open files
+/// leaves no more beside the `own` ones of the process.
+pub(super) fn connections_within_files(wanted: usize, own: usize) -> usize {
+    let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    let most = connections_of(files, own);
+    if wanted <= most {
+        return wanted;
+    }
+    tracing::warn!(
+        "--connections-max is {wanted}, and only {files} files may be open: at most {most} connections are held; \
+         raise the limit (ulimit -n, LimitNOFILE) or lower the setting"
+    );
+    most
+}
+
+/// The connections that so many files leave. Where there are very few files, the process gets by with half of them: callbacks
+/// are most of what it may need.
+fn connections_of(files: usize, own: usize) -> usize {
+    files.saturating_sub(own.min(files / 2)).max(1)
+}
+
 /// Cancels the token at the first SIGTERM or SIGINT; the second one ends the process at once.
 pub(super) fn stop_on_signals() -> anyhow::Result<CancellationToken> {
     let terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
@@ -39,5 +61,24 @@ async fn watch(mut terminate: Signal, mut interrupt: Signal, stop: CancellationT
         }
         tracing::info!("stopping: finishing what is under way; a second signal ends it at once");
         stop.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_files_for_the_process() {
+        for (files, own, connections) in [
+            (1_048_576, 17_000, 1_031_576),
+            (65_536, 17_000, 48_536),
+            (1024, 17_000, 512),
+            (256, 100, 156),
+            (1, 9, 1),
+            (0, 9, 1),
+        ] {
+            assert_eq!(connections_of(files, own), connections, "{files} files, {own} own ones");
+        }
     }
 }

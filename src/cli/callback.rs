@@ -7,23 +7,31 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::value::RawValue;
 
-use crate::domain::callback::Callback;
+use crate::domain::callback::{self, Callback, METHOD_DEFAULT, TIMEOUT_DEFAULT};
 use crate::domain::retry::{self, RetryPolicy};
 use crate::domain::{duration, limits};
 
-/// What a call has where no flag says otherwise; a failed one, what the policy has by itself.
-pub(super) const DEFAULTS: &str = "\
-What is not given has its default, also where there is one of that id already: --method POST, no --header, --timeout 30, \
---max-attempts none, --max-attempts-duration 24h, --initial-interval 1s, --backoff-multiplier 2, --max-interval 5m.";
-
-const METHOD: &str = "POST";
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// What a call has where no flag says otherwise, and what follows a failed one, as the help of a command says it.
+pub(super) fn defaults() -> String {
+    let RetryPolicy { attempts_max, attempts_duration, interval_first, multiplier, interval_max } =
+        RetryPolicy::default();
+    let attempts_max = attempts_max.map_or_else(|| "none".to_owned(), |max| max.to_string());
+    format!(
+        "What is not given has its default, also where there is one of that id already: --method {METHOD_DEFAULT}, \
+        no --header, --timeout {}, --max-attempts {attempts_max}, --max-attempts-duration {}, --initial-interval {}, \
+        --backoff-multiplier {multiplier}, --max-interval {}.",
+        TIMEOUT_DEFAULT.as_secs(),
+        duration::format(attempts_duration),
+        duration::format(interval_first),
+        duration::format(interval_max)
+    )
+}
 
 /// How it calls. A flag that is not given says nothing.
 #[derive(Args, Clone, Debug, Default, PartialEq)]
 #[group(id = "callback")]
 pub struct Flags {
-    /// What it carries: a JSON object.
+    /// The payload of its calls: a JSON object.
     #[arg(long, value_name = "JSON")]
     payload: Option<String>,
     /// The method of its calls: GET, POST, PUT, PATCH or DELETE.
@@ -32,13 +40,13 @@ pub struct Flags {
     /// A further header of its calls, such as 'X-Tenant: 7'; once for each.
     #[arg(long = "header", value_name = "NAME: VALUE", allow_hyphen_values = true)]
     headers: Vec<String>,
-    /// How long one attempt may take, in seconds.
     #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    #[arg(help = format!("How long one attempt may take: {}", callback::timeout_allowed()))]
     timeout: Option<i64>,
     /// How often each callback is tried at most; none stands for as often as the duration allows.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_attempts: Option<String>,
-    /// How long it is tried at most, from the first attempt on: 24h.
+    /// How long each callback is tried at most, from the first attempt on: 24h.
     #[arg(long, value_name = "SPAN", value_parser = duration::parse, allow_hyphen_values = true)]
     max_attempts_duration: Option<Duration>,
     /// The wait before the second attempt: 300ms, 10s.
@@ -47,7 +55,7 @@ pub struct Flags {
     /// By how much each wait is longer than the one before, from 1.0 to 100.
     #[arg(long, value_name = "FACTOR", allow_negative_numbers = true)]
     backoff_multiplier: Option<String>,
-    /// The longest wait: 5m.
+    /// The longest wait between two attempts: 5m.
     #[arg(long, value_name = "SPAN", value_parser = duration::parse, allow_hyphen_values = true)]
     max_interval: Option<Duration>,
 }
@@ -55,11 +63,12 @@ pub struct Flags {
 impl Flags {
     /// The callback that they make of this URL, with the usual rest.
     pub(super) fn callback(&self, url: String) -> anyhow::Result<Callback> {
+        let usual = Callback::new(url);
         Ok(Callback {
-            url,
-            method: self.method().unwrap_or_else(|| METHOD.to_owned()),
-            headers: self.headers()?.unwrap_or_default(),
-            timeout: self.timeout()?.unwrap_or(TIMEOUT),
+            method: self.method().unwrap_or(usual.method),
+            headers: self.headers()?.unwrap_or(usual.headers),
+            timeout: self.timeout()?.unwrap_or(usual.timeout),
+            url: usual.url,
         })
     }
 
@@ -85,7 +94,7 @@ impl Flags {
 
     /// The time-out. Its bounds are the domain's to judge; a span of less than nothing is nobody's.
     pub(super) fn timeout(&self) -> anyhow::Result<Option<Duration>> {
-        let wrong = |seconds| anyhow!("--timeout must be a whole number of seconds from 1 to 300, not \"{seconds}\"");
+        let wrong = |seconds| anyhow!("--timeout must be {}, not \"{seconds}\"", callback::timeout_allowed());
         let seconds = |seconds| u64::try_from(seconds).map(Duration::from_secs).map_err(|_| wrong(seconds));
         self.timeout.map(seconds).transpose()
     }
@@ -162,6 +171,13 @@ mod tests {
         assert_eq!(retries(&policy), said);
         let said = "for 24h; after 1s, then 2 times the wait each, up to 5m";
         assert_eq!(retries(&RetryPolicy::default()), said);
+    }
+
+    #[test]
+    fn the_help_tells_the_defaults() {
+        let told = "--method POST, no --header, --timeout 30, --max-attempts none, --max-attempts-duration 24h, \
+            --initial-interval 1s, --backoff-multiplier 2, --max-interval 5m.";
+        assert!(defaults().ends_with(told), "{}", defaults());
     }
 
     #[test]

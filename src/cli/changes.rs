@@ -12,6 +12,7 @@ use url::Url;
 
 use super::{client, output};
 use crate::config;
+use crate::domain::invalid::head;
 use crate::domain::limits;
 
 /// How long one call of `--follow` waits for a change.
@@ -66,7 +67,7 @@ pub(super) async fn run(flags: Flags) -> anyhow::Result<()> {
         let block = if flags.follow { BLOCK } else { Duration::ZERO };
         let page = match ask(&client, &page_url(&base, &flags.scope, since.as_deref(), block)).await {
             Ok(page) => page,
-            Err(error) if flags.follow && error.is::<client::Unreachable>() => {
+            Err(error) if flags.follow && error.is::<client::Unavailable>() => {
                 tracing::warn!("{error:#}");
                 tokio::time::sleep(RETRY_PAUSE).await;
                 continue;
@@ -119,13 +120,24 @@ async fn ask(client: &client::Client, url: &Url) -> anyhow::Result<Page> {
     if status == 200 {
         return serde_json::from_slice(&body).with_context(|| format!("reading the answer of {url}"));
     }
-    if status == 503 {
-        let said = String::from_utf8_lossy(&body).into_owned();
-        return Err(client::Unreachable { url: url.to_string(), source: said.into() }.into());
+    let said = refusal(status, &body);
+    match status {
+        503 => Err(client::Unavailable::NotServing { url: url.to_string(), said }.into()),
+        _ => bail!("{url} answered {said}"),
     }
-    match serde_json::from_slice::<Refusal>(&body) {
-        Ok(refusal) => bail!("{url} answered {status} {}: {}", refusal.code, refusal.description),
-        Err(_) => bail!("{url} answered {status}"),
+}
+
+/// What an answer says that is no page: in the feed's words, or, as of a process that is marked down, as text.
+fn refusal(status: u16, body: &[u8]) -> String {
+    if let Ok(Refusal { code, description }) = serde_json::from_slice(body) {
+        return format!("{status} {code}: {description}");
+    }
+    let text = String::from_utf8_lossy(body);
+    match text.trim() {
+        // What stands between may answer with a page of its own.
+        "" => status.to_string(),
+        page if page.starts_with('<') => status.to_string(),
+        text => format!("{status}: {}", output::printable(&head(text))),
     }
 }
 
@@ -227,6 +239,20 @@ mod tests {
         ] {
             let change = RawValue::from_string(change.to_owned()).unwrap();
             assert_eq!(human(&change).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_its_own_words() {
+        let long = "x".repeat(limits::ERROR_VALUE_CHARS_MAX + 1);
+        for (body, told) in [
+            (r#"{"code":"NOT_READY","error":"The server is not ready","description":"wait"}"#, "503 NOT_READY: wait"),
+            ("Marked down", "503: Marked down"),
+            ("", "503"),
+            ("<html>gone</html>", "503"),
+            (&long, &format!("503: {}…", &long[1..])),
+        ] {
+            assert_eq!(refusal(503, body.as_bytes()), told);
         }
     }
 

@@ -13,15 +13,26 @@ use url::Url;
 
 const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 
-/// The server did not answer, or says that it cannot yet.
+/// Why there is nothing from a server for now: asking again may help.
 #[derive(Debug, thiserror::Error)]
-#[error("{url} does not answer")]
-pub(super) struct Unreachable {
-    /// What was asked.
-    pub(super) url: String,
-    /// Why.
-    #[source]
-    pub(super) source: Box<dyn std::error::Error + Send + Sync>,
+pub(super) enum Unavailable {
+    /// It does not answer.
+    #[error("{url} does not answer")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It answers that it cannot serve.
+    #[error("{url} answered {said}")]
+    NotServing {
+        /// What was asked.
+        url: String,
+        /// What it says.
+        said: String,
+    },
 }
 
 /// Asks servers. Keeps its connections.
@@ -45,8 +56,10 @@ impl Client {
 
     /// The status and the body of the answer.
     pub(super) async fn get(&self, url: &Url) -> anyhow::Result<(u16, Bytes)> {
-        let unreachable =
-            |source: Box<dyn std::error::Error + Send + Sync>| Unreachable { url: url.to_string(), source };
+        let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| Unavailable::Unreachable {
+            url: url.to_string(),
+            source,
+        };
         let uri = url.as_str().parse().with_context(|| format!("reading the URL {url}"))?;
         let response = self.0.get(uri).await.map_err(|error| unreachable(error.into()))?;
         let status = response.status().as_u16();

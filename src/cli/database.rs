@@ -6,14 +6,14 @@ use serde_json::json;
 
 use super::exit::AlreadySaid;
 use super::output;
-use crate::config::{DatabaseFlags, Settings};
+use crate::config::{DatabaseFlags, DoctorFlags, SettingFlags, Settings};
 use crate::pg;
 use crate::store;
 use crate::store::doctor::{self, Level};
 use crate::store::migrate as schema;
 
 /// The settings of such a command, and of those the database's.
-pub(super) fn load(flags: DatabaseFlags) -> anyhow::Result<(Settings, pg::Settings)> {
+pub(super) fn load<C>(flags: SettingFlags<C>) -> anyhow::Result<(Settings, pg::Settings)> {
     let settings = Settings::load(flags.layer, flags.config.as_deref())?;
     let database = pg::Settings::parse(settings.database_url()?.reveal())?;
     Ok((settings, database))
@@ -40,7 +40,7 @@ pub(super) async fn migrate(flags: DatabaseFlags, dry_run: bool, json: bool) -> 
 }
 
 /// Prints what is wrong with the database, with the SQL that repairs it.
-pub(super) async fn examine(flags: DatabaseFlags, json: bool) -> anyhow::Result<()> {
+pub(super) async fn examine(flags: DoctorFlags, json: bool) -> anyhow::Result<()> {
     let (settings, database) = load(flags)?;
     let findings = doctor::examine(&database, &settings.selector_columns, &settings.publications).await;
     let findings = findings.map_err(|error| explained(error.into(), &database))?;

@@ -2,19 +2,21 @@
 
 use anyhow::anyhow;
 use clap::Args;
+use clap::builder::RangedI64ValueParser;
 use serde_json::json;
 
 use crate::domain::invalid::{Field, Invalid};
-use crate::domain::namespace;
 use crate::domain::timer::TimerKey;
+use crate::domain::{limits, namespace};
+use crate::service::Error;
 
-/// Which one.
+/// Which timer or schedule.
 #[derive(Args, Clone, Debug)]
 pub struct Select {
-    /// Its namespace.
+    /// The namespace that the id belongs to.
     #[arg(long, default_value = "default")]
     pub(super) namespace: String,
-    /// Its id.
+    /// The id, as it was created.
     #[arg(long)]
     pub(super) id: String,
     /// Print JSON.
@@ -37,15 +39,24 @@ impl Select {
 /// Which part of a namespace.
 #[derive(Args, Clone, Debug)]
 pub struct Page {
-    /// Of this namespace.
+    /// The namespace to list.
     #[arg(long, default_value = "default")]
     pub(super) namespace: String,
-    /// Only ids behind this one: the next page.
+    /// List only ids behind this one: the next page.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     pub(super) after: String,
-    /// At most so many.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = count(), help = counted("How many to list"))]
     pub(super) limit: u32,
+}
+
+/// How many to show: as many as the service gives at once.
+pub(super) fn count() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(limits::LIST_LIMIT_MAX))
+}
+
+/// The help of a flag that takes such a [`count`].
+pub(super) fn counted(what: &str) -> String {
+    format!("{what}, from 1 to {}", limits::LIST_LIMIT_MAX)
 }
 
 /// The error as a command says it: by its flag.
@@ -57,12 +68,26 @@ pub(super) fn by_flag(Invalid { field, value, allowed }: &Invalid) -> anyhow::Er
     }
 }
 
-/// The error of a create in this namespace, as [`by_flag`] has it, and what helps where the namespace is not there.
-pub(super) fn by_flag_within(name: &str, invalid: &Invalid) -> anyhow::Error {
-    match invalid.field == Field::Namespace && namespace::check(name).is_ok() {
+/// The error of the service as a command says it: by its flag, where one is wrong.
+pub(super) fn explained(error: Error) -> anyhow::Error {
+    match error {
+        Error::Invalid(invalid) => by_flag(&invalid),
+        Error::NotPending { .. }
+        | Error::NotFound { .. }
+        | Error::Refused { .. }
+        | Error::Contended { .. }
+        | Error::Unavailable(_) => anyhow!(error),
+    }
+}
+
+/// The error of a create in this namespace, as [`explained`] has it, and what helps where the namespace is not there.
+pub(super) fn explained_within(name: &str, error: Error) -> anyhow::Error {
+    match error {
         // There is nothing wrong with the name: it is that of no namespace.
-        true => anyhow!("{}: --make-namespace makes it", by_flag(invalid)),
-        false => by_flag(invalid),
+        Error::Invalid(invalid) if invalid.field == Field::Namespace && namespace::check(name).is_ok() => {
+            anyhow!("{}: --make-namespace makes it", by_flag(&invalid))
+        }
+        error => explained(error),
     }
 }
 

@@ -44,12 +44,12 @@ fn millis(from: Timestamp, to: Timestamp) -> String {
 struct Line<'a> {
     attempt: u32,
     outcome: &'static str,
-    due_at: String,
-    claimed_at: String,
+    due_at: Timestamp,
+    claimed_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sent_at: Option<String>,
+    sent_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    answered_at: Option<String>,
+    answered_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,10 +64,10 @@ pub(super) fn json(attempts: &[PastAttempt], out: &mut impl Write) -> io::Result
         let line = Line {
             attempt: attempt.number,
             outcome: attempt.outcome.as_str(),
-            due_at: attempt.due_at.to_string(),
-            claimed_at: attempt.claimed_at.to_string(),
-            sent_at: attempt.sent_at.map(|at| at.to_string()),
-            answered_at: attempt.answered_at.map(|at| at.to_string()),
+            due_at: attempt.due_at,
+            claimed_at: attempt.claimed_at,
+            sent_at: attempt.sent_at,
+            answered_at: attempt.answered_at,
             status: attempt.status,
             error: attempt.error.as_deref(),
             reply: attempt.reply.as_deref(),

@@ -8,6 +8,7 @@ mod dev;
 mod exit;
 mod flags;
 mod history;
+mod namespaces;
 mod output;
 mod schedules;
 mod serve;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{self, DatabaseFlags, LogFormat, ServeFlags};
+use crate::config::{self, DatabaseFlags, DoctorFlags, LogFormat, ServeFlags};
 use crate::telemetry::{Logs, start_logs};
 
 const EXAMPLES: &str = "\
@@ -75,10 +76,11 @@ enum Command {
         json: bool,
     },
     /// Check the database for what keeps walclock from working, and print the SQL that repairs it.
-    #[command(after_help = "Exits with 1 where an error was found; a warning alone is no failure.")]
+    #[command(after_help = "Exits with 1 where an error was found; a warning alone is no failure.\n\n\
+        Examples:\n  walclock doctor --database-url postgres://walclock@db/app\n  walclock doctor --publication orders --json")]
     Doctor {
         #[command(flatten)]
-        database: DatabaseFlags,
+        database: DoctorFlags,
         /// Print JSON, a finding a line.
         #[arg(long)]
         json: bool,
@@ -89,26 +91,27 @@ enum Command {
     Changes(changes::Flags),
     /// Create, show, list, change and delete timers.
     #[command(after_help = "Examples:\n  walclock timers create --id tea --in 3m --url https://example.com/hook\n  \
-        walclock timers get --id tea\n  walclock timers update --id tea --in 10m\n  walclock timers history --id tea\n  walclock timers list --status failed --json",
-        mut_arg("selector-column", |arg| arg.hide(true)))]
+        walclock timers get --id tea\n  walclock timers update --id tea --in 10m\n  walclock timers history --id tea\n  walclock timers list --status failed --json")]
     Timers(timers::Flags),
     /// Create, show, list, pause, delete and trigger schedules, and show when one fires.
     #[command(after_help = "Examples:\n  \
         walclock schedules create --id report --cron '0 9 * * MON-FRI' --url https://example.com/hook\n  \
         walclock schedules list\n  walclock schedules pause --id report\n  \
-        walclock schedules next --cron '0 9 * * MON-FRI' --time-zone America/New_York",
-        mut_arg("selector-column", |arg| arg.hide(true)))]
+        walclock schedules next --cron '0 9 * * MON-FRI' --time-zone America/New_York")]
     Schedules(Box<schedules::Flags>),
+    /// Create, show, list and delete namespaces, and replace the secrets that sign their callbacks.
+    #[command(after_help = "Examples:\n  walclock namespaces create shop --make-secret\n  \
+        walclock namespaces rotate shop --make-secret\n  walclock namespaces retire shop\n  walclock namespaces list")]
+    Namespaces(namespaces::Flags),
     /// Show which dispatcher holds which shards, in which epoch, and for how long still.
     #[command(
-        after_help = "Examples:\n  walclock shards --database-url postgres://walclock@db/app\n  walclock shards --json",
-        mut_arg("selector-column", |arg| arg.hide(true))
+        after_help = "Examples:\n  walclock shards --database-url postgres://walclock@db/app\n  walclock shards --json"
     )]
     Shards(shards::Flags),
     /// Print the completions of a shell.
     #[command(after_help = "Examples:\n  walclock completions bash > /etc/bash_completion.d/walclock")]
     Completions {
-        /// Which shell.
+        /// The shell that is to complete.
         shell: clap_complete::Shell,
     },
 }
@@ -139,6 +142,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
             Command::Changes(flags) => changes::run(flags).await,
             Command::Timers(flags) => timers::main(flags).await,
             Command::Schedules(flags) => schedules::main(*flags).await,
+            Command::Namespaces(flags) => namespaces::main(flags).await,
             Command::Shards(flags) => shards::main(flags).await,
             Command::Completions { shell } => {
                 let mut script = Vec::new();

@@ -7,7 +7,7 @@ mod show;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
@@ -19,8 +19,8 @@ use crate::config::DatabaseFlags;
 use crate::domain::invalid::Invalid;
 use crate::domain::retry::RetryPolicy;
 use crate::domain::schedule::{CatchUp, Definition, Overlap, Rule, When};
-use crate::domain::{duration, moment};
-use crate::service::schedules::{Error, Schedules};
+use crate::domain::{duration, limits, moment};
+use crate::service::schedules::Schedules;
 use crate::store::{self, Store};
 use next::Next;
 
@@ -42,19 +42,19 @@ pub struct Flags {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Store a schedule; one of the same id is replaced, all of it.
-    #[command(after_help = format!("{}\n\n{CREATE_EXAMPLES}", callback::DEFAULTS))]
+    #[command(after_help = format!("{}\n\n{CREATE_EXAMPLES}", callback::defaults()))]
     Create(Box<Create>),
     /// Show a schedule.
     Get(Select),
     /// List the schedules of a namespace, by id.
     List(List),
-    /// Make nothing of it until it is resumed.
+    /// Pause a schedule: it fires nothing until it is resumed.
     Pause(Select),
-    /// Let it go on; what was missed goes by its catch-up policy.
+    /// Resume a schedule; what was missed goes by its catch-up policy.
     Resume(Select),
-    /// Delete it; what it has fired goes on.
+    /// Delete a schedule; what it has fired goes on.
     Delete(Select),
-    /// Fire it now, besides its moments.
+    /// Fire a schedule now, besides its moments.
     Trigger(Select),
     /// Show the next moments of a schedule; or of a cron expression or an interval, which needs no database.
     #[command(after_help = "Examples:\n  walclock schedules next --id report\n  \
@@ -81,28 +81,28 @@ pub struct Create {
     select: Select,
     #[command(flatten)]
     recurrence: Recurring,
-    /// No moment is later.
+    /// The last moment that the schedule may have.
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     end_at: Option<Timestamp>,
-    /// By how much its callbacks are spread at most.
     #[arg(long, value_name = "SPAN", value_parser = duration::parse, default_value = "0s")]
+    #[arg(help = format!("By how much the schedule's callbacks are spread, up to {}", duration::format(limits::SCHEDULE_JITTER_MAX)))]
     jitter: Duration,
-    /// What it does while its last callback is not over: skip, allow, buffer_one or cancel_other.
+    /// What the schedule does while its last callback is not over: skip, allow, buffer_one or cancel_other.
     #[arg(long, value_name = "POLICY", default_value = "skip")]
     overlap: String,
-    /// What it does about moments that were missed: none, last or all.
+    /// What the schedule does about moments that were missed: none, last or all.
     #[arg(long, value_name = "POLICY", default_value = "last")]
     catch_up: String,
     /// How far back a missed moment counts.
     #[arg(long, value_name = "SPAN", value_parser = duration::parse, default_value = "24h")]
     catch_up_window: Duration,
-    /// How many missed moments are made up for at once.
     #[arg(long, value_name = "N", default_value_t = 100)]
+    #[arg(help = format!("How many missed moments are made up for at once, up to {}", limits::CATCH_UP_MAX.end()))]
     catch_up_max: u32,
-    /// Make nothing of it until it is resumed.
+    /// Create the schedule paused: it fires nothing until it is resumed.
     #[arg(long)]
     paused: bool,
-    /// Whom it calls: an absolute http or https URL.
+    /// The URL that the schedule calls, absolute http or https.
     #[arg(long)]
     url: String,
     #[command(flatten)]
@@ -169,48 +169,46 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
 async fn run(command: Command, schedules: &Schedules, out: &mut impl Write) -> anyhow::Result<()> {
     match command {
         Command::Next(flags) => {
-            let status = schedules.get(&flags.key()).await.map_err(by_flag)?;
+            let status = schedules.get(&flags.key()).await.map_err(flags::explained)?;
             next::of_stored(&flags, &status, Clock::system().now(), out)
         }
         Command::Create(flags) => {
             let (select, definition) = (flags.select.clone(), definition(*flags)?);
-            schedules.create(&definition).await.map_err(|error| match error {
-                Error::Invalid(invalid) => flags::by_flag_within(&select.namespace, &invalid),
-                error => by_flag(error),
-            })?;
+            let created = schedules.create(&definition).await;
+            created.map_err(|error| flags::explained_within(&select.namespace, error))?;
             done("created", &select, schedules, out).await
         }
         Command::Get(flags) => {
-            let status = schedules.get(&flags.key()).await.map_err(by_flag)?;
+            let status = schedules.get(&flags.key()).await.map_err(flags::explained)?;
             match flags.json {
                 true => show::json(&status, out),
                 false => show::lines(&status, out).context("printing"),
             }
         }
         Command::List(List { page: Page { namespace, after, limit }, json }) => {
-            let listed = schedules.list(&namespace, &after, limit).await.map_err(by_flag)?;
+            let listed = schedules.list(&namespace, &after, limit).await.map_err(flags::explained)?;
             match json {
                 true => listed.iter().try_for_each(|status| show::json(status, out)),
                 false => show::table(&listed, limit, out).context("printing"),
             }
         }
         Command::Pause(flags) => {
-            schedules.pause(&flags.key(), true).await.map_err(by_flag)?;
+            schedules.pause(&flags.key(), true).await.map_err(flags::explained)?;
             done("paused", &flags, schedules, out).await
         }
         Command::Resume(flags) => {
-            schedules.pause(&flags.key(), false).await.map_err(by_flag)?;
+            schedules.pause(&flags.key(), false).await.map_err(flags::explained)?;
             done("resumed", &flags, schedules, out).await
         }
         Command::Delete(flags) => {
-            schedules.delete(&flags.key()).await.map_err(by_flag)?;
+            schedules.delete(&flags.key()).await.map_err(flags::explained)?;
             match flags.json {
                 true => Ok(writeln!(out, "{}", flags.key_json())?),
                 false => Ok(writeln!(out, "deleted {}", flags.key())?),
             }
         }
         Command::Trigger(flags) => {
-            let timer = schedules.trigger(&flags.key()).await.map_err(by_flag)?;
+            let timer = schedules.trigger(&flags.key()).await.map_err(flags::explained)?;
             match flags.json {
                 true => Ok(writeln!(out, "{}", json!({ "namespace": flags.namespace, "timerId": timer }))?),
                 false => Ok(writeln!(out, "triggered {}: timer {}", flags.key(), output::printable(&timer))?),
@@ -222,7 +220,7 @@ async fn run(command: Command, schedules: &Schedules, out: &mut impl Write) -> a
 /// Says what was done; for programs, the schedule as it stands now.
 async fn done(act: &str, select: &Select, schedules: &Schedules, out: &mut impl Write) -> anyhow::Result<()> {
     match select.json {
-        true => show::json(&schedules.get(&select.key()).await.map_err(by_flag)?, out),
+        true => show::json(&schedules.get(&select.key()).await.map_err(flags::explained)?, out),
         false => Ok(writeln!(out, "{act} {}", select.key())?),
     }
 }
@@ -245,14 +243,4 @@ fn definition(flags: Create) -> anyhow::Result<Definition> {
         retry: flags.callback.retry()?.of(RetryPolicy::default()),
         callback: flags.callback.callback(flags.url)?,
     })
-}
-
-/// The error as this command says it: by its flags.
-fn by_flag(error: Error) -> anyhow::Error {
-    match error {
-        Error::Invalid(invalid) => flags::by_flag(&invalid),
-        Error::Refused { .. } | Error::NotFound { .. } | Error::Contended { .. } | Error::Unavailable(_) => {
-            anyhow!(error)
-        }
-    }
 }

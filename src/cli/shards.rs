@@ -14,6 +14,7 @@ use super::output;
 use crate::clock::Timestamp;
 use crate::config::DatabaseFlags;
 use crate::domain::lease::Owner;
+use crate::domain::limits::LEASE_TTL;
 use crate::domain::shard::Shard;
 use crate::store::shards::{Dispatcher, Held, Ring, read};
 
@@ -48,6 +49,8 @@ pub(super) async fn main(flags: Flags) -> anyhow::Result<()> {
 struct Part<'a> {
     held: Vec<&'a Held>,
     expired: Vec<&'a Held>,
+    /// Of those that are held, what lies farther ahead than any lease can.
+    ahead: Vec<&'a Held>,
 }
 
 /// The shards by their owners, and those that nobody has.
@@ -70,6 +73,9 @@ impl<'a> Parts<'a> {
                 true => part.held.push(held),
                 false => part.expired.push(held),
             }
+            if is_ahead(held.expires_at, ring.now) {
+                part.ahead.push(held);
+            }
         }
         parts
     }
@@ -79,6 +85,12 @@ impl<'a> Parts<'a> {
         let parts = self.owners.values();
         parts.fold((0, 0), |(held, expired), part| (held + part.held.len(), expired + part.expired.len()))
     }
+}
+
+/// Whether a lease that runs out at this moment lies farther ahead than the longest lasts. PostgreSQL's clock was set back, or
+/// a standby whose clock is behind was promoted, and no dispatcher has asked for leases since.
+fn is_ahead(expires_at: Timestamp, now: Timestamp) -> bool {
+    expires_at > now.after(*LEASE_TTL.end())
 }
 
 /// The dispatchers, a line each, and what nobody works for.
@@ -124,6 +136,15 @@ fn table(ring: &Ring, out: &mut impl Write) -> io::Result<()> {
     for (owner, part) in owners.iter().filter(|(_, part)| !part.expired.is_empty()) {
         let owner: String = owner.0.chars().take(OWNER_CHARS).collect();
         writeln!(out, "\nexpired, last held by {owner}: {}", ranges(&part.expired).join(","))?;
+    }
+    for (owner, part) in owners.iter().filter(|(_, part)| !part.ahead.is_empty()) {
+        let owner: String = owner.0.chars().take(OWNER_CHARS).collect();
+        let ranges = ranges(&part.ahead).join(",");
+        writeln!(
+            out,
+            "\nfarther ahead than a lease lasts, held by {owner}: {ranges}; PostgreSQL's clock was set back, and the next \
+             round of any dispatcher cuts them"
+        )?;
     }
     match free.is_empty() {
         true => Ok(()),
@@ -194,7 +215,7 @@ fn ranges(held: &[&Held]) -> Vec<String> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Whole<'a> {
-    now: String,
+    now: Timestamp,
     total: usize,
     held: usize,
     expired: usize,
@@ -209,7 +230,7 @@ struct WholeDispatcher<'a> {
     owner: &'a str,
     host: Option<&'a str>,
     pid: Option<i32>,
-    started_at: String,
+    started_at: Timestamp,
     is_alive: bool,
     alive_left_seconds: f64,
     shards: usize,
@@ -224,6 +245,8 @@ struct WholeShard<'a> {
     owner: Option<&'a str>,
     epoch: i64,
     left_seconds: f64,
+    /// Farther ahead than a lease lasts.
+    is_ahead: bool,
     running: i64,
 }
 
@@ -236,7 +259,7 @@ fn whole(ring: &Ring) -> Whole<'_> {
             owner: &one.owner.0,
             host: one.host.as_deref(),
             pid: one.pid,
-            started_at: one.started_at.to_string(),
+            started_at: one.started_at,
             is_alive: one.expires_at > ring.now,
             alive_left_seconds: one.expires_at.since(ring.now).as_secs_f64(),
             shards: part.map_or(0, |part| part.held.len()),
@@ -253,10 +276,11 @@ fn whole(ring: &Ring) -> Whole<'_> {
         owner: held.owner.as_ref().map(|owner| owner.0.as_str()),
         epoch: held.epoch.0,
         left_seconds: held.expires_at.since(ring.now).as_secs_f64(),
+        is_ahead: is_ahead(held.expires_at, ring.now),
         running: held.runs,
     });
     Whole {
-        now: ring.now.to_string(),
+        now: ring.now,
         total: ring.shards.len(),
         held,
         expired,
@@ -325,6 +349,20 @@ expired, last held by bbbb: 2
 free: 4-5
 ";
         assert_eq!(shown, expected, "{shown}");
+    }
+
+    #[test]
+    fn a_lease_farther_ahead_than_any_lasts_is_told() {
+        let mut ring = ring();
+        for (shard, left) in [(1, 600.0), (3, 600.5)] {
+            ring.shards[shard].expires_at = NOW.after(Duration::from_secs_f64(left));
+        }
+        let mut out = Vec::new();
+        table(&ring, &mut out).expect("it is written to memory");
+        let shown = String::from_utf8(out).expect("text");
+        assert!(shown.contains("\nfarther ahead than a lease lasts, held by 0123456789ab: 3; PostgreSQL's"), "{shown}");
+        let told = whole(&ring).shards.iter().map(|shard| shard.is_ahead).collect::<Vec<_>>();
+        assert_eq!(told, [false, false, false, true, false, false]);
     }
 
     #[test]

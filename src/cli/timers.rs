@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -23,7 +23,6 @@ use crate::domain::retry::RetryPolicy;
 use crate::domain::run::State;
 use crate::domain::timer::{Definition, TimerKey};
 use crate::domain::{duration, moment};
-use crate::service::Error;
 use crate::service::timers::{Config, ListRequest, Timers};
 use crate::store::{self, Store};
 
@@ -49,7 +48,7 @@ pub struct Flags {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Store a timer, or many; one of the same id is overwritten, all of it.
-    #[command(after_help = format!("{}\n\n{CREATE_EXAMPLES}", callback::DEFAULTS))]
+    #[command(after_help = format!("{}\n\n{CREATE_EXAMPLES}", callback::defaults()))]
     Create(Box<Create>),
     /// Show a timer, or what became of it.
     Get(Select),
@@ -75,22 +74,22 @@ pub struct Create {
     /// Store those of a file, one JSON object a line; - reads the standard input. A thousand at a time are one transaction.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["namespace", "id", "url", "callback"])]
     batch: Option<PathBuf>,
-    /// Its namespace.
+    /// The namespace that the id belongs to.
     #[arg(long, default_value = "default")]
     namespace: String,
-    /// Its id.
+    /// The id that the timer gets.
     #[arg(long, required_unless_present = "batch", default_value = "", hide_default_value = true)]
     id: String,
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// How long from now it fires: 300ms, 10s, 1h30m.
+    /// How long from now the timer fires: 300ms, 10s, 1h30m.
     #[arg(long = "in", value_name = "SPAN", value_parser = duration::parse, allow_hyphen_values = true)]
     wait: Option<Duration>,
-    /// When it fires: RFC 3339 with an offset.
+    /// When the timer fires: RFC 3339 with an offset.
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     at: Option<Timestamp>,
-    /// Whom it calls: an absolute http or https URL.
+    /// The URL that the timer calls, absolute http or https.
     #[arg(long, required_unless_present = "batch", default_value = "", hide_default_value = true)]
     url: String,
     #[command(flatten)]
@@ -105,8 +104,8 @@ pub struct Create {
 pub struct History {
     #[command(flatten)]
     select: Select,
-    /// At most so many, the latest ones.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = flags::count())]
+    #[arg(help = flags::counted("How many attempts to show at most, the latest ones"))]
     limit: u32,
 }
 
@@ -115,7 +114,7 @@ pub struct History {
 pub struct List {
     #[command(flatten)]
     page: Page,
-    /// Only those that are so.
+    /// List only timers that stand so.
     #[arg(long)]
     status: Option<Wanted>,
     /// Print JSON, a timer a line.
@@ -179,11 +178,9 @@ async fn run(command: Command, timers: &Timers, out: &mut impl Write) -> anyhow:
 
 async fn create(flags: Create, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
     let (json, namespace) = (flags.json, flags.namespace.clone());
-    let now = timers.now().await.map_err(by_flag)?;
-    let timer = timers.create(definition(flags, now)?).await.map_err(|error| match error {
-        Error::Invalid(invalid) => flags::by_flag_within(&namespace, &invalid),
-        error => by_flag(error),
-    })?;
+    let now = timers.now().await.map_err(flags::explained)?;
+    let created = timers.create(definition(flags, now)?).await;
+    let timer = created.map_err(|error| flags::explained_within(&namespace, error))?;
     match json {
         true => writeln!(out, "{}", show::json(&timer)),
         false => {
@@ -205,7 +202,7 @@ fn definition(flags: Create, now: Timestamp) -> anyhow::Result<Definition> {
 }
 
 async fn get(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
-    let status = timers.get(&flags.key()).await.map_err(by_flag)?;
+    let status = timers.get(&flags.key()).await.map_err(flags::explained)?;
     match flags.json {
         true => writeln!(out, "{}", show::status_json(&status)),
         false => show::lines(&status, out),
@@ -214,7 +211,7 @@ async fn get(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Re
 }
 
 async fn history(flags: History, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
-    let attempts = timers.history(&flags.select.key(), flags.limit).await.map_err(by_flag)?;
+    let attempts = timers.history(&flags.select.key(), flags.limit).await.map_err(flags::explained)?;
     match flags.select.json {
         true => history::json(&attempts, out),
         false => history::table(&attempts, out),
@@ -224,7 +221,7 @@ async fn history(flags: History, timers: &Timers, out: &mut impl Write) -> anyho
 
 async fn delete(flags: Select, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
     let key = flags.key();
-    timers.delete(&key).await.map_err(by_flag)?;
+    timers.delete(&key).await.map_err(flags::explained)?;
     match flags.json {
         true => writeln!(out, "{}", flags.key_json()),
         false => writeln!(out, "deleted {key}"),
@@ -241,26 +238,12 @@ async fn list(flags: List, timers: &Timers, out: &mut impl Write) -> anyhow::Res
     });
     let Page { namespace, after, limit } = flags.page;
     let request = ListRequest { namespace, after, limit, state };
-    let listed = timers.list(request).await.map_err(by_flag)?;
+    let listed = timers.list(request).await.map_err(flags::explained)?;
     match flags.json {
         true => listed.iter().try_for_each(|status| writeln!(out, "{}", show::status_json(status))),
         false => show::table(&listed, limit, out),
     }
     .context("printing")
-}
-
-/// The error as this command says it: by its flags.
-fn by_flag(error: Error) -> anyhow::Error {
-    match error {
-        Error::Invalid(invalid) => flags::by_flag(&invalid),
-        Error::NotPending { .. }
-        | Error::NotFound { .. }
-        | Error::Refused { .. }
-        | Error::Contended { .. }
-        | Error::Unavailable(_) => {
-            anyhow!(error)
-        }
-    }
 }
 
 #[cfg(test)]

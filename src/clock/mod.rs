@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use rustix::time::ClockId;
+use serde::{Serialize, Serializer};
 
 use bounds::Bounds;
 pub use bounds::{Learned, Reading};
@@ -59,6 +60,13 @@ impl fmt::Display for Timestamp {
             Ok(moment) => write!(f, "{moment}"),
             Err(_) => write!(f, "{} µs since 1970", self.0),
         }
+    }
+}
+
+impl Serialize for Timestamp {
+    /// As it is displayed.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -122,6 +130,12 @@ impl Clock {
     /// This moment; never ahead of the database's, once that has been read.
     pub fn now(&self) -> Timestamp {
         self.0.state.lock().bounds.at(Instant::now()).0
+    }
+
+    /// This moment by the database's clock, never ahead of it; none before that was read.
+    pub fn known(&self) -> Option<Timestamp> {
+        let state = self.0.state.lock();
+        state.is_read.then(|| state.bounds.at(Instant::now()).0)
     }
 
     /// This moment, and why nothing is to be fired at it, if that is so.
@@ -265,9 +279,10 @@ mod tests {
     #[test]
     fn a_clock_that_was_never_read_is_not_trusted() {
         let clock = Clock::system();
-        assert_eq!((clock.judged().1, clock.standing()), (Some(Doubt::Unread), None));
+        assert_eq!((clock.judged().1, clock.standing(), clock.known()), (Some(Doubt::Unread), None, None));
         clock.learn(&reading(wall()));
         assert_eq!(clock.judged().1, None);
+        assert!(clock.known().is_some_and(|known| known <= clock.now()));
         assert!(clock.standing().is_some_and(|standing| standing.error < Duration::from_secs(60)));
     }
 

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 pub use environment::{
     LogFormat, config_file, data_home, environment, log_filter, log_format, pg_programs, server_url,
 };
-pub use flags::{DatabaseFlags, ServeFlags};
+pub use flags::{DatabaseFlags, DoctorFlags, ServeFlags, SettingFlags};
 pub use layers::Layer;
 pub use settings::{Role, Secret, Settings};
 pub use table::{SETTINGS, Setting};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-use crate::domain::causes;
+use crate::domain::{causes, limits};
 
 use super::{Error, Layer, environment, layers, value};
 
@@ -175,7 +175,8 @@ impl Settings {
                 value::count(text, 0..=1_000_000).and_then(|failures| u32::try_from(failures).ok())
             })?,
             auto_create_namespaces: layer.one("auto-create-namespaces", value::switch)?,
-            lease_ttl: layer.one("lease-ttl", value::span_within(second, hour / 6))?,
+            lease_ttl: layer
+                .one("lease-ttl", value::span_within(*limits::LEASE_TTL.start(), *limits::LEASE_TTL.end()))?,
             clock_age_max: layer.one("clock-age-max", value::span_within(second * 2, hour))?,
             clock_error_max: layer.one("clock-error-max", value::span_within(second / 100, minute))?,
             clock_offset_max: layer.one("clock-offset-max", value::span_within(second, Duration::MAX))?,

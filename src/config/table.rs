@@ -106,7 +106,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "connections-max",
         placeholder: "COUNT",
         default: Some("50000"),
-        help: "Connections held open at once; one more is answered 503",
+        help: "Connections held open at once; one more is answered 503, but for /health and /ready",
         allowed: "a whole number from 1 to 1000000",
         ..ONE
     },
@@ -209,7 +209,7 @@ pub static SETTINGS: &[Setting] = &[
         key: "callbacks-per-host-failures",
         placeholder: "COUNT",
         default: Some("20"),
-        help: "Callbacks to one host that fail in a row, by 5xx or without an answer, until it is spared for a while; 0 never spares",
+        help: "Callbacks of one namespace to one host that fail in a row, by 5xx or without an answer, until it is spared for a while; 0 never spares",
         allowed: "a whole number from 0 to 1000000",
         ..ONE
     },

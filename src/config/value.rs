@@ -6,30 +6,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
-/// `7d`, `1h30m`, `300s`, `250ms`: whole numbers with a unit, the units from large to small.
-pub(super) fn span(text: &str) -> Option<Duration> {
-    let units = [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
-    let mut rest = text;
-    let mut last = None;
-    let mut millis = 0_u64;
-    while !rest.is_empty() {
-        let (number, behind) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let (name, behind) = behind.split_at(behind.find(|c: char| c.is_ascii_digit()).unwrap_or(behind.len()));
-        let place = units.iter().position(|(unit, _)| *unit == name)?;
-        if last.is_some_and(|last| last >= place) {
-            return None;
-        }
-        let (_, factor) = units.get(place)?;
-        millis = millis.checked_add(number.parse::<u64>().ok()?.checked_mul(*factor)?)?;
-        last = Some(place);
-        rest = behind;
-    }
-    last.map(|_| Duration::from_millis(millis))
-}
+use crate::domain::duration;
 
-/// A span within bounds.
+/// `7d`, `1h30m`, `300s`: a span within bounds.
 pub(super) fn span_within(least: Duration, most: Duration) -> impl Fn(&str) -> Option<Duration> {
-    move |text| span(text).filter(|span| (least..=most).contains(span))
+    move |text| duration::parse(text).ok().filter(|span| (least..=most).contains(span))
 }
 
 /// `10GiB`, `512MiB`, `1GB`, `4096`: a whole number of bytes, with a binary or decimal unit.

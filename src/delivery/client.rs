@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use metrics::{Counter, Histogram, counter, histogram};
 use rustls::pki_types::CertificateDer;
 
+use super::body::Extent;
 use super::connect::Connector;
 use super::request::Stamp;
 use super::resolve::{Resolver, system_resolver};
@@ -132,7 +133,7 @@ impl Client {
         let route = self.routes.of(&run.timer.definition.callback.url)?;
         let stamp = Stamp { at: begun_at, span: fastrand::u64(1..) };
         let message = || request::message(run, &route, stamp);
-        self.transport.exchange(&route.url, message, limits::REPLY_BYTES_MAX, progress).await
+        self.transport.exchange(&route.url, message, extent, progress).await
     }
 }
 
@@ -145,19 +146,26 @@ impl Delivery for Client {
         let sent_at = progress.sent_at.unwrap_or(begun_at);
         // The clock may have been set back meanwhile; an answer never comes before its request.
         let answered_at = self.clock.now().max(sent_at);
-        let not_before = reply::retry_after(&progress.headers, answered_at);
-        let reply_head = reply::head(&progress.body);
+        let not_before = reply::retry_after(progress.retry_after.as_ref(), answered_at);
+        let reply_head = reply::head(progress.body.kept());
+        let connected = !matches!(&outcome, Ok(Err(failure)) if failure.is_of_connecting());
         let verdict = match outcome {
             Ok(Ok(())) => {
                 let status = progress.status.unwrap_or(0);
-                Reply { status, body: progress.body, retry_after: not_before }.verdict(answered_at)
+                Reply { status, body: progress.body.kept(), retry_after: not_before }.verdict(answered_at)
             }
             Ok(Err(failure)) => verdict_of_failure(&failure, not_before),
             Err(_elapsed) => Verdict::Retry { not_before, error: format!("timed out after {timeout:?}") },
         };
         self.meters.count(&verdict, answered_at.since(sent_at));
-        Attempt { sent_at, answered_at, status: progress.status, reply_head, verdict }
+        Attempt { sent_at, answered_at, connected, status: progress.status, reply_head, verdict }
     }
+}
+
+/// How much of an answer is read. Only the body of a 200 says what becomes of the timer.
+fn extent(status: u16) -> Extent {
+    let kept_max = if status == 200 { limits::REPLY_BYTES_MAX } else { limits::REPLY_HEAD_BYTES_MAX };
+    Extent { read_max: limits::REPLY_BYTES_MAX, kept_max }
 }
 
 /// What it means that there was no whole answer: only what lies in the timer itself is final.

@@ -27,11 +27,10 @@ use super::Error;
 use super::guard;
 use super::heard::Heard;
 use super::resolve::Resolver;
+use crate::domain::limits::REPLY_HEADERS_BYTES_MAX;
 
 /// Most addresses of a name that are tried.
 const ADDRESSES_MAX: usize = 8;
-/// Most bytes of an answer's head.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Makes connections.
 pub(super) struct Connector {
@@ -173,7 +172,7 @@ impl Connection {
         let heard = Arc::new(AtomicBool::new(false));
         let io = TokioIo::new(Heard::new(stream, heard.clone()));
         let (sender, bytes) =
-            http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(io).await.map_err(Error::Exchange)?;
+            http1::Builder::new().max_buf_size(REPLY_HEADERS_BYTES_MAX).handshake(io).await.map_err(Error::Exchange)?;
         Ok(Self { sender, bytes: Some(Box::pin(bytes)), heard, kept: false, _open: Open::new(permit) })
     }
 

@@ -1,5 +1,6 @@
 //! Outgoing HTTP: callbacks, and the change feed of another process. Nothing here decides what follows an attempt.
 
+mod body;
 pub mod changes;
 mod client;
 mod connect;
@@ -38,4 +39,14 @@ enum Error {
     Exchange(#[source] hyper::Error),
     #[error("answer cut off")]
     Cut(#[source] hyper::Error),
+}
+
+impl Error {
+    /// Whether there was no connection to send the request over.
+    fn is_of_connecting(&self) -> bool {
+        match self {
+            Self::Resolve(_) | Self::ConnectTimedOut | Self::Connect(_) | Self::Tls(_) => true,
+            Self::Callback(_) | Self::Header(_) | Self::Blocked(_) | Self::Exchange(_) | Self::Cut(_) => false,
+        }
+    }
 }

@@ -1,17 +1,16 @@
 //! What is read out of an answer.
 
-use http::HeaderMap;
-use http::header::RETRY_AFTER;
+use http::HeaderValue;
 use jiff::fmt::rfc2822;
 use jiff::fmt::strtime;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::domain::limits;
+use crate::domain::{limits, stored};
 
 /// The moment that a `Retry-After` header, received at `now`, names: seconds, or any of HTTP's three forms of a date.
-pub(super) fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+pub(super) fn retry_after(header: Option<&HeaderValue>, now: Timestamp) -> Option<Timestamp> {
+    let text = header?.to_str().ok()?.trim();
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // More digits than fit are a moment that never comes.
         return Some(now.after(Duration::from_secs(text.parse().unwrap_or(u64::MAX))));
@@ -33,39 +32,24 @@ fn http_date(text: &str) -> Option<Timestamp> {
 /// The first bytes of an answer as text that PostgreSQL stores: UTF-8 without NUL, within its length.
 pub(super) fn head(body: &[u8]) -> String {
     let start = body.get(..limits::REPLY_HEAD_BYTES_MAX).unwrap_or(body);
-    limit(&String::from_utf8_lossy(start), limits::REPLY_HEAD_BYTES_MAX)
+    stored::text(&String::from_utf8_lossy(start), limits::REPLY_HEAD_BYTES_MAX)
 }
 
 /// An error text, within its length and without NUL.
 pub(super) fn error(text: &str) -> String {
-    limit(text, limits::ERROR_BYTES_MAX)
-}
-
-fn limit(text: &str, bytes_max: usize) -> String {
-    if text.len() <= bytes_max && !text.contains('\0') {
-        return text.to_owned();
-    }
-    let mut limited = String::with_capacity(text.len().min(bytes_max));
-    for char in text.chars().map(|char| if char == '\0' { '\u{fffd}' } else { char }) {
-        if limited.len() + char.len_utf8() > bytes_max {
-            break;
-        }
-        limited.push(char);
-    }
-    limited
+    stored::text(text, limits::ERROR_BYTES_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     /// 1994-11-06 08:49:07 UTC, half a minute before the date of HTTP's own examples.
     const NOW: Timestamp = Timestamp::from_micros(784_111_747_000_000);
 
     fn parse(text: &str) -> Option<Timestamp> {
-        retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_str(text).expect("a value"))]), NOW)
+        retry_after(Some(&HeaderValue::from_str(text).expect("a value")), NOW)
     }
 
     #[test]
@@ -85,7 +69,7 @@ mod tests {
         for text in ["", "-1", "1.5", "soon", "30s", "Sun, 06 Foo 1994 08:49:37 GMT"] {
             assert_eq!(parse(text), None, "{text}");
         }
-        assert_eq!(retry_after(&HeaderMap::new(), NOW), None);
+        assert_eq!(retry_after(None, NOW), None);
     }
 
     #[test]

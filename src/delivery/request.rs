@@ -137,3 +137,27 @@ fn webhook_headers(run: &Run, stamp: Stamp, body: &[u8], headers: &mut HeaderMap
     headers.insert(ID, text("webhook-id", id)?);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::callback::check_headers;
+
+    proptest! {
+        #[test]
+        fn headers_that_may_be_stored_can_be_sent(
+            names in proptest::collection::vec("[a-zA-Z!#^_|~ :-]{0,6}|te|Host|webhook-[a-z]", 0..4),
+            value in "[\\x00-\\x7fü]{0,3}",
+        ) {
+            let headers: BTreeMap<String, String> = names.into_iter().map(|name| (name, value.clone())).collect();
+            let (url, method) = (String::new(), String::new());
+            let callback = Callback { url, method, headers, timeout: Duration::ZERO };
+            prop_assert_eq!(check_headers(&callback.headers).is_ok(), own_headers(&callback).is_ok());
+        }
+    }
+}

@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use url::Url;
 
 use super::Error;
+use super::body::{Body, Extent, Room};
 use super::connect::{Connection, Connector};
 use super::pool::Pool;
 use crate::clock::{Clock, Timestamp};
+use crate::domain::limits::{REPLIES_LARGE_MAX, RETRY_AFTER_BYTES_MAX};
 
 /// A request, as it goes out.
 pub(super) struct Message {
@@ -40,46 +43,47 @@ pub(super) struct Progress {
     pub(super) sent_at: Option<Timestamp>,
     /// The status of the answer.
     pub(super) status: Option<u16>,
-    /// The headers of the answer.
-    pub(super) headers: HeaderMap,
+    /// The `Retry-After` of the answer.
+    pub(super) retry_after: Option<HeaderValue>,
     /// What has come of the answer's body.
-    pub(super) body: Vec<u8>,
-    /// Whether the body was longer than was read.
-    pub(super) is_cut: bool,
+    pub(super) body: Body,
 }
 
 /// Exchanges requests and answers.
 pub(super) struct Transport {
     pool: Pool,
+    room: Room,
     clock: Clock,
 }
 
 impl Transport {
     /// A transport with connections of its own. Must be called within a runtime.
     pub(super) fn new(connector: Connector, connections_max: usize, idle_max: Duration, clock: Clock) -> Self {
-        Self { pool: Pool::new(connector, connections_max, idle_max), clock }
+        let pool = Pool::new(connector, connections_max, idle_max);
+        Self { pool, room: Room::new(REPLIES_LARGE_MAX), clock }
     }
 
-    /// Sends a request to the server of `url` and reads at most `body_max` bytes of the answer's body. `message` makes the
-    /// request; it is called again, and must say the same, where the request has to go out once more.
+    /// Sends a request to the server of `url` and reads the answer. `message` makes the request; it is called again, and must
+    /// say the same, where the request has to go out once more. `extent` says how much of an answer of a status is read.
     pub(super) async fn exchange(
         &self,
         url: &Url,
         message: impl Fn() -> Result<Message, Error>,
-        body_max: usize,
+        extent: impl Fn(u16) -> Extent,
         progress: &mut Progress,
     ) -> Result<(), Error> {
         let (mut connection, response) = self.send(url, message, progress).await?;
         let (head, mut body) = response.into_parts();
-        progress.status = Some(head.status.as_u16());
-        progress.headers = head.headers;
+        let status = head.status.as_u16();
+        progress.status = Some(status);
+        progress.retry_after = retry_after(&head.headers);
+        // It may be large, and holds what it was read into.
+        drop(head);
+        let extent = extent(status);
         while let Some(frame) = connection.next_frame(&mut body).await {
             let Ok(data) = frame?.into_data() else { continue };
-            let room = body_max.saturating_sub(progress.body.len());
-            progress.body.extend_from_slice(data.get(..room).unwrap_or(&data));
-            if data.len() > room {
+            if !progress.body.take(&data, extent, &self.room).await {
                 // The rest would have to be read before the connection could be used again; it is closed instead.
-                progress.is_cut = true;
                 return Ok(());
             }
         }
@@ -114,4 +118,10 @@ impl Transport {
         let response = connection.send(message()?.into()).await?;
         Ok((connection, response))
     }
+}
+
+/// The header as it was sent, in memory of its own; one that is too long for what it may say is none.
+fn retry_after(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(RETRY_AFTER).filter(|value| value.len() <= RETRY_AFTER_BYTES_MAX)?;
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }

@@ -67,9 +67,16 @@ pub struct LeaseGrant {
     pub owners_alive: usize,
     /// How many of these began before this one. Every owner has another rank, and an owner that joins changes no rank.
     pub rank: usize,
+    /// How long it takes, by PostgreSQL's clock, until the first of the others that are alive is not so any more unless it asks
+    /// again before; at most the `ttl` asked for. None where there are no others.
+    pub others_left: Option<Duration>,
     /// PostgreSQL's clock when the statement ran.
     pub now: Timestamp,
 }
+
+/// What became of one of several settlements: whether it was written, false where the epoch is stale or the run has been settled
+/// before; or why it was not, for its own sake only: a row that it writes is held or refused. Then it is to be tried again.
+pub type Written = Result<bool, Unavailable>;
 
 /// Which timers a load is to return, in the order of their entries.
 #[derive(Clone, Debug)]
@@ -130,13 +137,12 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Run>, Unavailable>> + Send;
 
-    /// Writes back how runs ended, durably. Returns for each whether it was written: false where the epoch is stale or
-    /// the run has been settled before.
+    /// Writes back how runs ended, durably. Returns what became of each, in their order.
     fn settle(
         &self,
         owner: &Owner,
         settlements: &[Settlement],
-    ) -> impl Future<Output = Result<Vec<bool>, Unavailable>> + Send;
+    ) -> impl Future<Output = Result<Vec<Written>, Unavailable>> + Send;
 
     /// Gives up every lease and the announcement of this owner: it is going away.
     fn leave(&self, owner: &Owner) -> impl Future<Output = Result<(), Unavailable>> + Send;

@@ -16,20 +16,31 @@ use crate::clock::Timestamp;
 /// The methods that a callback may have.
 pub const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
+/// The method where nothing else is said.
+pub const METHOD_DEFAULT: &str = "POST";
+/// How long one attempt may take where nothing else is said.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+
 /// The request that leaves when a timer is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
     /// Absolute http or https URL without user-info.
     pub url: String,
-    /// The method, upper case; `POST` unless the timer says otherwise.
+    /// The method, upper case; [`METHOD_DEFAULT`] unless the timer says otherwise.
     pub method: String,
     /// Further headers, name to value.
     pub headers: BTreeMap<String, String>,
-    /// How long one attempt may take in all, 1 to 300 s.
+    /// How long one attempt may take in all, within [`limits::CALLBACK_TIMEOUT_SECONDS`].
     pub timeout: Duration,
 }
 
 impl Callback {
+    /// A call of this URL with the usual rest.
+    pub fn new(url: impl Into<String>) -> Self {
+        let method = METHOD_DEFAULT.to_owned();
+        Self { url: url.into(), method, headers: BTreeMap::new(), timeout: TIMEOUT_DEFAULT }
+    }
+
     /// Checks all of it, and returns the host that the URL names.
     pub fn check(&self) -> Result<Host, Invalid> {
         check_method(&self.method)?;
@@ -47,17 +58,20 @@ pub fn check_method(method: &str) -> Result<(), Invalid> {
     }
 }
 
-/// Checks how long one attempt may take: whole seconds, 1 to 300.
+/// Checks how long one attempt may take: whole seconds, within [`limits::CALLBACK_TIMEOUT_SECONDS`].
 pub fn check_timeout(timeout: Duration) -> Result<(), Invalid> {
     let seconds = u16::try_from(timeout.as_secs()).unwrap_or(u16::MAX);
     let range = limits::CALLBACK_TIMEOUT_SECONDS;
     match range.contains(&seconds) && timeout.subsec_nanos() == 0 {
         true => Ok(()),
-        false => {
-            let allowed = format!("a whole number of seconds from {} to {}", range.start(), range.end());
-            Err(Invalid::new(Field::CallbackTimeout, timeout.as_secs_f64(), allowed))
-        }
+        false => Err(Invalid::new(Field::CallbackTimeout, timeout.as_secs_f64(), timeout_allowed())),
     }
+}
+
+/// What a time-out may be, in words.
+pub fn timeout_allowed() -> String {
+    let range = limits::CALLBACK_TIMEOUT_SECONDS;
+    format!("a whole number of seconds from {} to {}", range.start(), range.end())
 }
 
 /// Checks names, values and how many there are.
@@ -107,11 +121,11 @@ pub fn is_reserved_header(name: &str) -> bool {
 
 /// What came back from an attempt, as far as the rules look at it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct Reply<'a> {
     /// The HTTP status.
     pub status: u16,
     /// The body, at most `limits::REPLY_BYTES_MAX` bytes of it.
-    pub body: Vec<u8>,
+    pub body: &'a [u8],
     /// The `Retry-After` header, as the moment it names.
     pub retry_after: Option<Timestamp>,
 }
@@ -146,7 +160,7 @@ struct Answer<'a> {
     next_execute_at: Option<&'a RawValue>,
 }
 
-impl Reply {
+impl Reply<'_> {
     /// What this reply, received at `now`, means.
     pub fn verdict(&self, now: Timestamp) -> Verdict {
         match self.status {
@@ -159,7 +173,7 @@ impl Reply {
     }
 
     fn verdict_of_body(&self, now: Timestamp) -> Verdict {
-        let Ok(answer) = serde_json::from_slice::<Answer<'_>>(&self.body) else {
+        let Ok(answer) = serde_json::from_slice::<Answer<'_>>(self.body) else {
             return self.retry("answered 200 without {\"ok\": true or false}".to_owned());
         };
         if answer.ok {
@@ -190,7 +204,7 @@ mod tests {
     const LATER: Timestamp = Timestamp::from_micros(1_700_000_060_000_000);
 
     fn verdict(status: u16, body: &str, retry_after: Option<Timestamp>) -> Verdict {
-        Reply { status, body: body.into(), retry_after }.verdict(NOW)
+        Reply { status, body: body.as_bytes(), retry_after }.verdict(NOW)
     }
 
     #[test]
@@ -314,14 +328,14 @@ mod tests {
         #[test]
         fn a_verdict_never_panics(status: u16, body: Vec<u8>, now: i64, retry_after in proptest::option::of(any::<i64>())) {
             let retry_after = retry_after.map(Timestamp::from_micros);
-            let _ = Reply { status, body, retry_after }.verdict(Timestamp::from_micros(now));
+            let _ = Reply { status, body: &body, retry_after }.verdict(Timestamp::from_micros(now));
         }
 
         #[test]
         fn a_reschedule_is_never_in_the_past(now in 0_i64..4_000_000_000_000_000, at in -60_000_000_000_000_000_i64..200_000_000_000_000_000) {
             let (now, at) = (Timestamp::from_micros(now), Timestamp::from_micros(at));
             let body = format!(r#"{{"ok":false,"nextExecuteAt":"{at}"}}"#).into_bytes();
-            match (Reply { status: 200, body, retry_after: None }).verdict(now) {
+            match (Reply { status: 200, body: &body, retry_after: None }).verdict(now) {
                 Verdict::Reschedule(next) => prop_assert_eq!(next, at.max(now)),
                 other => prop_assert!(at > now.after(limits::EXECUTE_AT_AHEAD_MAX), "{:?}", other),
             }

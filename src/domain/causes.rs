@@ -3,9 +3,9 @@
 
 use std::error::Error;
 
-/// The error and what it comes from, the innermost last.
+/// The error and what it comes from, the innermost last. What an error has said of its cause already is not said again.
 pub fn chain(error: &dyn Error) -> String {
-    each(error).map(first_line).collect::<Vec<_>>().join(": ")
+    each(error).map(first_line).reduce(say_once).unwrap_or_default()
 }
 
 /// The innermost reason, which is the one that tells most.
@@ -15,6 +15,10 @@ pub fn innermost(error: &dyn Error) -> String {
 
 fn each(error: &dyn Error) -> impl Iterator<Item = &dyn Error> {
     std::iter::successors(Some(error), |&error| error.source())
+}
+
+fn say_once(line: String, cause: String) -> String {
+    if line.contains(&cause) { line } else { format!("{line}: {cause}") }
 }
 
 fn first_line(error: &dyn Error) -> String {
@@ -32,6 +36,15 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("inner\nDETAIL: a row")]
     struct Inner;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer, since {0}")]
+    struct Telling(#[source] Outer);
+
+    #[test]
+    fn what_an_error_says_of_its_cause_is_said_once() {
+        assert_eq!(chain(&Telling(Outer(Inner))), "outer, since outer: inner");
+    }
 
     #[test]
     fn an_error_is_told_in_one_line_without_details() {

@@ -1,17 +1,26 @@
-//! Spans as text, `300ms`, `30s`, `1h30m`: what the API reads and writes.
+//! Spans as text, `300ms`, `30s`, `1h30m`: what the API, the commands and the settings read and write.
 
 use std::time::Duration;
 
-/// The units, largest first, each with its microseconds. `d` is read and never written.
-const UNITS: [(&str, u64); 6] =
-    [("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000), ("us", 1)];
+/// The units, largest first, each with its microseconds.
+const UNITS: [(&str, u64); 7] = [
+    ("w", 604_800_000_000),
+    ("d", 86_400_000_000),
+    ("h", 3_600_000_000),
+    ("m", 60_000_000),
+    ("s", 1_000_000),
+    ("ms", 1_000),
+    ("us", 1),
+];
+/// The first ones are read and never written: how long a day is, depends on the day.
+const UNITS_READ_ONLY: usize = 2;
 /// More digits than this cannot matter: a microsecond is the finest that is kept.
 const FRACTION_DIGITS_MAX: usize = 18;
 
 /// The text is not a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a duration: expected numbers with units d, h, m, s, ms or us, the largest first, such as 300ms, 30s or 1h30m"
+    "not a duration: expected numbers with units w, d, h, m, s, ms or us, the largest first, such as 300ms, 30s or 1h30m"
 )]
 pub struct ParseDurationError;
 
@@ -40,7 +49,7 @@ pub fn parse(text: &str) -> Result<Duration, ParseDurationError> {
 pub fn format(span: Duration) -> String {
     let mut rest = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     let mut text = String::new();
-    for (unit, size) in UNITS.iter().skip(1) {
+    for (unit, size) in UNITS.iter().skip(UNITS_READ_ONLY) {
         let (count, left) = (rest / size, rest % size);
         if count > 0 {
             text.push_str(&format!("{count}{unit}"));
@@ -92,6 +101,8 @@ mod tests {
             ("1.5s", 1_500_000),
             ("0.0000019s", 1),
             ("2d", 172_800_000_000),
+            ("1w1d", 691_200_000_000),
+            ("1.5h", 5_400_000_000),
             ("7us", 7),
             ("0s", 0),
             ("007s", 7_000_000),
@@ -117,6 +128,7 @@ mod tests {
             "30S",
             "30sec",
             "1m1h",
+            "1d1w",
             "1s1s",
             ".5s",
             "1.s",
@@ -126,6 +138,7 @@ mod tests {
             "٣s",
             "18446744073709551616us",
             "99999999999999d",
+            "9999999999999w",
             "1µs",
             "NaNs",
             "infs",
@@ -151,7 +164,7 @@ mod tests {
         }
 
         #[test]
-        fn reading_never_panics(text in "[0-9.dhmsuµ -]{0,40}") {
+        fn reading_never_panics(text in "[0-9.wdhmsuµ -]{0,40}") {
             let _ = parse(&text);
         }
     }

@@ -20,5 +20,6 @@ pub mod scope;
 pub mod sequence;
 pub mod shard;
 pub mod snapshot;
+pub mod stored;
 pub mod timer;
 pub mod webhook;

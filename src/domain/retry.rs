@@ -124,10 +124,15 @@ impl RetryPolicy {
         }
         let by_policy = failed_at.after(self.wait_after(attempt, jitter));
         let retry_at = by_policy.max(not_before.unwrap_or(Timestamp::MIN));
-        if retry_at > first_attempt_at.after(self.attempts_duration) {
-            return AfterFailure::GiveUp;
+        match self.is_over_at(retry_at, first_attempt_at) {
+            true => AfterFailure::GiveUp,
+            false => AfterFailure::RetryAt(retry_at),
         }
-        AfterFailure::RetryAt(retry_at)
+    }
+
+    /// Whether an attempt at this moment would come too late, where the first one began at `first_attempt_at`.
+    pub fn is_over_at(&self, moment: Timestamp, first_attempt_at: Timestamp) -> bool {
+        moment > first_attempt_at.after(self.attempts_duration)
     }
 
     /// The wait between attempt number `attempt` and the next one.

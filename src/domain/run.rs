@@ -64,6 +64,9 @@ pub struct Attempt {
     pub sent_at: Timestamp,
     /// When the answer was there, or the attempt was given up.
     pub answered_at: Timestamp,
+    /// False where the host could not be connected to, which is so whatever is called there. A time-out of the timer's own that is
+    /// over before says nothing of the kind.
+    pub connected: bool,
     /// The HTTP status, where there was an answer.
     pub status: Option<u16>,
     /// The first bytes of the answer, at most `limits::REPLY_HEAD_BYTES_MAX`.
@@ -76,7 +79,7 @@ impl Attempt {
     /// One that failed without an answer, and is to be made again.
     pub fn unanswered(sent_at: Timestamp, answered_at: Timestamp, error: String) -> Self {
         let verdict = Verdict::Retry { not_before: None, error };
-        Self { sent_at, answered_at, status: None, reply_head: String::new(), verdict }
+        Self { sent_at, answered_at, connected: true, status: None, reply_head: String::new(), verdict }
     }
 
     /// What counts as the attempt of a run that one dispatcher after the other left without an outcome, given up at `at`:
@@ -86,7 +89,7 @@ impl Attempt {
         Self::unanswered(at, at, error)
     }
 
-    /// Stands for the attempt of a run that was deferred at this moment: none was made, for this reason.
+    /// Stands for the attempt of a run that was deferred or ended at this moment: none was made, for this reason.
     pub fn unmade(at: Timestamp, reason: String) -> Self {
         Self::unanswered(at, at, reason)
     }
@@ -170,7 +173,7 @@ impl Ending {
 pub struct Settlement {
     /// The run, with its epoch.
     pub run: Run,
-    /// The attempt that ends it; [`Attempt::unmade`] where it is deferred.
+    /// The attempt that ends it; [`Attempt::unmade`] where none was made.
     pub attempt: Attempt,
     /// What becomes of it.
     pub ending: Ending,

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
+use super::limits;
 use super::timer::Timer;
 
 /// Reads what people cut and paste: padding does not matter, nor do the bits behind the last byte.
@@ -54,6 +55,14 @@ pub struct Secret(Vec<u8>);
 #[error("not a secret: expected whsec_ and base64")]
 pub struct ParseSecretError;
 
+/// The secret is too short or too long for Standard Webhooks. What its bytes are is not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must have {} to {} bytes, not {bytes}", limits::SECRET_BYTES.start(), limits::SECRET_BYTES.end())]
+pub struct SecretLengthError {
+    /// How many it has.
+    pub bytes: usize,
+}
+
 impl FromStr for Secret {
     type Err = ParseSecretError;
 
@@ -71,6 +80,24 @@ impl fmt::Debug for Secret {
 }
 
 impl Secret {
+    /// The secret that these bytes are; as many as [`limits::SECRET_BYTES`] allows.
+    pub fn of_bytes(bytes: &[u8]) -> Result<Self, SecretLengthError> {
+        let secret = Self(bytes.to_vec());
+        secret.check_length().map(|()| secret)
+    }
+
+    /// Checks that a new secret has as many bytes as [`limits::SECRET_BYTES`] allows. One that is in use already may have
+    /// another length, and signs all the same.
+    pub fn check_length(&self) -> Result<(), SecretLengthError> {
+        let bytes = self.0.len();
+        limits::SECRET_BYTES.contains(&bytes).then_some(()).ok_or(SecretLengthError { bytes })
+    }
+
+    /// The secret as it is written, `whsec_…` with its padding: for the database, and once for who has it made.
+    pub fn reveal(&self) -> String {
+        format!("whsec_{}", STANDARD.encode(&self.0))
+    }
+
     /// The signature of a message sent at `timestamp`, in seconds since 1970: `v1,` and base64.
     pub fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("an HMAC takes a key of any length");
@@ -154,6 +181,21 @@ mod tests {
         for text in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_*", "whsec_A", "WHSEC_AAAA"] {
             assert_eq!(text.parse::<Secret>(), Err(ParseSecretError), "{text}");
         }
+    }
+
+    #[test]
+    fn a_new_secret_has_24_to_64_bytes_and_reads_as_it_is_written() {
+        for (length, good) in [(0, false), (23, false), (24, true), (64, true), (65, false)] {
+            let bytes = vec![251; length];
+            let made = Secret::of_bytes(&bytes);
+            assert_eq!(made.is_ok(), good, "{length}");
+            assert_eq!(Secret(bytes).check_length().err(), made.as_ref().err().copied());
+            if let Ok(secret) = made {
+                assert_eq!(secret.reveal().parse(), Ok(secret));
+            }
+        }
+        let error = Secret::of_bytes(b"short").expect_err("it is too short");
+        assert_eq!(error.to_string(), "must have 24 to 64 bytes, not 5");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::room::Taken;
 use crate::domain::scope::Scope;
 use crate::domain::sequence::Sequence;
 use crate::domain::snapshot::Snapshot;
@@ -28,12 +29,28 @@ pub struct Query {
 pub struct Page {
     /// The oldest sequence still there, over all scopes.
     pub first: Sequence,
-    /// Where to follow on: the contract's `lastSequence`.
+    /// Where to follow on: the contract's `lastSequence`. Zero to who asked from zero while nothing was ever stored.
     pub last: Sequence,
+    /// What it continues from: `since`, or where the feed begins or has been purged to, if that is higher.
+    pub from: Sequence,
     /// It ends before the newest change, since it has as many as it may have: what is behind it will not change any more.
     pub is_full: bool,
     /// The changes in commit order.
     pub changes: Vec<Change>,
+    /// What it takes of the memory that all answers share: to be kept until it has been sent.
+    pub taken: Taken,
+}
+
+impl Page {
+    /// How much its changes are together, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.changes.iter().map(|change| change.body.len()).sum()
+    }
+
+    /// Where to look on: never zero once the feed has begun. From zero on a gap could not be told.
+    pub fn position(&self) -> Sequence {
+        self.last.max(self.from)
+    }
 }
 
 /// One change of an answer.
@@ -54,6 +71,9 @@ pub enum Error {
     /// The journal cannot continue from `since`, or complete `snapshot`, without a hole.
     #[error("the feed no longer reaches back that far")]
     TooOld,
+    /// A change is large by itself, and the memory of all answers is with slow readers for too long.
+    #[error("slow readers hold the memory of all large answers")]
+    Busy,
     /// The journal could not be read.
     #[error("reading the journal")]
     Journal(#[source] std::io::Error),

@@ -76,6 +76,7 @@ mod tests {
     use super::*;
     use crate::domain::scope::Scope;
     use crate::domain::sequence::Sequence;
+    use crate::feed::room::Taken;
 
     /// Has nothing, and waits for ever where it may wait at all. Notes for how long that would be.
     #[derive(Clone, Default)]
@@ -87,7 +88,14 @@ mod tests {
             if !query.block.is_zero() {
                 std::future::pending::<()>().await;
             }
-            Ok(Page { first: Sequence::ZERO, last: query.since, is_full: false, changes: Vec::new() })
+            Ok(Page {
+                first: Sequence::ZERO,
+                last: query.since,
+                from: Sequence::ZERO,
+                is_full: false,
+                changes: Vec::new(),
+                taken: Taken::default(),
+            })
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod health;
+pub mod namespaces;
 pub mod schedules;
 pub mod snapshots;
 pub mod timers;
@@ -10,6 +11,7 @@ use crate::domain::invalid::{Field, Invalid};
 use crate::domain::run::State;
 use crate::domain::timer::TimerKey;
 use crate::store;
+use crate::store::timers::Written;
 
 /// Why the server did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -31,16 +33,20 @@ pub enum Error {
         /// How its run stands.
         state: State,
     },
-    /// There is no such timer, and no run of one.
-    #[error("there is no timer {key}")]
+    /// There is no such thing; of a timer, no run either.
+    #[error("there is no {what} {key}")]
     NotFound {
-        /// The timer.
+        /// What kind of thing, "timer".
+        what: &'static str,
+        /// What it is called.
         key: TimerKey,
     },
-    /// Others kept changing the timer at the very moment: nothing was done, and asking again may help.
-    #[error("timer {key} is being changed by others at this moment, try again")]
+    /// Others kept changing the thing at the very moment: nothing was done, and asking again may help.
+    #[error("{what} {key} is being changed by others at this moment, try again")]
     Contended {
-        /// The timer.
+        /// What kind of thing, "timer".
+        what: &'static str,
+        /// What it is called.
         key: TimerKey,
     },
     /// The database did not answer. What was asked for may or may not have happened.
@@ -58,6 +64,17 @@ impl Error {
             Self::Contended { .. } => "contended",
             Self::Unavailable(_) => "unavailable",
         }
+    }
+}
+
+/// What a write to a thing of this name has done, none where it found nothing; or why it never will.
+fn done<T>(what: &'static str, key: &TimerKey, written: Written<T>) -> Result<Option<T>, Error> {
+    match written {
+        Written::Done(done) => Ok(Some(done)),
+        Written::Missing => Ok(None),
+        Written::Untimely(invalid) => Err(invalid.into()),
+        Written::Refused(constraint) => Err(Error::Refused { constraint }),
+        Written::Locked => Err(Error::Contended { what, key: key.clone() }),
     }
 }
 

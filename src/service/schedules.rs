@@ -1,43 +1,16 @@
 //! Schedules: create, get, list, pause, delete, trigger. The rules are the domain's, and the rows decide.
 
-use super::unknown_namespace;
-use crate::domain::invalid::Invalid;
+use super::{Error, unknown_namespace};
 use crate::domain::schedule::{Definition, check_key};
 use crate::domain::timer::TimerKey;
 use crate::domain::{limits, namespace};
+use crate::store::Store;
+use crate::store::schedules as rows;
 pub use crate::store::schedules::Status;
-use crate::store::schedules::{self as rows};
 use crate::store::timers::Written;
-use crate::store::{self, Store};
 
-/// Why nothing was done.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The request breaks a rule.
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    /// A check of the database that this server does not know forbids it.
-    #[error("the database's check {constraint} forbids it")]
-    Refused {
-        /// The name of the check constraint.
-        constraint: String,
-    },
-    /// There is no such schedule.
-    #[error("there is no schedule {key}")]
-    NotFound {
-        /// The schedule.
-        key: TimerKey,
-    },
-    /// Another transaction holds the row: asking again may help.
-    #[error("schedule {key} is being changed by others at this moment, try again")]
-    Contended {
-        /// The schedule.
-        key: TimerKey,
-    },
-    /// The database did not answer. What was asked for may or may not have happened.
-    #[error("the database is unavailable")]
-    Unavailable(#[from] store::Error),
-}
+/// What they are called where one is missing or held.
+const WHAT: &str = "schedule";
 
 /// The schedules. Cheap to clone.
 #[derive(Clone)]
@@ -57,17 +30,16 @@ impl Schedules {
     pub async fn create(&self, definition: &Definition) -> Result<(), Error> {
         definition.check()?;
         let client = self.store.client().await?;
-        match rows::create(&client, definition, self.auto_create).await? {
-            Written::Missing => Err(unknown_namespace(&definition.key.namespace).into()),
-            written => done(&definition.key, written),
-        }
+        let written = rows::create(&client, definition, self.auto_create).await?;
+        let created = super::done(WHAT, &definition.key, written)?;
+        created.ok_or_else(|| unknown_namespace(&definition.key.namespace).into())
     }
 
     /// The schedule of that name.
     pub async fn get(&self, key: &TimerKey) -> Result<Status, Error> {
         check_key(key)?;
         let client = self.store.client().await?;
-        rows::get(&client, key).await?.ok_or_else(|| Error::NotFound { key: key.clone() })
+        rows::get(&client, key).await?.ok_or_else(|| absent(key))
     }
 
     /// At most `limit` schedules of a namespace behind the id `after`, in the order of their ids.
@@ -100,11 +72,9 @@ impl Schedules {
 }
 
 fn done<T>(key: &TimerKey, written: Written<T>) -> Result<T, Error> {
-    match written {
-        Written::Done(done) => Ok(done),
-        Written::Missing => Err(Error::NotFound { key: key.clone() }),
-        Written::Refused(constraint) => Err(Error::Refused { constraint }),
-        Written::Untimely(_) => unreachable!("a schedule has no moment that could be too late"),
-        Written::Locked => Err(Error::Contended { key: key.clone() }),
-    }
+    super::done(WHAT, key, written)?.ok_or_else(|| absent(key))
+}
+
+fn absent(key: &TimerKey) -> Error {
+    Error::NotFound { what: WHAT, key: key.clone() }
 }

@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::GenericClient;
 use ipnet::IpNet;
 use url::Host;
 
@@ -16,15 +15,16 @@ use self::creates::Creates;
 use super::{Error, unknown_namespace};
 use crate::clock::Timestamp;
 use crate::delivery::guard;
-use crate::dispatch::ports;
 use crate::domain::invalid::{Field, Invalid};
 use crate::domain::run::{PastAttempt, State};
 use crate::domain::timer::{Definition, Status, Timer, TimerKey, Update};
 use crate::domain::{limits, namespace};
 pub use crate::store::timers::ListRequest;
 use crate::store::timers::{self as rows, Written};
-use crate::store::{self, Store};
+use crate::store::{self, Lent, Store};
 
+/// What they are called where one is missing or held.
+const WHAT: &str = "timer";
 /// How often a write is made that finds no pending timer although there is one the next moment. Each time somebody else
 /// must have put it there in between, so that this many are only reached under many writers of one id.
 const WRITES_MAX: usize = 20;
@@ -60,8 +60,7 @@ impl Timers {
 
     /// This moment by PostgreSQL's clock.
     pub async fn now(&self) -> Result<Timestamp, Error> {
-        let now = ports::Store::now(&self.store).await;
-        now.map_err(|ports::Unavailable { doing, source }| store::Error::Unavailable { doing, source }.into())
+        Ok(store::clock::read(&self.store.client().await?).await?)
     }
 
     /// Stores a timer; whatever there was under that name, pending or over, it is a new one.
@@ -91,8 +90,8 @@ impl Timers {
             let mut written = match good.is_empty() {
                 true => Vec::new(),
                 false => {
-                    let mut client = self.store.client().await?;
-                    rows::create_many(&mut client, &good, self.config.auto_create, LOCK_WAIT, None).await?
+                    let client = self.store.client().await?;
+                    rows::create_many(&client, &good, self.config.auto_create, LOCK_WAIT, None).await?
                 }
             }
             .into_iter();
@@ -107,7 +106,7 @@ impl Timers {
         measured("get", async {
             key.check()?;
             let client = self.store.client().await?;
-            rows::get(&client, key).await?.ok_or_else(|| Error::NotFound { key: key.clone() })
+            rows::get(&client, key).await?.ok_or_else(|| absent(key))
         })
         .await
     }
@@ -119,7 +118,7 @@ impl Timers {
             let client = self.store.client().await?;
             let attempts = rows::history(&client, key, limit.min(limits::LIST_LIMIT_MAX)).await?;
             if attempts.is_empty() && rows::get(&client, key).await?.is_none() {
-                return Err(Error::NotFound { key: key.clone() });
+                return Err(absent(key));
             }
             Ok(attempts)
         })
@@ -140,7 +139,7 @@ impl Timers {
                     return Ok(timer);
                 }
             }
-            Err(Error::Contended { key: key.clone() })
+            Err(contended(key))
         })
         .await
     }
@@ -156,7 +155,7 @@ impl Timers {
                     return Ok(());
                 }
             }
-            Err(Error::Contended { key: key.clone() })
+            Err(contended(key))
         })
         .await
     }
@@ -207,42 +206,42 @@ async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<
 
 /// The timer that was stored, or why it was not.
 fn created(definition: Definition, written: Written<Timestamp>) -> Result<Timer, Error> {
-    match written {
-        Written::Done(created_at) => Ok(Timer {
-            definition,
-            retry_at: None,
-            attempts: 0,
-            first_attempt_at: None,
-            last_error: None,
-            created_at,
-            updated_at: created_at,
-        }),
-        Written::Missing => Err(unknown_namespace(&definition.key.namespace).into()),
-        Written::Untimely(invalid) => Err(invalid.into()),
-        Written::Refused(constraint) => Err(Error::Refused { constraint }),
-        Written::Locked => Err(Error::Contended { key: definition.key }),
-    }
+    let created_at = super::done(WHAT, &definition.key, written)?;
+    let created_at = created_at.ok_or_else(|| unknown_namespace(&definition.key.namespace))?;
+    Ok(Timer {
+        definition,
+        retry_at: None,
+        attempts: 0,
+        first_attempt_at: None,
+        last_error: None,
+        created_at,
+        updated_at: created_at,
+    })
 }
 
 /// What a write has done, none where it found no pending timer and is worth another try; or why it never will.
 ///
 /// A write that waited for a claim finds the timer gone, and does not yet see the run: only a statement after it does.
 /// Between the two a failed run may have come back as pending, or somebody may have created the timer anew.
-async fn done<T>(client: &impl GenericClient, key: &TimerKey, written: Written<T>) -> Result<Option<T>, Error> {
-    match written {
-        Written::Done(done) => return Ok(Some(done)),
-        Written::Missing => {}
-        Written::Untimely(invalid) => return Err(invalid.into()),
-        Written::Refused(constraint) => return Err(Error::Refused { constraint }),
-        Written::Locked => return Err(Error::Contended { key: key.clone() }),
+async fn done<T>(client: &Lent, key: &TimerKey, written: Written<T>) -> Result<Option<T>, Error> {
+    if let Some(done) = super::done(WHAT, key, written)? {
+        return Ok(Some(done));
     }
     match rows::get(client, key).await?.map(|status| status.state) {
-        None => Err(Error::NotFound { key: key.clone() }),
+        None => Err(absent(key)),
         Some(State::Pending) => Ok(None),
         Some(state @ (State::Running | State::Succeeded | State::Failed)) => {
             Err(Error::NotPending { key: key.clone(), state })
         }
     }
+}
+
+fn absent(key: &TimerKey) -> Error {
+    Error::NotFound { what: WHAT, key: key.clone() }
+}
+
+fn contended(key: &TimerKey) -> Error {
+    Error::Contended { what: WHAT, key: key.clone() }
 }
 
 fn is_localhost(name: &str) -> bool {

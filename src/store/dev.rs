@@ -7,5 +7,5 @@ const MAKE_DEMO_TABLE: &str = include_str!("../../sql/queries/dev/make_demo_tabl
 /// Makes and publishes `public.notes`, unless it is there.
 pub async fn make_demo_table(store: &Store) -> Result<(), Error> {
     let client = store.client().await?;
-    client.batch_execute(MAKE_DEMO_TABLE).await.map_err(Error::unavailable("making the table notes"))
+    client.ask("making the table notes", client.batch_execute(MAKE_DEMO_TABLE)).await
 }

@@ -12,6 +12,7 @@ const READ_SERVER: &str = include_str!("../../sql/queries/doctor/read_server.sql
 const LIST_MISSING_RIGHTS: &str = include_str!("../../sql/queries/doctor/list_missing_rights.sql");
 const READ_PUBLICATIONS: &str = include_str!("../../sql/queries/doctor/read_publications.sql");
 const LIST_PUBLISHED_TABLES: &str = include_str!("../../sql/queries/doctor/list_published_tables.sql");
+const LIST_TABLE_FAULTS: &str = include_str!("../../sql/queries/doctor/list_table_faults.sql");
 const LIST_UNFIT_PUBLICATIONS: &str = include_str!("../../sql/queries/doctor/list_unfit_publications.sql");
 const READ_FAILOVER: &str = include_str!("../../sql/queries/doctor/read_failover.sql");
 const LIST_SLOTS: &str = include_str!("../../sql/queries/doctor/list_slots.sql");
@@ -85,8 +86,12 @@ pub async fn examine(
     let unfit = client.query(LIST_UNFIT_PUBLICATIONS, &[&feed]).await;
     findings
         .extend(unfit.map_err(Error::unavailable("looking at the publications"))?.iter().flat_map(unfit_publication));
-    let tables = client.query(LIST_PUBLISHED_TABLES, &[&selector_columns, &feed]).await;
-    findings.extend(tables.map_err(Error::unavailable("looking at the published tables"))?.iter().flat_map(table));
+    let asking = Error::unavailable("looking at the published tables");
+    let tables = client.query(LIST_PUBLISHED_TABLES, &[&selector_columns, &feed]).await.map_err(asking)?;
+    findings.extend(tables.iter().flat_map(table));
+    let asking = Error::unavailable("looking for faults of the published tables");
+    let faults = client.query(LIST_TABLE_FAULTS, &[&selector_columns, &feed]).await.map_err(asking)?;
+    findings.extend(faults.iter().map(fault));
     Ok(findings)
 }
 
@@ -227,36 +232,29 @@ fn publications(row: &Row) -> Vec<Finding> {
     ]
 }
 
+/// What is right with a table, and what keeps its rows from being read for snapshots.
 fn table(row: &Row) -> Vec<Finding> {
-    std::iter::once(identity(row)).chain(snapshots(row)).collect()
-}
-
-/// Whether the rows of a table can be read for snapshots, where it has a scope.
-fn snapshots(row: &Row) -> Option<Finding> {
-    row.get::<_, Option<&str>>("selector")?;
-    let fix: String = row.get::<_, Option<String>>("snapshot_fix")?;
-    let name: &str = row.get("name");
-    Some(Finding::error(format!("the role may not read all rows of {name}: every call of /snapshots is refused"), fix))
-}
-
-fn identity(row: &Row) -> Finding {
     let (name, selector): (&str, Option<&str>) = (row.get("name"), row.get("selector"));
-    if let (Some(bare), Some(fix)) = (row.get::<_, Option<&str>>("bare"), row.get::<_, Option<String>>("bare_fix")) {
-        let what = format!("the published table {bare} has no replica identity: its updates and deletes are refused");
-        return Finding::error(what, fix);
-    }
-    let lacking = (row.get::<_, Option<&str>>("lacking"), row.get::<_, Option<String>>("lacking_fix"));
-    match (selector, lacking) {
-        (Some(selector), (Some(lacking), Some(fix))) => {
-            let what = format!(
-                "the replica identity of {lacking} lacks its scope column {selector}: \
-                 readers of {name} are not told what leaves their scope"
-            );
-            Finding::warning(what, fix)
-        }
-        (Some(selector), _) => Finding::ok(format!("{name} is published by its scope column {selector}")),
-        (None, _) => Finding::ok(format!("{name} is published without a scope")),
-    }
+    let fit = row.get::<_, bool>("is_fit").then(|| match selector {
+        Some(selector) => Finding::ok(format!("{name} is published by its scope column {selector}")),
+        None => Finding::ok(format!("{name} is published without a scope")),
+    });
+    let unread = selector.and(row.get::<_, Option<String>>("snapshot_fix")).map(|fix| {
+        Finding::error(format!("the role may not read all rows of {name}: every call of /snapshots is refused"), fix)
+    });
+    fit.into_iter().chain(unread).collect()
+}
+
+/// What keeps a table's changes from being told to the right readers, or is refused because it is published.
+fn fault(row: &Row) -> Finding {
+    let (what, why, advice): (&str, &str, &str) = (row.get("what"), row.get("why"), row.get("advice"));
+    let fix_sql: Option<String> = row.get("fix");
+    let what = match fix_sql {
+        Some(_) => format!("{what}: {why}"),
+        None => format!("{what}: {why}; {advice}"),
+    };
+    let level = if row.get("is_fatal") { Level::Error } else { Level::Warning };
+    Finding { level, what, fix_sql }
 }
 
 /// What a publication should not have, or not tell so.
@@ -270,5 +268,9 @@ fn unfit_publication(row: &Row) -> Vec<Finding> {
         let what = format!("the publication {name} tells partitions under their own names, not as {roots}");
         Finding::warning(what, row.get("roots_fix"))
     });
-    own.into_iter().chain(roots).collect()
+    let kinds = row.get::<_, Option<&str>>("untold").map(|untold| {
+        let what = format!("the publication {name} leaves out {untold}: readers of its tables are not told of them");
+        Finding::warning(what, row.get("kinds_fix"))
+    });
+    own.into_iter().chain(roots).chain(kinds).collect()
 }

@@ -44,6 +44,13 @@ impl Error {
         class.is_some_and(|class| ["22", "23", "P0", "XX"].contains(&class))
     }
 
+    /// Whether others of a batch may be written without the row that is to blame: it is [about rows](Self::is_about_rows), or
+    /// another transaction holds one.
+    pub fn is_about_one(&self) -> bool {
+        let locked = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
+        self.is_about_rows() || self.sql_state().is_some_and(|state| locked.contains(state))
+    }
+
     /// For `map_err`: this failed while `doing`.
     pub fn unavailable<E: Into<Box<dyn Cause + Send + Sync>>>(doing: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Unavailable { doing, source: source.into() }

@@ -14,6 +14,8 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V4__ring", include_str!("../../sql/migrations/0004_ring.sql")),
     ("V5__moves", include_str!("../../sql/migrations/0005_moves.sql")),
     ("V6__partitions", include_str!("../../sql/migrations/0006_partitions.sql")),
+    ("V7__callbacks", include_str!("../../sql/migrations/0007_callbacks.sql")),
+    ("V8__publish", include_str!("../../sql/migrations/0008_publish.sql")),
 ];
 /// The table with what was run, in the schema that the migrations make.
 const HISTORY: &str = "walclock.walclock_migrations";

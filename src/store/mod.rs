@@ -1,13 +1,17 @@
-//! PostgreSQL at rest: one Rust function per file of `sql/queries`. The only place that holds SQL.
+//! PostgreSQL at rest: one Rust function per file of `sql/queries`. Here is all SQL but what the feed asks on connections of
+//! its own, for the slot and for snapshots.
 //!
-//! Four pools keep the parts out of each other's way: requests of the API can never use up the connections on which
-//! leases are renewed, nor can schedules; and claims, which alone need not be durable, have sessions of their own.
+//! Five pools keep the parts out of each other's way: requests of the API can never use up the connections on which
+//! leases are renewed, nor can schedules; claims, which alone need not be durable, have sessions of their own; and who
+//! watches the database waits for none of them.
 
+pub mod clock;
 pub mod dev;
 mod dispatch;
 pub mod doctor;
 mod error;
 pub mod migrate;
+pub mod namespaces;
 pub mod partitions;
 mod pool;
 mod rows;
@@ -22,6 +26,7 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 
 pub use self::error::Error;
+pub use self::pool::Lent;
 use crate::pg;
 
 /// Connections for the dispatcher's durable statements: all that it ever asks at the same time, which is two
@@ -32,6 +37,9 @@ const CLAIM_CONNECTIONS: usize = 3;
 
 /// Connections for schedules, whose statements come one after the other.
 const SCHEDULE_CONNECTIONS: usize = 1;
+
+/// Connections for [`clock::ping`].
+const WATCH_CONNECTIONS: usize = 1;
 
 /// How to reach the database, and with how many connections.
 #[derive(Clone)]
@@ -58,6 +66,7 @@ pub struct Store {
     dispatch: Pool,
     claims: Pool,
     schedules: Pool,
+    watch: Pool,
     process: Arc<dispatch::Process>,
 }
 
@@ -70,13 +79,14 @@ impl Store {
             general: pool::new(&config, tls.clone(), connections, &[pool::OPEN]),
             dispatch: pool::new(&config, tls.clone(), DISPATCH_CONNECTIONS, &[pool::OPEN, pool::DISPATCH]),
             schedules: pool::new(&config, tls.clone(), SCHEDULE_CONNECTIONS, &[pool::OPEN]),
+            watch: pool::new(&config, tls.clone(), WATCH_CONNECTIONS, &[pool::OPEN]),
             claims: pool::new(&config, tls, CLAIM_CONNECTIONS, &[pool::OPEN, pool::DISPATCH, pool::CLAIMS]),
             process: Arc::new(dispatch::Process::own()),
         })
     }
 
     /// A connection for general use. Its `prepare_cached` keeps statements over uses.
-    pub async fn client(&self) -> Result<deadpool_postgres::Client, Error> {
-        pool::get(&self.general).await
+    pub async fn client(&self) -> Result<Lent, Error> {
+        Lent::from(&self.general).await
     }
 }

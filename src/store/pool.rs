@@ -2,10 +2,10 @@
 
 use std::future::Future;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime};
+use parking_lot::Mutex;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -19,6 +19,13 @@ pub const DISPATCH: &str = include_str!("../../sql/queries/session/dispatch.sql"
 /// What a session for claims has besides.
 pub const CLAIMS: &str = include_str!("../../sql/queries/session/claims.sql");
 
+/// Begins a transaction.
+pub const BEGIN: &str = "begin";
+/// Ends a transaction.
+pub const COMMIT: &str = "commit";
+/// Undoes a transaction.
+pub const ROLLBACK: &str = "rollback";
+
 /// How long a peer may leave what we sent unacknowledged before the connection counts as broken.
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(15);
 /// When an idle connection is first asked whether it is still there.
@@ -27,6 +34,9 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an answer may take: a little longer than the server's own bound on a statement.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(25);
+/// After so long without an answer the connections beside it may have lost their other end, too. Each would be found out only by
+/// whoever waits for it, one after the other.
+const DOUBT_AFTER: Duration = Duration::from_secs(3);
 /// The name that `pg_stat_activity` shows, unless the settings have one.
 const APPLICATION_NAME: &str = "walclock";
 
@@ -50,16 +60,6 @@ pub fn new(config: &Config, tls: MakeRustlsConnect, connections: usize, session:
         }))
         .build()
         .expect("a pool with time-outs has a runtime")
-}
-
-/// A connection of the pool.
-pub async fn get(pool: &Pool) -> Result<Client, Error> {
-    let connecting = "connecting to the database";
-    pool.get().await.map_err(|error| match error {
-        // The server's own words, without the pool's about them.
-        PoolError::Backend(error) => Error::unavailable(connecting)(error),
-        other => Error::unavailable(connecting)(other),
-    })
 }
 
 /// A connection apart from the pools, for a command that needs one only.
@@ -103,26 +103,35 @@ pub fn driver_config(settings: &pg::Settings, connect_timeout: Duration) -> toki
 }
 
 /// A connection lent for a few questions. One whose answer was not awaited to its end is thrown away: the next user
-/// would wait behind it.
+/// would wait behind it. After a long wait in vain those go as well that lie idle, and have answered nobody since.
 pub struct Lent {
     client: Option<Client>,
-    owes_an_answer: AtomicBool,
+    pool: Pool,
+    /// When the question was put whose answer is still to come.
+    asked_at: Mutex<Option<Instant>>,
 }
 
 impl Lent {
     /// Takes a connection from the pool.
-    pub async fn from(pool: &Pool) -> Result<Self, Error> {
-        Ok(Self { client: Some(get(pool).await?), owes_an_answer: AtomicBool::new(false) })
+    pub(super) async fn from(pool: &Pool) -> Result<Self, Error> {
+        let connecting = "connecting to the database";
+        let client = pool.get().await.map_err(|error| match error {
+            // The server's own words, without the pool's about them.
+            PoolError::Backend(error) => Error::unavailable(connecting)(error),
+            other => Error::unavailable(connecting)(other),
+        })?;
+        Ok(Self { client: Some(client), pool: pool.clone(), asked_at: Mutex::default() })
     }
 
-    /// Awaits the answer of a question put on this connection, within [`ANSWER_WAIT_MAX`].
+    /// Awaits the answer of a question put on this connection, within 25 s: a little longer than the server's own bound on a
+    /// statement.
     pub async fn ask<T, E>(&self, doing: &'static str, question: impl Future<Output = Result<T, E>>) -> Result<T, Error>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        self.owes_an_answer.store(true, Ordering::Relaxed);
+        *self.asked_at.lock() = Some(Instant::now());
         let answer = tokio::time::timeout(ANSWER_WAIT_MAX, question).await.map_err(Error::unavailable(doing))?;
-        self.owes_an_answer.store(false, Ordering::Relaxed);
+        *self.asked_at.lock() = None;
         answer.map_err(Error::unavailable(doing))
     }
 }
@@ -137,10 +146,13 @@ impl Deref for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if self.owes_an_answer.load(Ordering::Relaxed)
-            && let Some(client) = self.client.take()
-        {
+        let Some(asked_at) = *self.asked_at.get_mut() else { return };
+        if let Some(client) = self.client.take() {
             drop(Client::take(client));
+        }
+        let waited = asked_at.elapsed();
+        if waited >= DOUBT_AFTER {
+            self.pool.retain(|_, metrics| metrics.last_used() < waited);
         }
     }
 }

@@ -2,13 +2,13 @@
 
 mod create;
 
-use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 
 pub use self::create::{Many, create, create_many};
+use super::pool::Lent;
 use super::time::Span;
 use super::{Error, rows};
 use crate::clock::Timestamp;
@@ -53,94 +53,79 @@ pub struct ListRequest {
 
 /// Changes a pending timer and returns it as it is then. `now` is PostgreSQL's unless it is given.
 pub async fn update(
-    client: &impl GenericClient,
+    client: &Lent,
     key: &TimerKey,
     update: &Update,
     now: Option<Timestamp>,
 ) -> Result<Written<Timer>, Error> {
-    let doing = "updating a timer";
-    let statement = client.prepare_cached(UPDATE).await.map_err(Error::unavailable(doing))?;
     let retry = &update.retry;
-    let row = client
-        .query_one(
-            &statement,
-            &[
-                &&*key.namespace,
-                &&*key.id,
-                &update.execute_at,
-                &update.callback_url,
-                &update.callback_timeout.map(seconds),
-                &update.payload.is_some(),
-                &update.payload.as_ref().and_then(|payload| payload.as_deref()).map(Json::<&RawValue>),
-                &retry.attempts_max.is_some(),
-                &retry.attempts_max.flatten().map(attempts),
-                &retry.attempts_duration.map(Span),
-                &retry.interval_first.map(Span),
-                &retry.multiplier,
-                &retry.interval_max.map(Span),
-                &Span(limits::EXECUTE_AT_AHEAD_MAX),
-                &now,
-                &update.callback_method,
-                &update.callback_headers.as_ref().map(Json),
-            ],
-        )
-        .await;
-    let row = match row {
-        Ok(row) => row,
-        Err(error) => return refused(Error::unavailable(doing)(error)),
-    };
-    let read = |row: &Row| -> Result<_, tokio_postgres::Error> {
+    let parameters: [&(dyn ToSql + Sync); 17] = [
+        &&*key.namespace,
+        &&*key.id,
+        &update.execute_at,
+        &update.callback_url,
+        &update.callback_timeout.map(seconds),
+        &update.payload.is_some(),
+        &update.payload.as_ref().and_then(|payload| payload.as_deref()).map(Json::<&RawValue>),
+        &retry.attempts_max.is_some(),
+        &retry.attempts_max.flatten().map(attempts),
+        &retry.attempts_duration.map(Span),
+        &retry.interval_first.map(Span),
+        &retry.multiplier,
+        &retry.interval_max.map(Span),
+        &Span(limits::EXECUTE_AT_AHEAD_MAX),
+        &now,
+        &update.callback_method,
+        &update.callback_headers.as_ref().map(Json),
+    ];
+    let written = client.ask("updating a timer", async {
+        let statement = client.prepare_cached(UPDATE).await?;
+        let row = client.query_one(&statement, &parameters).await?;
         let now = row.try_get("now")?;
         let untimely = update.execute_at.and_then(|at| timer::check_execute_at(at, now).err());
-        Ok((untimely, row.try_get::<_, Option<&str>>("namespace")?.is_some()))
-    };
-    match read(&row).map_err(Error::unavailable(doing))? {
-        (Some(invalid), _) => Ok(Written::Untimely(invalid)),
-        (None, false) => Ok(Written::Missing),
-        (None, true) => rows::timer(&row).map(Written::Done).map_err(Error::unavailable(doing)),
-    }
+        match (untimely, row.try_get::<_, Option<&str>>("namespace")?) {
+            (Some(invalid), _) => Ok(Written::Untimely(invalid)),
+            (None, None) => Ok(Written::Missing),
+            (None, Some(_)) => rows::timer(&row).map(Written::Done),
+        }
+    });
+    written.await.or_else(refused)
 }
 
 /// Cancels a pending timer.
-pub async fn delete(client: &impl GenericClient, key: &TimerKey) -> Result<Written<()>, Error> {
-    let doing = "deleting a timer";
-    let statement = client.prepare_cached(DELETE).await.map_err(Error::unavailable(doing))?;
-    match client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await {
-        Ok(Some(_)) => Ok(Written::Done(())),
-        Ok(None) => Ok(Written::Missing),
-        Err(error) => refused(Error::unavailable(doing)(error)),
-    }
+pub async fn delete(client: &Lent, key: &TimerKey) -> Result<Written<()>, Error> {
+    write(client, "deleting a timer", DELETE, &[&&*key.namespace, &&*key.id], |_| Ok(())).await
 }
 
 /// The pending timer of that name, else its latest run.
-pub async fn get(client: &impl GenericClient, key: &TimerKey) -> Result<Option<Status>, Error> {
-    let doing = "reading a timer";
-    let statement = client.prepare_cached(GET).await.map_err(Error::unavailable(doing))?;
-    let row = client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await.map_err(Error::unavailable(doing))?;
-    row.as_ref().map(status).transpose().map_err(Error::unavailable(doing))
+pub async fn get(client: &Lent, key: &TimerKey) -> Result<Option<Status>, Error> {
+    let found = client.ask("reading a timer", async {
+        let statement = client.prepare_cached(GET).await?;
+        let row = client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await?;
+        row.as_ref().map(status).transpose()
+    });
+    found.await
 }
 
 /// One page of the timers of a namespace, in the order of their ids.
-pub async fn list(client: &impl GenericClient, request: &ListRequest) -> Result<Vec<Status>, Error> {
-    let doing = "listing timers";
-    let statement = client.prepare_cached(LIST).await.map_err(Error::unavailable(doing))?;
+pub async fn list(client: &Lent, request: &ListRequest) -> Result<Vec<Status>, Error> {
     let state = request.state.map(State::as_str);
-    let rows = client
-        .query(&statement, &[&request.namespace, &request.after, &i64::from(request.limit), &state])
-        .await
-        .map_err(Error::unavailable(doing))?;
-    rows.iter().map(status).collect::<Result<_, _>>().map_err(Error::unavailable(doing))
+    let listed = client.ask("listing timers", async {
+        let statement = client.prepare_cached(LIST).await?;
+        let page: [&(dyn ToSql + Sync); 4] = [&request.namespace, &request.after, &i64::from(request.limit), &state];
+        client.query(&statement, &page).await?.iter().map(status).collect()
+    });
+    listed.await
 }
 
 /// The latest attempts of a timer, oldest first.
-pub async fn history(client: &impl GenericClient, key: &TimerKey, limit: u32) -> Result<Vec<PastAttempt>, Error> {
-    let doing = "reading the attempts of a timer";
-    let statement = client.prepare_cached(LIST_ATTEMPTS).await.map_err(Error::unavailable(doing))?;
-    let rows = client
-        .query(&statement, &[&&*key.namespace, &&*key.id, &i64::from(limit)])
-        .await
-        .map_err(Error::unavailable(doing))?;
-    rows.iter().rev().map(attempt).collect::<Result<_, _>>().map_err(Error::unavailable(doing))
+pub async fn history(client: &Lent, key: &TimerKey, limit: u32) -> Result<Vec<PastAttempt>, Error> {
+    let attempts = client.ask("reading the attempts of a timer", async {
+        let statement = client.prepare_cached(LIST_ATTEMPTS).await?;
+        let rows = client.query(&statement, &[&&*key.namespace, &&*key.id, &i64::from(limit)]).await?;
+        rows.iter().rev().map(attempt).collect()
+    });
+    attempts.await
 }
 
 fn attempt(row: &Row) -> Result<PastAttempt, tokio_postgres::Error> {
@@ -161,6 +146,22 @@ fn attempt(row: &Row) -> Result<PastAttempt, tokio_postgres::Error> {
         error: row.try_get("error")?,
         reply: row.try_get("reply")?,
     })
+}
+
+/// A write that returns a row where it finds something to change.
+pub(super) async fn write<T>(
+    client: &Lent,
+    doing: &'static str,
+    statement: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+    read: impl FnOnce(&Row) -> Result<T, tokio_postgres::Error>,
+) -> Result<Written<T>, Error> {
+    let written = client.ask(doing, async {
+        let statement = client.prepare_cached(statement).await?;
+        let row = client.query_opt(&statement, parameters).await?;
+        row.as_ref().map_or(Ok(Written::Missing), |row| read(row).map(Written::Done))
+    });
+    written.await.or_else(refused)
 }
 
 /// Tells a row that cannot be written from a database that does not answer.

@@ -53,6 +53,12 @@ pub static METRICS: &[Metric] = &[
     metric("walclock_feed_reconnects_total", Kind::Counter, Unit::Count, "Connections to the slot that broke"),
     metric("walclock_feed_gaps_total", Kind::Counter, Unit::Count, "Times the feed began anew, changes missing"),
     metric(
+        "walclock_feed_unpublished_total",
+        Kind::Counter,
+        Unit::Count,
+        "Times that tables, or kinds of changes, were taken out of the publications, be it for a while",
+    ),
+    metric(
         "walclock_feed_reloads_total",
         Kind::Counter,
         Unit::Count,
@@ -62,7 +68,19 @@ pub static METRICS: &[Metric] = &[
         "walclock_feed_scope_unknown_total",
         Kind::Counter,
         Unit::Count,
-        "Changes whose old scope PostgreSQL did not send: see walclock doctor",
+        "Changes whose scope PostgreSQL did not send: see walclock doctor",
+    ),
+    metric(
+        "walclock_feed_scopes_cut_total",
+        Kind::Counter,
+        Unit::Count,
+        "Rows that named more than 10,000 scopes, and are told to the first of them alone",
+    ),
+    metric(
+        "walclock_feed_scopes_unaskable_total",
+        Kind::Counter,
+        Unit::Count,
+        "Scopes that rows named and no reader can ask for: too long, or with other characters",
     ),
     metric("walclock_journal_bytes", Kind::Gauge, Unit::Bytes, "Size of the journal"),
     metric("walclock_journal_changes_total", Kind::Counter, Unit::Count, "Changes written to the journal"),
@@ -109,7 +127,12 @@ pub static METRICS: &[Metric] = &[
         Unit::Count,
         "Claimed timers that were put back without an attempt, because their host was spared or the server stopped",
     ),
-    metric("walclock_hosts_spared", Kind::Gauge, Unit::Count, "Hosts of callbacks that are spared because they fail"),
+    metric(
+        "walclock_hosts_spared",
+        Kind::Gauge,
+        Unit::Count,
+        "Hosts of callbacks that are spared because they fail, once for all and once for each namespace alone",
+    ),
     metric(
         "walclock_hosts_spared_total",
         Kind::Counter,
@@ -132,7 +155,7 @@ pub static METRICS: &[Metric] = &[
         "walclock_sweep_found_total",
         Kind::Counter,
         Unit::Count,
-        "Due timers that only the sweep found; anything above zero is a bug",
+        "Due timers that only the sweep found, and the feed did not tell of within 30 s, or while it was away; above zero with a healthy feed it is a bug",
     ),
     metric(
         "walclock_occurrences_total",

@@ -18,6 +18,7 @@ macro_rules! for_each_case {
         $test! { a_lease_with_a_write_under_way_is_renewed_until_it_can_be_given_up }
         $test! { an_expired_lease_goes_to_another_owner_under_a_new_epoch }
         $test! { ones_own_expired_lease_comes_back_under_a_new_epoch }
+        $test! { a_lease_farther_ahead_than_it_lasts_is_cut_by_another_owner }
         $test! { who_wants_no_shards_keeps_its_own_and_does_not_count }
         $test! { who_leaves_holds_nothing_and_is_not_alive }
         $test! { entries_come_in_their_order_over_all_shards }
@@ -52,6 +53,7 @@ macro_rules! for_each_case {
         $test! { a_settle_under_an_expired_lease_changes_nothing }
         $test! { an_adopted_run_is_settled_by_its_new_owner_alone }
         $test! { a_newer_timer_wins_over_a_retry }
+        $test! { a_newer_timer_that_was_deleted_takes_the_older_one_along }
         $test! { a_newer_timer_wins_over_a_reschedule_also_when_it_was_claimed }
         $test! { of_two_retries_of_one_id_the_newer_stays }
         $test! { settles_are_answered_in_their_order }

@@ -134,6 +134,33 @@ pub async fn ones_own_expired_lease_comes_back_under_a_new_epoch(world: &impl Wo
     }
 }
 
+pub async fn a_lease_farther_ahead_than_it_lasts_is_cut_by_another_owner(world: &impl World) {
+    let (a, b) = (owner("a"), owner("b"));
+    let first = lease(world, &a, 200).await;
+    let before = world.expiries(Shard(0)).await;
+    lease(world, &b, 10).await;
+    assert_eq!(world.expiries(Shard(0)).await, before, "what lasts no longer than it can stays as it is");
+
+    world.set_back(Duration::from_secs(3600)).await;
+    let cut_after = world.store().now().await.unwrap();
+    let grant = lease(world, &b, 10).await;
+    let cut_before = world.store().now().await.unwrap();
+    assert_eq!(grant.owners_alive, 2, "it may be alive");
+    for held in &first.held {
+        let (lease, owner) = world.expiries(held.shard).await.unwrap();
+        for until in [lease, owner] {
+            assert!(until >= cut_after.after(TTL) && until <= cut_before.after(TTL), "shard {}: {until}", held.shard);
+        }
+    }
+    // Who is alive goes on with what it has; what it asks for itself is never more than it lasts either.
+    assert_eq!(sorted(&lease(world, &a, 200).await), sorted(&first));
+    // Asked for shorter lives, all ends after one of them.
+    let brief = LeaseRequest { ttl: Duration::from_secs(1), shards_max: 10, ..asks(&b, Vec::new(), Vec::new()) };
+    world.store().lease(brief).await.unwrap();
+    let latest = world.store().now().await.unwrap().after(Duration::from_secs(1));
+    assert!(world.expiries(Shard(0)).await.unwrap().0 <= latest);
+}
+
 pub async fn who_wants_no_shards_keeps_its_own_and_does_not_count(world: &impl World) {
     let (a, b) = (owner("a"), owner("b"));
     let first = lease(world, &a, 100).await;

@@ -51,6 +51,12 @@ pub trait World {
     /// The lease of a shard runs out.
     async fn expire(&self, shard: Shard);
 
+    /// The store's clock is set back: everybody's leases lie that much farther ahead.
+    async fn set_back(&self, span: Duration);
+
+    /// When the lease of a shard runs out, and when its owner counts as dead; none where it has no owner.
+    async fn expiries(&self, shard: Shard) -> Option<(Timestamp, Timestamp)>;
+
     /// A namespace gets these secrets.
     async fn set_secrets(&self, namespace: &str, secrets: &[&str]);
 
@@ -166,7 +172,14 @@ pub async fn run(world: &impl World, owner: &Owner, grant: &LeaseGrant, key: &Ti
 pub fn attempt(run: &Run, status: u16, verdict: Verdict) -> Attempt {
     let sent_at = run.key.claimed_at.after(Duration::from_millis(1));
     let answered_at = sent_at.after(Duration::from_millis(2));
-    Attempt { sent_at, answered_at, status: Some(status), reply_head: "the answer".to_owned(), verdict }
+    Attempt {
+        sent_at,
+        answered_at,
+        connected: true,
+        status: Some(status),
+        reply_head: "the answer".to_owned(),
+        verdict,
+    }
 }
 
 pub fn succeeded(run: &Run) -> Settlement {
@@ -193,7 +206,7 @@ pub fn defer(run: &Run, at: Timestamp) -> Settlement {
 }
 
 pub async fn settle(world: &impl World, owner: &Owner, settlements: &[Settlement]) -> Vec<bool> {
-    world.store().settle(owner, settlements).await.unwrap()
+    world.store().settle(owner, settlements).await.unwrap().into_iter().map(Result::unwrap).collect()
 }
 
 /// The entries of some shards, all that are due up to `until`.

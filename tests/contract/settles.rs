@@ -216,6 +216,35 @@ pub async fn a_newer_timer_wins_over_a_retry(world: &impl World) {
     assert_eq!(world.attempts(&run.key.timer).await, []);
 }
 
+/// Whoever deletes a timer by its name wants nothing under that name to be tried again, of whichever definition it is.
+pub async fn a_newer_timer_that_was_deleted_takes_the_older_one_along(world: &impl World) {
+    const CANCELLED: &str = "cancelled: it was deleted, or a later occurrence of its schedule takes its place";
+    let (a, grant, retried) = running(world, "0").await;
+    let mut older = vec![retried];
+    for id in ["1", "2", "3"] {
+        older.push(run(world, &a, &grant, &key(id)).await);
+    }
+    let far = older[0].key.claimed_at.after(Duration::from_secs(60));
+    for run in &older {
+        world.put(&definition(&run.key.timer, far)).await;
+        world.delete(&run.key.timer).await;
+    }
+    let at = older[0].key.claimed_at;
+    let settlements = [retry_at(&older[0], at), reschedule(&older[1], at), succeeded(&older[2])];
+    assert_eq!(settle(world, &a, &settlements).await, [true, true, true]);
+    for run in &older {
+        assert!(world.timer(&run.key.timer).await.is_none());
+    }
+    assert_eq!(row(world, &older[0].key.timer).await, answered(&older[0], State::Failed, 503, Some(CANCELLED)));
+    assert_eq!(row(world, &older[1].key.timer).await, answered(&older[1], State::Failed, 200, Some(CANCELLED)));
+    assert_eq!(row(world, &older[2].key.timer).await.state, State::Succeeded, "it was under way");
+    // One that is put in behind that is another one.
+    world.put(&definition(&older[3].key.timer, at)).await;
+    let again = run(world, &a, &grant, &older[3].key.timer).await;
+    assert_eq!(settle(world, &a, &[retry_at(&again, at)]).await, [true]);
+    assert!(world.timer(&older[3].key.timer).await.is_some());
+}
+
 pub async fn a_newer_timer_wins_over_a_reschedule_also_when_it_was_claimed(world: &impl World) {
     let (a, grant, older) = running(world, "first").await;
     let key = &older.key.timer;

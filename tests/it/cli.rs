@@ -43,7 +43,9 @@ fn fresh() -> PathBuf {
 fn the_help_has_examples_and_the_version_is_the_packages() {
     let help = run(&["--help"]);
     assert!(help.status.success() && out(&help).contains("Examples:"), "{}", out(&help));
-    for command in ["dev", "serve", "migrate", "doctor", "changes", "timers", "schedules", "shards", "completions"] {
+    for command in
+        ["dev", "serve", "migrate", "doctor", "changes", "timers", "schedules", "namespaces", "shards", "completions"]
+    {
         assert!(out(&help).contains(&format!("\n  {command}")), "{command}");
         let help = run(&[command, "--help"]);
         assert!(help.status.success() && out(&help).contains("Usage:"), "{command}");
@@ -116,9 +118,11 @@ async fn a_database_that_does_not_do_it_is_named_with_what_helps() {
     for (command, url, said) in [
         ("timers list", empty.as_str(), "the schema of walclock is missing or old at postgres://"),
         ("schedules list", &empty, "run `walclock migrate`: ERROR: relation \"walclock.schedules\" does not exist"),
+        ("namespaces list", &empty, "run `walclock migrate`: ERROR: relation \"walclock.namespaces\" does not exist"),
         ("shards", &empty, "run `walclock migrate`: ERROR: relation \"walclock.shards\" does not exist"),
         ("timers list", &reader, "lacks a right, `walclock doctor` prints those of a server: ERROR: permission denied"),
         ("schedules trigger --id a", &reader, "lacks a right"),
+        ("namespaces create n", &reader, "lacks a right"),
         ("shards", &reader, "lacks a right"),
         ("timers list", nobody, "connecting to the database at postgres://me:***@127.0.0.1:1/x?sslmode=prefer: "),
         ("schedules list", nobody, "postgres://me:***@127.0.0.1:1/x"),
@@ -137,6 +141,7 @@ fn what_must_be_chosen_is_named_with_all_its_ways() {
     for (command, ways) in [
         ("schedules next", "<--cron <EXPRESSION>|--every <SPAN>|--id <ID>>"),
         ("schedules create --id a --url http://x/", "<--cron <EXPRESSION>|--every <SPAN>>"),
+        ("namespaces rotate n", "<--secret-file <FILE>|--make-secret>"),
         ("timers create --id a --url http://x/", "<--batch <FILE>|--in <SPAN>|--at <TIME>>"),
     ] {
         let output = run(&command.split(' ').collect::<Vec<_>>());
@@ -144,9 +149,11 @@ fn what_must_be_chosen_is_named_with_all_its_ways() {
         assert!(err(&output).contains(ways), "{}", err(&output));
     }
     // What is of no use to a command is not among its flags.
-    for command in ["timers", "schedules", "shards"] {
+    for command in ["migrate", "doctor", "timers", "schedules", "namespaces", "shards"] {
         let help = out(&run(&[command, "--help"]));
-        assert!(help.contains("--database-url") && !help.contains("--selector-column"), "{help}");
+        assert!(help.contains("--database-url"), "{help}");
+        let of_the_feed = ["--selector-column", "--publication"].map(|flag| help.contains(flag));
+        assert_eq!(of_the_feed, [command == "doctor"; 2], "{help}");
     }
 }
 
@@ -183,8 +190,13 @@ async fn the_doctor_names_what_is_wrong_and_prints_the_sql() {
 
     let url = database().await;
     assert!(run(&["migrate", "--database-url", &url]).status.success());
+    let own = "create publication other for table walclock.runs with (publish_via_partition_root = true)";
+    connect(&url).await.batch_execute(own).await.unwrap();
     let output = run(&["doctor", "--database-url", &url]);
-    assert!(output.status.success(), "{}", out(&output));
+    assert!(output.status.success() && !out(&output).contains("other"), "{}", out(&output));
+    // It judges the publications that are read.
+    let output = run(&["doctor", "--database-url", &url, "--publication", "walclock", "--publication", "other"]);
+    assert!(out(&output).contains("alter publication other drop table walclock.runs"), "{}", out(&output));
 }
 
 /// The blocks of SQL that the page on operations has, ready for this database.

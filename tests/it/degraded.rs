@@ -1,11 +1,14 @@
 //! A process that somebody should look at and that serves all the same, through the built binary: PostgreSQL is away, or
 //! the slot comes near its bound.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
+use super::chaos::proxy::{Proxy, Weather};
 use super::support::http::get;
 use super::support::server::{Server, folder, migrate};
-use super::support::{PATIENCE, connect, eventually, new_cluster};
+use super::support::{PATIENCE, cluster, connect, eventually, migrated, new_cluster};
 
 const TABLES: &str = "create table notes (id int primary key, body text, _change_selector text);
                       alter table notes replica identity full;
@@ -84,6 +87,26 @@ async fn an_outage_of_postgresql_is_told_and_takes_nobody_out_of_service() {
     eventually(PATIENCE, "all is well again", well).await;
     insert(&connect(&url).await, 10).await;
     changes(&server, 20).await;
+}
+
+/// It takes connections, and nothing that is asked on one is answered.
+const HANGING: Weather = Weather { up_stalls: true, down_stalls: true, delay: Duration::ZERO, piece_bytes_max: 0 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgresql_that_hangs_is_told_of_as_one_that_is_away() {
+    let url = migrated().await;
+    let proxy = Proxy::start(cluster().port()).await;
+    proxy.set(HANGING);
+    let server = Server::spawn_unmigrated(&proxy.url(&url), &folder(), &["--roles", "api"]);
+    let silent = "database: PostgreSQL has not answered within 4s";
+    let not_ready = async || server.ready().await.filter(|answer| *answer == (503, silent.into())).map(drop);
+    eventually(PATIENCE, "who starts meanwhile is not ready", not_ready).await;
+    proxy.set(Weather::default());
+    server.until_ready().await;
+
+    proxy.set(HANGING);
+    let told = async || ready_and_verbose(&server).await.contains(&silent.replace(": ", ": degraded: ")).then_some(());
+    eventually(PATIENCE, "a hang is told", told).await;
 }
 
 /// How much of what it may keep the slot keeps, in percent.

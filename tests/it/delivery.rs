@@ -272,9 +272,10 @@ async fn a_cut_answer_is_tried_again() {
         ),
         (|| Act::Send(answer(200, &"x-header: y\r\n".repeat(10_000), r#"{"ok":true}"#)), None),
         (|| Act::Send(answer(200, &format!("x: {}\r\n", "y".repeat(1 << 20)), r#"{"ok":true}"#)), None),
+        (|| Act::Send(answer(200, &head_line(limits::REPLY_HEADERS_BYTES_MAX), r#"{"ok":true}"#)), None),
     ] {
         let made = attempt(act).await;
-        assert!(is_retry(&made) && made.status == status, "{made:?}");
+        assert!(is_retry(&made) && made.status == status && made.connected, "{made:?}");
     }
 }
 
@@ -283,7 +284,7 @@ async fn a_refused_connection_is_tried_again() {
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let made = client().attempt(&run(&format!("http://127.0.0.1:{port}/"))).await;
     assert!(is_retry(&made) && made.status.is_none(), "{made:?}");
-    assert!(error(&made).contains("not connected: "), "{made:?}");
+    assert!(error(&made).contains("not connected: ") && !made.connected, "{made:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -298,7 +299,7 @@ async fn a_time_out_covers_the_whole_attempt_and_closes_the_connection() {
         run.timer.definition.callback.timeout = Duration::from_millis(300);
         let made = client().attempt(&run).await;
         assert!(is_retry(&made) && made.status == status, "{made:?}");
-        assert_eq!(error(&made), "timed out after 300ms");
+        assert_eq!((error(&made), made.connected), ("timed out after 300ms", true));
         receiver.end().await;
     }
 }
@@ -315,6 +316,28 @@ async fn an_endless_answer_is_read_to_its_bound_only() {
     assert!(!made.reply_head.contains('\0'), "PostgreSQL stores no NUL");
     // What the sockets' buffers hold has left too.
     assert!(receiver.end().await < 64 << 20);
+}
+
+/// A header of so many bytes.
+fn head_line(bytes: usize) -> String {
+    format!("x-long: {}\r\n", "y".repeat(bytes - 10))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_is_understood_whole_and_its_connection_used_again() {
+    let note = "x".repeat(limits::REPLY_BYTES_MAX - 100);
+    let succeeds = answer(200, &head_line(15 << 10), &format!(r#"{{"note":"{note}","ok":true}}"#));
+    let fails = answer(500, "", &note);
+    let mut receiver =
+        Receiver::start(move |_, number| Act::Send(if number % 2 == 0 { fails.clone() } else { succeeds.clone() }))
+            .await;
+    let client = client();
+    for succeeded in [false, true, false, true] {
+        let made = client.attempt(&run(&receiver.url())).await;
+        assert_eq!(made.verdict == Verdict::Succeeded, succeeded, "{made:?}");
+        assert_eq!(made.reply_head.len(), limits::REPLY_HEAD_BYTES_MAX);
+        assert_eq!(receiver.request().await.connection, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

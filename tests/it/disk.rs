@@ -2,11 +2,15 @@
 
 mod failing;
 mod huge;
+mod larger;
+
+use std::path::PathBuf;
 
 use serde_json::Value;
+use walclock::domain::sequence::{Lsn, Sequence};
 
 use super::support::server::{Server, folder};
-use super::support::{PATIENCE, connect, database, eventually, say_skipped};
+use super::support::{PATIENCE, connect, database, eventually, http, say_skipped};
 
 const TABLE: &str = "create table notes (id int primary key, body text, _change_selector text);
                      alter publication walclock add table notes";
@@ -51,39 +55,66 @@ async fn insert(sql: &tokio_postgres::Client, ids: std::ops::Range<i32>) {
     }
 }
 
-async fn confirmed(sql: &tokio_postgres::Client, slot: &str) -> String {
+/// A database, and a server whose folder is a disk of so many bytes, with a filler of which part is taken. None where this
+/// machine does not permit such a disk: then it says that the test was skipped.
+async fn on_disk(test: &str, bytes: u64, filler: u64, flags: &[&str]) -> Option<(String, PathBuf, Server)> {
+    let (url, folder) = (database().await, folder());
+    let server = Server::spawn_on_disk(&url, &folder, bytes, filler, flags);
+    if server.is_none() {
+        say_skipped(test, "this machine does not permit a disk for a test");
+    }
+    Some((url, folder, server?))
+}
+
+/// What was acknowledged.
+async fn confirmed(sql: &tokio_postgres::Client, slot: &str) -> Lsn {
     let query = "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = $1";
-    sql.query_one(query, &[&slot]).await.unwrap().get(0)
+    sql.query_one(query, &[&slot]).await.unwrap().get::<_, &str>(0).parse().unwrap()
+}
+
+/// Waits until all that a reader has read is acknowledged, and thus durable.
+async fn until_acknowledged(sql: &tokio_postgres::Client, slot: &str, reader: &Reader) {
+    let last: Sequence = reader.since.parse().unwrap();
+    let acknowledged = async || (confirmed(sql, slot).await > last.lsn).then_some(());
+    eventually(PATIENCE, "what was read is acknowledged", acknowledged).await;
+}
+
+/// Waits until the server says this of the way in and has given the connection up, and with it the last word on what may be
+/// forgotten.
+pub async fn until_given_up(sql: &tokio_postgres::Client, slot: &str, server: &Server, error: &str) {
+    let given_up = async || {
+        let ready = http::try_request("GET", &server.management_url(), "/ready?verbose", &[], "").await?;
+        let says = String::from_utf8(ready.body.to_vec()).unwrap();
+        let is_said = says.lines().any(|line| line.starts_with("feed: ") && line.contains(error));
+        let query = "select from pg_replication_slots where slot_name = $1 and active_pid is null";
+        let is_released = sql.query_opt(query, &[&slot]).await.unwrap().is_some();
+        (is_said && is_released).then_some(())
+    };
+    eventually(PATIENCE, "it says why it takes no more", given_up).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_nothing_but_the_way_in_and_heals_without_a_restart() {
-    let (url, folder) = (database().await, folder());
-    let Some(server) = Server::spawn_on_disk(&url, &folder, 64 << 20, 48 << 20, &[]) else {
-        return say_skipped(
-            "a_full_disk_stops_nothing_but_the_way_in_and_heals_without_a_restart",
-            "this machine does not permit a disk for a test",
-        );
-    };
+    let name = "a_full_disk_stops_nothing_but_the_way_in_and_heals_without_a_restart";
+    let Some((url, folder, server)) = on_disk(name, 64 << 20, 48 << 20, &[]).await else { return };
     server.until_ready().await;
     let slot = folder.file_name().unwrap().to_str().unwrap();
     let sql = connect(&url).await;
     sql.batch_execute(TABLE).await.unwrap();
     let mut reader = Reader::new("s");
     insert(&sql, 0..4000).await;
-    let full = async || {
-        reader.catch_up(&server).await;
-        server.ready().await.filter(|(status, reason)| *status == 503 && reason.starts_with(b"feed: disk full"))
-    };
-    eventually(PATIENCE, "it says that the disk is full", full).await;
+    until_given_up(&sql, slot, &server, "disk full").await;
+    let (status, reason) = server.ready().await.unwrap();
+    assert!(status == 503 && reason.starts_with(b"feed: disk full"), "{status} {reason:?}");
     assert!(server.get("/health").await.0 == 200, "a restart would not help");
 
     // Nothing more is acknowledged, and nothing more is held in memory either.
+    reader.catch_up(&server).await;
     let (stuck, memory, read) = (confirmed(&sql, slot).await, server.memory_peak(), reader.ids.len());
     assert!(read > 0 && read < 4000, "{read} of 4000");
     insert(&sql, 4000..8000).await;
     reader.catch_up(&server).await;
-    assert_eq!((confirmed(&sql, slot).await, reader.ids.len()), (stuck.clone(), read));
+    assert_eq!((confirmed(&sql, slot).await, reader.ids.len()), (stuck, read));
     let grown = server.memory_peak().saturating_sub(memory);
     assert!(grown < 12 << 20, "{grown} bytes more, for 16 MB that cannot be stored");
 

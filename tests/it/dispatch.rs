@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use walclock::clock::{Clock, Limits, Timestamp};
 use walclock::dispatch::ports::{
     self, ClaimRequest, Claimed, Delivery, Entry, Feed, FeedError, LeaseGrant, LeaseRequest, LoadRequest, News,
-    Store as _, Unavailable,
+    Store as _, Unavailable, Written,
 };
 use walclock::dispatch::runner::{Config, Dispatcher, Handle};
 use walclock::domain::callback::Verdict;
@@ -39,7 +39,14 @@ impl Delivery for Receiver {
         self.sent.send((run.key.timer.id.to_string(), sent_at)).unwrap();
         self.answers.acquire().await.unwrap().forget();
         let reply_head = String::new();
-        Attempt { sent_at, answered_at: self.clock.now(), status: Some(200), reply_head, verdict: Verdict::Succeeded }
+        Attempt {
+            sent_at,
+            answered_at: self.clock.now(),
+            connected: true,
+            status: Some(200),
+            reply_head,
+            verdict: Verdict::Succeeded,
+        }
     }
 }
 
@@ -326,7 +333,7 @@ impl ports::Store for Set {
         self.store.adopt(owner, leases, limit).await
     }
 
-    async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<bool>, Unavailable> {
+    async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<Written>, Unavailable> {
         let mut settlements = settlements.to_vec();
         for settlement in &mut settlements {
             settlement.run.key.claimed_at = self.moved(settlement.run.key.claimed_at, -1);

@@ -151,7 +151,10 @@ async fn what_does_not_end_a_wait() {
 async fn a_wait_ends_empty_with_the_newest_sequence() {
     let folder = tempfile::tempdir().unwrap();
     let (mut writer, journal) = open(small(folder.path())).unwrap();
-    let reader = Reader::new(journal);
+    let reader = Reader::new(journal.clone());
+    journal.set_origin(sequence(9)).unwrap();
+    let short = Query { block: Duration::from_millis(10), ..query("a") };
+    assert_eq!(told(reader.changes(short).await.unwrap()), page(0, 0, &[]), "nothing was ever stored");
     write(&mut writer, 10, Some("b"));
     let waiting = call(&reader, Query { block: Duration::from_secs(2), ..query("a") }).await;
     write(&mut writer, 20, Some("b"));
@@ -181,8 +184,31 @@ async fn a_gap_ends_a_wait() {
     write(&mut writer, 10, Some("a"));
     let waiting = call(&reader, Query { since: sequence(10), ..blocking("a") }).await;
     writer.begin_anew(sequence(100)).unwrap();
-    let answer = timeout(SOON, waiting).await.expect("it is woken").unwrap();
-    assert!(matches!(answer, Err(Error::TooOld)));
+    assert_too_old(waiting).await;
+}
+
+/// Who waits for the very first change has the empty position, from which on the oldest is told.
+#[tokio::test]
+async fn a_gap_ends_a_wait_for_the_first_change() {
+    for is_elsewhere in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, journal) = open(small(folder.path())).unwrap();
+        journal.set_origin(sequence(50)).unwrap();
+        let reader = Reader::new(journal);
+        let waiting = call(&reader, blocking("a")).await;
+        if is_elsewhere {
+            writer.begin_elsewhere(sequence(20)).unwrap();
+        } else {
+            writer.begin_anew(sequence(100)).unwrap();
+            write(&mut writer, 200, Some("a"));
+        }
+        assert_too_old(waiting).await;
+    }
+}
+
+async fn assert_too_old(call: JoinHandle<Result<Page, Error>>) {
+    let answer = timeout(SOON, call).await.expect("it is woken").unwrap();
+    assert!(matches!(answer, Err(Error::TooOld)), "{answer:?}");
 }
 
 /// Many followers race with the writer and with purges of nothing: each sees each change of its scope once, in order.
@@ -276,7 +302,7 @@ fn a_killed_process_loses_nothing_that_was_durable() {
 /// Every change up to `last` is there, in order.
 fn check(journal: &Journal, last: u64) {
     let scopes = ["a", "rare"].map(|scope| Scope::parse(scope).unwrap());
-    let page = journal.read(&scopes, Sequence::ZERO, 100_000, None).unwrap();
+    let page = journal.read(usize::MAX, &scopes, Sequence::ZERO, 100_000, None).unwrap();
     let found: Vec<u64> =
         page.changes.iter().map(|change| std::str::from_utf8(&change.body).unwrap().parse().unwrap()).collect();
     assert_eq!(found, (1..=last).collect::<Vec<_>>());

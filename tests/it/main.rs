@@ -16,6 +16,7 @@ mod faults;
 mod firing;
 mod journal;
 mod manage;
+mod namespaces;
 mod openapi;
 mod pgoutput;
 mod retention;

@@ -22,10 +22,66 @@ async fn health_and_ready_are_200_without_a_body() {
         let answer = get(&server.url(), path, &[]).await;
         let text = String::from_utf8(answer.body.to_vec()).unwrap();
         assert!(answer.status == 404 && text.contains("GET /openapi.json"), "{path}: {text}");
+        assert_eq!(json(&answer)["code"], "NOT_FOUND");
     }
     let metrics = get(&server.url(), "/metrics", &[]).await;
     assert_eq!(metrics.status, 200);
     assert!(metrics.header("content-type").starts_with("text/plain; version=0.0.4"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_takes_every_connection_is_no_reason_to_restart_the_process() {
+    let port = walclock::localpg::free_port().unwrap();
+    let (url, flags) = (database().await, ["--connections-max", "3"]);
+    for server in [
+        Server::start_flagged(&url, &folder(), &flags).await,
+        Server::start_managed(&url, &folder(), &flags, port).await,
+    ] {
+        let management = server.management_url();
+        let mut crowd = Vec::new();
+        for base in [server.url(), management.clone()] {
+            let port: u16 = base.rsplit_once(':').unwrap().1.parse().unwrap();
+            for _ in 0..3 {
+                crowd.push(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+            }
+        }
+        // Earlier calls may still have a place for a moment.
+        let full = async || (get(&server.url(), "/changes", &[]).await.status == 503).then_some(());
+        eventually(PATIENCE, "there is no place left", full).await;
+        let full = async || (get(&management, "/metrics", &[]).await.status == 503).then_some(());
+        eventually(PATIENCE, "there is no place left for management", full).await;
+        for path in ["/health", "/ready"] {
+            let answer = get(&management, path, &[]).await;
+            assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
+            assert_eq!(answer.header("connection"), "close");
+        }
+        let verbose = get(&management, "/ready?verbose", &[("accept", "application/json")]).await;
+        assert_eq!(json(&verbose)["status"], "Ready");
+        assert_eq!(get(&management, "/health", &[("walclock-fence", "1")]).await.status, 403);
+        let refused = get(&server.url(), "/changes", &[]).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, "1"));
+        drop(crowd);
+        let free = async || (get(&server.url(), "/changes", &[]).await.status == 200).then_some(());
+        eventually(PATIENCE, "there is a place again", free).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_leaves_files_for_the_process_itself() {
+    let server = Server::spawn_within_files(256, &database().await, &folder());
+    server.until_ready().await;
+    let warning = "--connections-max is 50000, and only 256 files may be open: at most 128 connections are held";
+    assert!(server.log().contains(warning), "{}", server.log());
+    let mut crowd = Vec::new();
+    for _ in 0..300 {
+        crowd.push(tokio::net::TcpStream::connect(server.url().strip_prefix("http://").unwrap()).await.unwrap());
+    }
+    // They are taken in their order: all of the crowd has been by then.
+    assert_eq!(get(&server.url(), "/health", &[]).await.status, 200);
+    let fd = format!("/proc/{}/fd", server.pid().as_raw_nonzero());
+    let open = std::fs::read_dir(fd).unwrap().count();
+    assert!((128..=256 - 32).contains(&open), "{open} files are open");
+    assert!(!server.log().contains("accepting a connection"), "{}", server.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

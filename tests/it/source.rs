@@ -4,7 +4,7 @@ mod beginning;
 mod budget;
 mod claim;
 mod ddl;
-mod failover;
+pub mod failover;
 mod feed;
 mod fold;
 mod gaps;

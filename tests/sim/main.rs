@@ -2,6 +2,7 @@
 //! the normal test; `SEED=n` replays one and tells what happened, `SEEDS=n` runs so many.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is wrong")]
 
+mod backlog;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod ledger;
@@ -9,7 +10,9 @@ mod model;
 mod plan;
 mod process;
 mod schedules;
+mod steady;
 mod store;
+mod storm;
 mod watch;
 mod world;
 
@@ -151,6 +154,33 @@ fn a_crowded_namespace_holds_up_no_other() {
 }
 
 #[test]
+fn a_receiver_that_fails_behind_a_gateway_puts_off_no_other() {
+    let outcomes = check_plan(FEW_SEEDS, Plan::with_a_failing_receiver);
+    if outcomes.len() > 100 {
+        let deferred: u64 = outcomes.iter().map(|outcome| outcome.deferred).sum();
+        assert!(deferred > u64::try_from(outcomes.len()).unwrap(), "{deferred} deferrals");
+    }
+}
+
+#[test]
+fn namespaces_take_turns_at_a_gateway() {
+    let outcomes = check_plan(FEW_SEEDS, Plan::with_a_crowded_gateway);
+    if outcomes.len() > 100 {
+        let light: usize = outcomes.iter().map(|outcome| outcome.light).sum();
+        assert!(light > 10 * outcomes.len(), "{light} callbacks of the others in {} worlds", outcomes.len());
+    }
+}
+
+#[test]
+fn a_receiver_that_hangs_behind_a_gateway_holds_up_no_other() {
+    let outcomes = check_plan(FEW_SEEDS, Plan::with_a_hanging_receiver);
+    if outcomes.len() > 100 {
+        let light: usize = outcomes.iter().map(|outcome| outcome.light).sum();
+        assert!(light > 10 * outcomes.len(), "{light} callbacks of the others in {} worlds", outcomes.len());
+    }
+}
+
+#[test]
 fn a_host_that_is_down_is_spared() {
     let outcomes = check_plan(FEW_SEEDS, Plan::with_hosts_down);
     if outcomes.len() > 100 {
@@ -221,6 +251,9 @@ finds! {
     finds_that_lost_settles_are_forgotten: ForgetsLostSettles in faulty;
     finds_that_rows_are_not_loaded: NoLoads in faulty;
     finds_that_namespaces_do_not_take_turns: OneNamespace in crowded;
+    finds_that_receivers_are_spared_together: OneNamespace in with_a_failing_receiver by "another's failures";
+    finds_that_a_host_has_one_line: OneNamespace in with_a_crowded_gateway by "passed over";
+    finds_that_places_have_no_shares: OneNamespace in with_a_hanging_receiver by "late by";
     finds_that_hosts_have_no_bound: NoHostBound in faulty;
     finds_that_hosts_have_no_rate: NoHostRate in faulty;
     finds_that_hosts_are_not_spared: NoBreaker in with_hosts_down;

@@ -7,6 +7,20 @@ use walclock::dispatch::engine;
 
 use crate::ledger::Lateness;
 
+/// The namespace whose callbacks fail where a gateway has one that fails.
+pub const FAILING: &str = "n0";
+
+/// What namespaces could hold each other up by at a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateway {
+    /// The callbacks of [`FAILING`] do nothing but fail.
+    Failing,
+    /// The crowd's are more than may be called at once.
+    Crowded,
+    /// The crowd's are as many, and take seconds.
+    Hanging,
+}
+
 /// The plan of one world.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -27,6 +41,8 @@ pub struct Plan {
     pub host_outages: usize,
     /// Overdue timers that one more client has at the beginning, whose host does not answer for long.
     pub crowd: usize,
+    /// What the namespaces have to share at the only host, behind which each has a receiver of its own; none where hosts are many.
+    pub gateway: Option<Gateway>,
     /// Some callbacks take seconds.
     pub slow: bool,
     /// How late a timer that is not of the crowd may be; none where they wait for more than faults.
@@ -74,6 +90,7 @@ impl Plan {
             hosts: rng.usize(1..=4),
             host_outages: some(rng, 3),
             crowd: 0,
+            gateway: None,
             slow: true,
             lateness: None,
             line_max: Duration::ZERO,
@@ -232,6 +249,50 @@ impl Plan {
             slow: false,
             ..Self::calm(rng)
         }
+    }
+
+    /// A world in which all is well, but for one namespace whose receiver fails behind the gateway that all of them call.
+    pub fn with_a_failing_receiver(rng: &mut Rng) -> Self {
+        let host_failures_max = rng.u32(1..=4);
+        Self { gateway: Some(Gateway::Failing), ..Self::at_a_gateway(rng, host_failures_max) }
+    }
+
+    /// A world in which all is well, but for one namespace with far more timers than the gateway that all of them call may be
+    /// called with.
+    pub fn with_a_crowded_gateway(rng: &mut Rng) -> Self {
+        let crowd = rng.usize(40..=120);
+        Self { gateway: Some(Gateway::Crowded), crowd, ..Self::at_a_gateway(rng, 0) }
+    }
+
+    /// The same where that namespace's callbacks take seconds, and the others' must be called nevertheless.
+    pub fn with_a_hanging_receiver(rng: &mut Rng) -> Self {
+        let crowd = rng.usize(80..=120);
+        let plan = Self::at_a_gateway(rng, 0);
+        let bounds = engine::Config {
+            // As much as the others have at once, in what the crowd leaves of each.
+            inflight_max: rng.usize(150..=200),
+            host_inflight_max: rng.usize(70..=80),
+            host_rate_max: None,
+            lead: Duration::from_millis(50),
+            batch_max: rng.usize(20..=50),
+            backlog_max: 1_000,
+            ..plan.engine
+        };
+        let lateness = Some(Lateness { max: Duration::from_millis(300), behind_fault_max: Duration::ZERO });
+        Self { gateway: Some(Gateway::Hanging), crowd, engine: bounds, operations: 40, lateness, ..plan }
+    }
+
+    fn at_a_gateway(rng: &mut Rng, host_failures_max: u32) -> Self {
+        let bounds = engine::Config {
+            queue_max: 1_000,
+            inflight_max: rng.usize(18..=60),
+            host_inflight_max: rng.usize(1..=5),
+            host_rate_max: if rng.bool() { None } else { Some(rng.u32(10..=50)) },
+            host_failures_max,
+            ..engine_config(rng)
+        };
+        let (namespaces, slow) = (rng.usize(2..=4), false);
+        Self { processes: 1, engine: bounds, operations: 80, ids: 60, hosts: 1, namespaces, slow, ..Self::calm(rng) }
     }
 
     /// A world without faults.

@@ -126,7 +126,7 @@ impl Process {
             found: 0,
             abandoned: Vec::new(),
             stale: 0,
-            watch: Watch::new(plan.engine.clone(), plan.clock_steps == 0),
+            watch: Watch::new(plan.engine.clone(), plan.clock_steps == 0, plan.gateway),
             stopping: false,
             started_at: now,
             asleep: Duration::ZERO,
@@ -202,6 +202,7 @@ impl Process {
                     effect => wishes.push(Wish::Engine(effect)),
                 }
             }
+            self.watch.stepped(self.reads(now));
             if self.shards.asks_busy() {
                 let busy = self.busy_shards();
                 self.step_shards(now, shards::Event::Busy(busy), &mut events, &mut wishes);
@@ -276,7 +277,7 @@ impl Process {
             }
             (Planted::ForgetsLostAdoptions, Event::Adopted(Err(_))) => Some(Event::Adopted(Ok(Vec::new()))),
             (Planted::ForgetsLostSettles, Event::Settled { settlements, written: Err(_) }) => {
-                let written = Ok(vec![true; settlements.len()]);
+                let written = Ok(settlements.iter().map(|_| Ok(true)).collect());
                 Some(Event::Settled { settlements, written })
             }
             (Planted::NoLoads, Event::Loaded(_)) => Some(Event::Loaded(Ok(Vec::new()))),

@@ -1,10 +1,12 @@
 //! The model behind the dispatcher's port, so that the contract suite judges it as it judges PostgreSQL: what the
 //! simulation relies on is then what the real store does.
 
+use std::time::Duration;
+
 use parking_lot::Mutex;
 use walclock::clock::Timestamp;
 use walclock::dispatch::ports::{
-    self, ClaimRequest, Claimed, Entry, LeaseGrant, LeaseRequest, LoadRequest, Unavailable,
+    self, ClaimRequest, Claimed, Entry, LeaseGrant, LeaseRequest, LoadRequest, Unavailable, Written,
 };
 use walclock::domain::callback::Verdict;
 use walclock::domain::lease::{Lease, Owner};
@@ -52,8 +54,8 @@ impl ports::Store for Store {
         Ok(self.run(|model| model.adopt(owner, leases, limit)))
     }
 
-    async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<bool>, Unavailable> {
-        Ok(self.run(|model| model.settle(owner, settlements)))
+    async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<Written>, Unavailable> {
+        Ok(self.run(|model| model.settle(owner, settlements)).into_iter().map(Ok).collect())
     }
 
     async fn leave(&self, owner: &Owner) -> Result<(), Unavailable> {
@@ -119,6 +121,14 @@ impl World for Simulated {
 
     async fn expire(&self, shard: Shard) {
         self.0.run(|model| model.expire(shard));
+    }
+
+    async fn set_back(&self, span: Duration) {
+        self.0.run(|model| model.set_back(span));
+    }
+
+    async fn expiries(&self, shard: Shard) -> Option<(Timestamp, Timestamp)> {
+        self.0.run(|model| model.expiries(shard))
     }
 
     async fn set_secrets(&self, namespace: &str, secrets: &[&str]) {

@@ -19,5 +19,5 @@ union all
 select format('execute on function %s', oid::regprocedure)
 from pg_proc
 where pronamespace = (select oid from pg_namespace where nspname = 'walclock')
-  and proname in ('make_partitions', 'drop_partitions')
+  and proname in ('make_partitions', 'drop_partitions', 'publish_faults')
   and not has_function_privilege(oid, 'execute')

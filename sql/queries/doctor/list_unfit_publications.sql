@@ -1,5 +1,5 @@
--- The publications of the feed that have walclock's own tables, or tell partitions under their own names, each with what
--- repairs that. The timers are meant to be in the feed.
+-- The publications of the feed that have walclock's own tables, tell partitions under their own names, or leave kinds of
+-- changes out, each with what repairs that. The timers are meant to be in the feed.
 -- $1 publications text[]
 with told as (
     select p.oid as publication, c.oid as relation, n.nspname = 'walclock' as is_own,
@@ -33,7 +33,9 @@ select p.pubname::text as name,
            )
        end as own_fix,
        partitions.roots,
-       format('alter publication %I set (publish_via_partition_root = true)', p.pubname) as roots_fix
+       format('alter publication %I set (publish_via_partition_root = true)', p.pubname) as roots_fix,
+       kinds.untold,
+       format('alter publication %I set (publish = ''insert, update, delete, truncate'')', p.pubname) as kinds_fix
 from pg_publication p
 cross join lateral (
     select string_agg(relation::regclass::text, ', ' order by relation::regclass::text) as names,
@@ -49,5 +51,12 @@ cross join lateral (
     select string_agg(distinct pg_partition_root(relation)::text, ', ') as roots
     from told where publication = p.oid and is_partition and not is_listed and not is_own and not p.pubviaroot
 ) as partitions
-where own.names is not null or partitions.roots is not null
+cross join lateral (
+    -- That of the timers is meant to have inserts and updates alone.
+    select string_agg(kind, ', ' order by place) as untold
+    from (values (1, 'inserts', p.pubinsert), (2, 'updates', p.pubupdate), (3, 'deletes', p.pubdelete),
+                 (4, 'truncates', p.pubtruncate)) as told (place, kind, is_told)
+    where not is_told and p.pubname <> 'walclock_timers'
+) as kinds
+where own.names is not null or partitions.roots is not null or kinds.untold is not null
 order by p.pubname

@@ -31,6 +31,9 @@ with published as (
                    format('%1$I = any (%2$L::text[]) and %1$I collate "C" = any (%2$L::text[])', c.name, $3::text[])
                when c.type in ('text[]'::regtype, 'varchar[]'::regtype) then
                    format('%1$I::text[] && %2$L::text[] and %1$I::text[] collate "C" && %2$L::text[]', c.name, $3::text[])
+               -- Its text is padded, and its value is not.
+               when c.type = 'bpchar'::regtype then
+                   format('%1$I::text collate "C" = any (%2$L::text[])', c.name, $3::text[])
                else format('format(%L, %I) = any (%L::text[])', '%s', c.name, $3::text[])
            end as condition
     from columns c

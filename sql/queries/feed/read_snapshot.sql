@@ -1,2 +1,3 @@
--- Which transactions are over.
-select pg_current_snapshot()::text
+-- Which transactions are over, and what this server's clock says, in microseconds since 1970.
+select pg_current_snapshot()::text,
+       (extract(epoch from clock_timestamp()) * 1000000)::int8

@@ -5,16 +5,20 @@
 -- $6 claimed_at timestamptz[], $7 shards smallint[], $8 epochs bigint[], their attempts: $9 sent_at timestamptz[],
 -- $10 answered_at timestamptz[], $11 status smallint[], $12 reply text[], $13 error text[],
 -- $14 due_at timestamptz[] (when it is to be due again), $15 anew boolean[] (true: as a timer without attempts),
--- $16 deferred boolean[] (true: no attempt was made)
+-- $16 deferred boolean[] (true: no attempt was made), $17 longest wait for a row text (null: the session's)
 --
 -- A client may have inserted a new timer of the same id meanwhile, which may even have been claimed: then that one is what
--- the client wants, and this run has failed. So has one that is cancelled: a later occurrence of its schedule is in its place.
+-- the client wants, and this run has failed. So has one that is cancelled: a later occurrence of its schedule is in its place,
+-- or the newer timer was deleted.
 -- On `= any (array[…])` and `answered_at is null` see timers/claim.sql and finish.sql.
-with held as materialized (
+with bound as materialized (
+    -- The wait holds for this statement: whoever reads it has set it.
+    select set_config('lock_timeout', coalesce($17::text, current_setting('lock_timeout')), true) as wait
+), held as materialized (
     select shards.shard, shards.epoch
-    from unnest($2::smallint[], $3::bigint[]) as lease (shard, epoch)
+    from bound, unnest($2::smallint[], $3::bigint[]) as lease (shard, epoch)
     join walclock.shards on shards.shard = any (array[lease.shard]) and shards.epoch = lease.epoch
-    where shards.owner = $1 and shards.expires_at > clock_timestamp()
+    where shards.owner = $1 and shards.expires_at > clock_timestamp() and bound.wait is not null
     for key share of shards
 ), wanted as materialized (
     select *
@@ -70,7 +74,7 @@ with held as materialized (
     set state = 'failed', sent_at = case when not back.deferred then back.sent end, answered_at = back.answered,
         status = back.answer, reply = back.body,
         last_error = case
-            when back.cancelled then 'cancelled: a later occurrence of its schedule takes its place'
+            when back.cancelled then 'cancelled: it was deleted, or a later occurrence of its schedule takes its place'
             else 'superseded by a newer timer of the same id'
         end
     from back

@@ -1,15 +1,17 @@
 -- Settles moments of schedules, each schedule only if nobody has touched it since it was read: moves it on to its next moment,
--- notes what became of the moments, and makes the timers. Returns the numbers of the schedules, from 1, for which that is done.
+-- notes what became of the moments, and makes the timers. Returns the numbers of the schedules, from 1, for which that is done, and of
+-- each whether a moment of it is left out because its timer's id is taken.
 -- The schedules: $1 namespaces text[], $2 ids text[], $3 revisions bigint[], $4 the next_at that was read timestamptz[],
 -- $5 the new next_at timestamptz[], $6 the new buffered_at timestamptz[], $7 errors text[],
 -- $8 when the one that has waited leaves timestamptz[] (null: none has)
 -- The moments: $9 numbers of their schedules bigint[], $10 scheduled_for timestamptz[], $11 execute_at timestamptz[],
 -- $12 states text[], $13 reasons text[], $14 through_at timestamptz[]
 -- and of the schedules once more: $15 the changed_at that was read timestamptz[], so that one is not taken for another that had
--- its name before
+-- its name before, $16 the reason text where a timer that somebody else made has the id that a moment's timer would have
 --
 -- A schedule that another transaction holds is left for the next time. Two that settle the same moment nevertheless meet at
--- its key: the one that comes later makes no timer.
+-- its key: the one that comes later makes no timer. The timer comes first: where there is none, its moment has not fired, and
+-- the timer in its place is no callback of the schedule.
 with wanted as materialized (
     select *
     from unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::text[],
@@ -34,28 +36,24 @@ with wanted as materialized (
     from unnest($9::bigint[], $10::timestamptz[], $11::timestamptz[], $12::text[], $13::text[], $14::timestamptz[])
         as moment (schedule_number, scheduled_for, execute_at, state, reason, through_at)
     join taken on taken.number = moment.schedule_number
-), made as (
-    insert into walclock.occurrences as occurrence (namespace, schedule, scheduled_for, state, reason, through_at, timer_id)
-    select namespace, id, scheduled_for, state, reason, through_at,
-           case when state = 'fired' then walclock.occurrence_id(id, scheduled_for) end
-    from moments
-    on conflict do nothing
-    returning namespace, schedule, scheduled_for, state, timer_id
-), released as (
-    update walclock.occurrences as occurrence
-    set state = 'fired', timer_id = walclock.occurrence_id(taken.id, taken.waited), made_at = clock_timestamp()
+), leaving as materialized (
+    select taken.number, occurrence.namespace, occurrence.schedule, occurrence.scheduled_for,
+           walclock.occurrence_id(taken.id, taken.waited) as timer_id, taken.leaves_at as execute_at
     from taken
-    where taken.leaves_at is not null and occurrence.namespace = taken.namespace and occurrence.schedule = taken.id
-      and occurrence.scheduled_for = taken.waited and occurrence.state = 'buffered'
-    returning taken.number, occurrence.timer_id, taken.leaves_at as execute_at
-), firing as (
-    select number, timer_id, execute_at from released
+    join walclock.occurrences as occurrence
+        on occurrence.namespace = taken.namespace and occurrence.schedule = taken.id and occurrence.scheduled_for = taken.waited
+    where taken.leaves_at is not null and occurrence.state = 'buffered'
+    for no key update of occurrence
+), firing as materialized (
+    select number, timer_id, execute_at from leaving
     union all
-    select moments.number, made.timer_id, moments.execute_at
-    from made
-    join moments on moments.namespace = made.namespace and moments.id = made.schedule
-        and moments.scheduled_for = made.scheduled_for
-    where made.state = 'fired'
+    select number, walclock.occurrence_id(id, scheduled_for), execute_at
+    from moments
+    where state = 'fired' and not exists (
+        select from walclock.occurrences as occurrence
+        where occurrence.namespace = moments.namespace and occurrence.schedule = moments.id
+          and occurrence.scheduled_for = moments.scheduled_for
+    )
 ), timers as (
     insert into walclock.timers (
         namespace, id, execute_at, callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
@@ -69,5 +67,33 @@ with wanted as materialized (
     from firing
     join taken using (number)
     on conflict (namespace, id) do nothing
+    returning namespace, id
+), made as (
+    insert into walclock.occurrences as occurrence (namespace, schedule, scheduled_for, state, reason, through_at, timer_id)
+    select moments.namespace, moments.id, scheduled_for,
+           case when state = 'fired' and timers.id is null then 'skipped' else state end,
+           case when state = 'fired' and timers.id is null then $16 else reason end,
+           through_at, timers.id
+    from moments
+    left join timers on state = 'fired' and timers.namespace = moments.namespace
+        and timers.id = walclock.occurrence_id(moments.id, scheduled_for)
+    on conflict do nothing
+    returning namespace, schedule, state, reason
+), released as (
+    update walclock.occurrences as occurrence
+    set state = case when timers.id is null then 'skipped' else 'fired' end,
+        reason = case when timers.id is null then $16 end, timer_id = timers.id, made_at = clock_timestamp()
+    from leaving
+    left join timers on timers.namespace = leaving.namespace and timers.id = leaving.timer_id
+    where occurrence.namespace = leaving.namespace and occurrence.schedule = leaving.schedule
+      and occurrence.scheduled_for = leaving.scheduled_for
+    returning occurrence.namespace, occurrence.schedule, occurrence.state, occurrence.reason
+), clashing as (
+    select namespace, schedule from made where state = 'skipped' and reason = $16
+    union all
+    select namespace, schedule from released where state = 'skipped' and reason = $16
 )
-select number from taken
+select number, exists (
+    select from clashing where clashing.namespace = taken.namespace and clashing.schedule = taken.id
+) as clashes
+from taken

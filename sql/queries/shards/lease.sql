@@ -9,6 +9,12 @@
 -- as a statement may, all the other leases would run out meanwhile. What was passed over is renewed in its old epoch, and
 -- whoever wants it given up sees that and asks again.
 -- The moment is read once, before any wait: what is granted never lasts longer than the owner believes.
+--
+-- No lease lies farther ahead than it lasts, unless the clock was set back since, or a standby whose clock is behind was
+-- promoted. Those of others are cut to what lasts from now on: who lives renews it long before, and what the dead have left
+-- is free after one life, not after the whole step. That comes last, when everything of the asker's own is locked: two
+-- askers that cut each other's leases never wait for each other. A lease that is being renewed at this moment is judged
+-- by its new row and by the clock as it is then.
 with moment as materialized (
     select clock_timestamp() as now
 ), announced as (
@@ -51,6 +57,22 @@ with moment as materialized (
     update walclock.shards set owner = $1, epoch = epoch + 1, expires_at = now + $2::interval
     from free, moment where shards.shard = free.shard
     returning shards.shard, shards.epoch
+), ahead as materialized (
+    select shards.shard from walclock.shards
+    where shards.owner <> $1 and shards.expires_at > clock_timestamp() + $2::interval
+      and (select count(*) from announced) + (select count(*) from renewed) + (select count(*) from acquired) >= 0
+    for no key update of shards skip locked
+), cut as (
+    update walclock.shards set expires_at = clock_timestamp() + $2::interval
+    from ahead where shards.shard = ahead.shard
+), owners_ahead as materialized (
+    select dispatchers.owner from walclock.dispatchers
+    where dispatchers.owner <> $1 and dispatchers.expires_at > clock_timestamp() + $2::interval
+      and (select count(*) from announced) + (select count(*) from renewed) + (select count(*) from acquired) >= 0
+    for no key update of dispatchers skip locked
+), owners_cut as (
+    update walclock.dispatchers set expires_at = clock_timestamp() + $2::interval
+    from owners_ahead where dispatchers.owner = owners_ahead.owner
 ), holding as (
     select shard, epoch from renewed union all select shard, epoch from acquired
 )
@@ -60,5 +82,7 @@ select now,
         join walclock.dispatchers d on (d.started_at, d.owner) < (a.started_at, $1)
         where d.expires_at > now and d.owner <> $1) as rank,
        (select coalesce(array_agg(shard order by shard), '{}') from holding) as shards,
-       (select coalesce(array_agg(epoch order by shard), '{}') from holding) as epochs
+       (select coalesce(array_agg(epoch order by shard), '{}') from holding) as epochs,
+       (select least(min(d.expires_at), now + $2::interval) - now from walclock.dispatchers d
+        where d.expires_at > now and d.owner <> $1) as others_left
 from moment

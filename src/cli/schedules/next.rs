@@ -25,14 +25,14 @@ pub struct Next {
     /// The schedule of this id, as if it were not paused.
     #[arg(long, conflicts_with_all = ["time_zone", "start_at"])]
     id: Option<String>,
-    /// Its namespace.
+    /// The namespace that the id belongs to.
     #[arg(long, default_value = "default", conflicts_with_all = ["cron", "every"])]
     namespace: String,
-    /// Only moments later than this; now, unless it is given.
+    /// Show only moments later than this; now, unless it is given.
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     after: Option<Timestamp>,
-    /// How many.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = flags::count())]
+    #[arg(help = flags::counted("How many moments to show"))]
     count: u32,
     /// Print JSON, a moment a line.
     #[arg(long)]
@@ -84,7 +84,7 @@ fn print(
     let moments = moments.take_while(|at| rule.end_at.is_none_or(|end| *at <= end));
     for at in moments.take(usize::try_from(flags.count).unwrap_or(usize::MAX)) {
         match flags.json {
-            true => writeln!(out, "{}", json!({ "at": at.to_string(), "local": zone.show(at) })),
+            true => writeln!(out, "{}", json!({ "at": at, "local": zone.show(at) })),
             false => writeln!(out, "{}", zone.show(at)),
         }
         .context("printing")?;

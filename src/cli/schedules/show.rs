@@ -29,9 +29,9 @@ fn state(status: &Status) -> &'static str {
 }
 
 /// The next moment, where it is known and there is one.
-fn next_at(status: &Status) -> Option<String> {
+fn next_at(status: &Status) -> Option<Timestamp> {
     let is_known = status.next_at != Timestamp::MIN && status.next_at != Timestamp::MAX;
-    (is_known && state(status) == "active").then(|| status.next_at.to_string())
+    (is_known && state(status) == "active").then_some(status.next_at)
 }
 
 /// When it recurs, as a person writes it.
@@ -58,7 +58,7 @@ pub(super) fn table(listed: &[Status], limit: u32, out: &mut impl Write) -> io::
     let width = output::width(listed.iter().map(|status| id(status).chars().count()), ID_WIDTH_MAX);
     writeln!(out, "{:<width$}  {:<6}  {:<27}  RECURS", "ID", "STATUS", "NEXT")?;
     for status in listed {
-        let next = next_at(status).unwrap_or_else(|| "-".to_owned());
+        let next = next_at(status).map_or_else(|| "-".to_owned(), |at| at.to_string());
         let when = output::printable(&when(&status.definition.rule));
         writeln!(out, "{:<width$}  {:<6}  {next:<27}  {when}", id(status), state(status))?;
     }
@@ -76,7 +76,7 @@ pub(super) fn lines(status: &Status, out: &mut impl Write) -> io::Result<()> {
         ("start", at(rule.start_at)),
         ("end", at(rule.end_at)),
         ("jitter", (!rule.jitter.is_zero()).then(|| duration::format(rule.jitter))),
-        ("next", next_at(status)),
+        ("next", at(next_at(status))),
         ("last fired", at(status.fired_at)),
         ("overlap", Some(rule.overlap.as_str().to_owned())),
         ("waiting", at(status.buffered_at)),
@@ -94,11 +94,11 @@ struct Json<'a> {
     id: &'a str,
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    next_at: Option<String>,
+    next_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last_fired_at: Option<String>,
+    last_fired_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    buffered_at: Option<String>,
+    buffered_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,9 +107,9 @@ struct Json<'a> {
     every: Option<String>,
     time_zone: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    start_at: Option<String>,
+    start_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    end_at: Option<String>,
+    end_at: Option<Timestamp>,
     jitter: String,
     overlap: &'static str,
     catch_up: &'static str,
@@ -123,8 +123,8 @@ struct Json<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a RawValue>,
     retry_policy: Policy,
-    created_at: String,
-    updated_at: String,
+    created_at: Timestamp,
+    updated_at: Timestamp,
 }
 
 /// Prints a schedule as a line of JSON.
@@ -134,20 +134,19 @@ pub(super) fn json(status: &Status, out: &mut impl Write) -> anyhow::Result<()> 
         When::Cron(cron) => (Some(cron.as_str()), None),
         When::Every(span) => (None, Some(duration::format(*span))),
     };
-    let at = |at: Option<Timestamp>| at.map(|at| at.to_string());
     let json = Json {
         namespace: &key.namespace,
         id: &key.id,
         status: state(status),
         next_at: next_at(status),
-        last_fired_at: at(status.fired_at),
-        buffered_at: at(status.buffered_at),
+        last_fired_at: status.fired_at,
+        buffered_at: status.buffered_at,
         error: status.error.as_deref(),
         cron,
         every,
         time_zone: &rule.time_zone,
-        start_at: at(rule.start_at),
-        end_at: at(rule.end_at),
+        start_at: rule.start_at,
+        end_at: rule.end_at,
         jitter: duration::format(rule.jitter),
         overlap: rule.overlap.as_str(),
         catch_up: rule.catch_up.as_str(),
@@ -160,8 +159,8 @@ pub(super) fn json(status: &Status, out: &mut impl Write) -> anyhow::Result<()> 
         callback_timeout_seconds: callback.timeout.as_secs(),
         payload: payload.as_deref(),
         retry_policy: policy(retry),
-        created_at: status.created_at.to_string(),
-        updated_at: status.updated_at.to_string(),
+        created_at: status.created_at,
+        updated_at: status.updated_at,
     };
     writeln!(out, "{}", serde_json::to_string(&json)?).context("printing")
 }

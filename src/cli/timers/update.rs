@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::Args;
 
-use super::{by_flag, show};
+use super::show;
 use crate::cli::callback;
-use crate::cli::flags::Select;
+use crate::cli::flags::{self, Select};
 use crate::clock::Timestamp;
 use crate::domain::{duration, moment, timer};
 use crate::service::timers::Timers;
@@ -19,13 +19,13 @@ use crate::service::timers::Timers;
 pub struct Update {
     #[command(flatten)]
     select: Select,
-    /// How long from now it fires, its attempts counted anew: 300ms, 10s, 1h30m.
+    /// How long from now the timer fires, its attempts counted anew: 300ms, 10s, 1h30m.
     #[arg(long = "in", value_name = "SPAN", value_parser = duration::parse, allow_hyphen_values = true, conflicts_with = "at")]
     wait: Option<Duration>,
-    /// When it fires, its attempts counted anew: RFC 3339 with an offset.
+    /// When the timer fires, its attempts counted anew: RFC 3339 with an offset.
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     at: Option<Timestamp>,
-    /// Whom it calls: an absolute http or https URL.
+    /// The URL that the timer calls, absolute http or https.
     #[arg(long)]
     url: Option<String>,
     #[command(flatten)]
@@ -39,10 +39,10 @@ pub struct Update {
 pub(super) async fn update(flags: Update, timers: &Timers, out: &mut impl Write) -> anyhow::Result<()> {
     let (key, json) = (flags.select.key(), flags.select.json);
     let execute_at = match flags.wait {
-        Some(wait) => Some(timers.now().await.map_err(by_flag)?.after(wait)),
+        Some(wait) => Some(timers.now().await.map_err(flags::explained)?.after(wait)),
         None => flags.at,
     };
-    let timer = timers.update(&key, &changes(flags, execute_at)?).await.map_err(by_flag)?;
+    let timer = timers.update(&key, &changes(flags, execute_at)?).await.map_err(flags::explained)?;
     match json {
         true => writeln!(out, "{}", show::json(&timer)),
         false => writeln!(out, "updated {key}, due {}", timer.due_at()),

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::Url;
 
+use super::body::Extent;
 use super::connect::Connector;
 use super::resolve::system_resolver;
 use super::transport::{Message, Progress, Transport};
@@ -96,7 +97,8 @@ impl Follower {
         let url = self.url_of(scopes, since, block);
         let mut progress = Progress::default();
         let deadline = Duration::from_secs(block).saturating_add(ANSWER_TIMEOUT);
-        let exchange = self.transport.exchange(&url, || get(&url), BODY_BYTES_MAX, &mut progress);
+        let extent = Extent { read_max: BODY_BYTES_MAX, kept_max: BODY_BYTES_MAX };
+        let exchange = self.transport.exchange(&url, || get(&url), |_| extent, &mut progress);
         match tokio::time::timeout(deadline, exchange).await {
             Ok(done) => done.map_err(unavailable)?,
             Err(_elapsed) => return Err(unavailable(Error::TimedOut)),
@@ -104,10 +106,11 @@ impl Follower {
         if progress.status != Some(200) {
             return Err(refusal(&progress));
         }
-        if progress.is_cut {
+        if progress.body.is_cut() {
             return Err(unavailable(Error::TooLong));
         }
-        let page: Page<'_> = serde_json::from_slice(&progress.body).map_err(|e| unavailable(Malformed::Json(e)))?;
+        let page: Page<'_> =
+            serde_json::from_slice(progress.body.kept()).map_err(|e| unavailable(Malformed::Json(e)))?;
         let last = page.last_sequence.parse().map_err(|_| unavailable(Malformed::Field("lastSequence")))?;
         let is_full = page.changes.len() >= CHANGES_MAX;
         let entries = entries::entries(page.changes.iter().map(|change| change.get().as_bytes()));
@@ -163,10 +166,12 @@ fn get(url: &Url) -> Result<Message, super::Error> {
 /// What an answer other than 200 means.
 fn refusal(progress: &Progress) -> FeedError {
     let is_gap =
-        serde_json::from_slice::<Refusal>(&progress.body).is_ok_and(|refusal| refusal.code == "SNAPSHOT_TOO_OLD");
+        serde_json::from_slice::<Refusal>(progress.body.kept()).is_ok_and(|refusal| refusal.code == "SNAPSHOT_TOO_OLD");
     match (progress.status, is_gap) {
         (Some(400), true) => FeedError::Gap,
-        (status, _) => unavailable(Error::Refused { status: status.unwrap_or(0), head: reply::head(&progress.body) }),
+        (status, _) => {
+            unavailable(Error::Refused { status: status.unwrap_or(0), head: reply::head(progress.body.kept()) })
+        }
     }
 }
 

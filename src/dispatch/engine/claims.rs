@@ -132,6 +132,7 @@ impl Engine {
                 return;
             }
             let timers = batch.iter().map(|(hint, epoch)| (hint.key.clone(), *epoch)).collect();
+            self.sweeping.extend(batch.iter().filter(|(hint, _)| hint.swept).map(|(hint, _)| hint.key.clone()));
             self.claims_count += 1;
             self.claiming += batch.len();
             self.claims.insert(self.claims_count, batch);
@@ -184,7 +185,11 @@ impl Engine {
         answer: Result<Claimed, Unavailable>,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(claim) = self.claims.remove(&id) else { return };
+        let Some(mut claim) = self.claims.remove(&id) else { return };
+        for (hint, _) in &mut claim {
+            // The feed may have told of it meanwhile.
+            hint.swept = hint.swept && self.sweeping.remove(&hint.key);
+        }
         self.claiming -= claim.len();
         claim.iter().for_each(|(hint, _)| self.queue.ended(&hint.key.namespace, TIMER_BYTES_MAX));
         self.settlements.extend(self.held_back.drain(..));

@@ -2,10 +2,14 @@
 //! read, so that the feed and the load can not both miss one.
 //!
 //! What always holds: every row of a kept shard that is due up to the horizon, and visible when its shard was scanned,
-//! is in memory or ahead of a scan that is pending.
+//! is in memory or ahead of a scan that is pending, or behind the cut of its namespace.
+//!
+//! Where the memory is full, the namespace that has the most is cut off at its far end, and what it lacks is read again once it
+//! has room. So one whose timers wait, however many they are, keeps neither the horizon from moving nor others' out of memory.
 
 use std::cmp::Ordering;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::queue::{Hint, Source};
@@ -27,28 +31,47 @@ enum Kind {
     Advance,
     /// The overdue part of a move of the horizon.
     Backlog,
+    /// Namespaces have room again for what was cut off.
+    Refill,
     /// To find what was missed.
     Sweep,
 }
 
 /// Rows that are to be read, page by page.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Scan {
     kind: Kind,
     shards: Vec<Shard>,
     after: Option<Entry>,
     until: Timestamp,
+    /// The namespaces that it is for, where it is not for all.
+    only: BTreeSet<Arc<str>>,
 }
 
 impl Scan {
+    fn new(kind: Kind, shards: Vec<Shard>, after: Option<Entry>, until: Timestamp) -> Self {
+        Self { kind, shards, after, until, only: BTreeSet::new() }
+    }
+
     /// Whether it stands in the past, so that all that follows soon is overdue.
     fn is_behind(&self, now: Timestamp) -> bool {
         self.after.as_ref().is_none_or(|entry| entry.due_at <= now)
     }
 
-    fn is_over(&self) -> bool {
-        self.shards.is_empty() || self.after.as_ref().is_some_and(|entry| entry.due_at > self.until)
+    fn is_over(&self, cuts: &HashMap<Arc<str>, Cut>) -> bool {
+        let Some(after) = &self.after else { return self.shards.is_empty() };
+        let is_cut = |namespace| cuts.get(namespace).is_some_and(|cut: &Cut| cut.at <= after.due_at);
+        self.shards.is_empty() || after.due_at > self.until || (!self.only.is_empty() && self.only.iter().all(is_cut))
     }
+}
+
+/// Where a namespace was cut off that had the most.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// What is due from here on may not be in memory.
+    at: Timestamp,
+    /// How many hints were left.
+    left: usize,
 }
 
 /// The horizon, and the scans up to it.
@@ -62,6 +85,7 @@ pub(super) struct Loader {
     stalled: bool,
     retry_at: Timestamp,
     sweep_at: Timestamp,
+    cuts: HashMap<Arc<str>, Cut>,
 }
 
 impl Default for Loader {
@@ -73,6 +97,7 @@ impl Default for Loader {
             stalled: false,
             retry_at: Timestamp::MIN,
             sweep_at: Timestamp::MIN,
+            cuts: HashMap::new(),
         }
     }
 }
@@ -84,16 +109,22 @@ impl Loader {
         self.loading.iter().chain(&self.pending).any(|scan| scan.kind != Kind::Sweep && scan.is_behind(now))
     }
 
-    /// Whether this row is still to be read in any case: behind the horizon, which a full queue may have pulled in, or
-    /// ahead of a scan. A sweep that began before that may be there first, and has found nothing that was missed.
+    /// Whether what is due then is not kept, because the namespace was cut off before it.
+    fn is_cut(&self, namespace: &Arc<str>, due_at: Timestamp) -> bool {
+        self.cuts.get(namespace).is_some_and(|cut| cut.at <= due_at)
+    }
+
+    /// Whether a scan is still to read this row in any case. A sweep that began before that scan may be there first, and has
+    /// found nothing that was missed.
     fn will_read(&self, shard: Shard, entry: &Entry) -> bool {
         let is_ahead = |scan: &Scan| {
             scan.kind != Kind::Sweep
                 && scan.shards.contains(&shard)
                 && scan.after.as_ref().is_none_or(|after| after < entry)
                 && entry.due_at <= scan.until
+                && (scan.only.is_empty() || scan.only.contains(&entry.key.namespace))
         };
-        entry.due_at > self.horizon || self.pending.iter().any(is_ahead)
+        self.pending.iter().any(is_ahead)
     }
 
     /// The clock was set back to `now`.
@@ -115,12 +146,12 @@ impl Loader {
             let Some(scan) = self.pending.get_mut(index).filter(|scan| scan.is_behind(now) && scan.until > now) else {
                 continue;
             };
-            let (kind, until, shards) = (scan.kind, scan.until, scan.shards.clone());
+            let rest = Scan { after: Some(behind(now)), ..scan.clone() };
             scan.until = now;
             if scan.kind == Kind::Advance {
                 scan.kind = Kind::Backlog;
             }
-            self.plan(Scan { kind, shards, after: Some(behind(now)), until });
+            self.plan(rest);
         }
     }
 
@@ -140,7 +171,7 @@ impl Engine {
         let until = self.loader.horizon;
         // Before its first move, which reads everything anyway, there is no horizon.
         if until != Timestamp::MIN {
-            self.loader.plan(Scan { kind: Kind::TakeOver, shards, after: None, until });
+            self.loader.plan(Scan::new(Kind::TakeOver, shards, None, until));
         }
     }
 
@@ -158,6 +189,9 @@ impl Engine {
         let near = self.loader_near();
         for Entry { due_at, key } in entries {
             let shard = key.shard();
+            if !self.sweeping.is_empty() {
+                self.sweeping.remove(&key);
+            }
             if due_at <= near && self.is_kept(shard) {
                 self.offer(Hint {
                     key,
@@ -193,20 +227,25 @@ impl Engine {
             if !replaces {
                 return self.queue.told(&hint.key, hint.told_at);
             }
+        } else if self.loader.is_cut(&hint.key.namespace, hint.due_at) {
+            return;
         }
         let at = self.claim_at(hint.due_at);
         self.enqueue(at, hint);
     }
 
-    /// Puts a hint into the queue, to be claimed at `at`. What no longer fits is dropped from the far end of the namespace
-    /// that has the most, and the horizon pulled in before it.
+    /// Puts a hint into the queue, to be claimed at `at`. Where there is no room, the namespace that has the most is cut off.
     pub(super) fn enqueue(&mut self, at: Timestamp, hint: Hint) {
         self.queue.put(at, hint);
-        while self.queue_len() > self.config.queue_max {
+        while self.queue_len() > self.config.queue_max
+            && let Some(namespace) = self.queue.largest()
+        {
             // Some at once, because to find the namespace takes a look at all of them.
-            let dropped = self.queue.pop_last((self.config.queue_max / 1000).max(1));
+            let dropped = self.queue.pop_last(&namespace, (self.config.queue_max / 1000).max(1));
             let Some(first) = dropped.iter().map(|hint| hint.due_at).min() else { return };
-            self.loader.horizon = self.loader.horizon.min(first.before(Duration::from_micros(1)));
+            let at = self.loader.cuts.get(&namespace).map_or(first, |cut| cut.at.min(first));
+            let left = self.queue.len_of(&namespace);
+            self.loader.cuts.insert(namespace, Cut { at, left });
         }
     }
 
@@ -245,11 +284,11 @@ impl Engine {
 
     /// Moves the horizon, plans the sweep, and asks for the next page.
     pub(super) fn load(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let (holds, horizon) = (&self.holds, self.loader.horizon);
+        self.plan_refill();
+        let (holds, cuts) = (&self.holds, &self.loader.cuts);
         self.loader.pending.retain_mut(|scan| {
             scan.shards.retain(|shard| holds.is_kept(*shard));
-            scan.until = scan.until.min(horizon);
-            !scan.is_over()
+            !scan.is_over(cuts)
         });
         self.advance(now);
         self.plan_sweep(now);
@@ -286,13 +325,43 @@ impl Engine {
         let until = target.after(self.config.horizon_step);
         let old = std::mem::replace(&mut self.loader.horizon, until);
         let after = (old != Timestamp::MIN).then(|| behind(old));
-        self.loader.plan(Scan { kind: Kind::Advance, shards: self.holds.kept(), after, until });
+        self.loader.plan(Scan::new(Kind::Advance, self.holds.kept(), after, until));
     }
 
-    /// Whether there is room behind the horizon, and the last move is over.
+    /// Whether the last move is over.
     fn may_advance(&self) -> bool {
-        let crowded = self.queue_len() > self.config.queue_max - self.config.queue_max / 10;
-        !crowded && !self.loader.has(Kind::Advance)
+        !self.loader.has(Kind::Advance)
+    }
+
+    /// Plans to read what was cut off of namespaces of which a tenth of what was left has gone, where there is room again.
+    fn plan_refill(&mut self) {
+        if self.loader.cuts.is_empty() || self.queue_len() >= self.config.queue_max {
+            return;
+        }
+        let Self { loader, queue, .. } = self;
+        let mut first: Option<Timestamp> = None;
+        let mut only = BTreeSet::new();
+        loader.cuts.retain(|namespace, cut| {
+            let is_full = queue.len_of(namespace) > cut.left.saturating_sub(cut.left / 10 + 1);
+            if !is_full {
+                first = Some(first.map_or(cut.at, |at| at.min(cut.at)));
+                only.insert(namespace.clone());
+            }
+            is_full
+        });
+        let Some(first) = first else { return };
+        // Before every entry of its moment, because no namespace is empty.
+        let mut after = Entry { due_at: first, key: TimerKey::new("", "") };
+        // One that is pending goes on in this one, or there would be more and more of them.
+        loader.pending.retain_mut(|scan| {
+            if scan.kind == Kind::Refill {
+                only.append(&mut scan.only);
+                after = scan.after.take().map_or_else(|| after.clone(), |other| other.min(after.clone()));
+            }
+            scan.kind != Kind::Refill
+        });
+        let scan = Scan::new(Kind::Refill, self.holds.kept(), Some(after), loader.horizon);
+        self.loader.plan(Scan { only, ..scan });
     }
 
     /// Plans to look for overdue rows, unless some are being read anyway.
@@ -303,7 +372,7 @@ impl Engine {
         self.loader.sweep_at = now.after(self.config.sweep_every);
         if !self.loader.is_behind(now) && !self.loader.has(Kind::Sweep) {
             let until = self.loader.horizon.min(now.before(self.config.sweep_grace));
-            self.loader.plan(Scan { kind: Kind::Sweep, shards: self.holds.kept(), after: None, until });
+            self.loader.plan(Scan::new(Kind::Sweep, self.holds.kept(), None, until));
         }
     }
 

@@ -1,12 +1,27 @@
-//! What must never happen, said once. The engine asserts what it can see of it; the simulation checks all of it after
-//! every step.
+//! What must always hold, said once, and where it is checked. The engine asserts what it can see of it: `assert_sendable` at
+//! each request, [`Engine::assert_invariants`] after each step of the simulation (`tests/sim`).
 //!
-//! - I1 Every committed timer that is not cancelled is fired at or after its due moment, at least once.
-//! - I2 A delete or update acknowledged before the claim is honoured: the old definition never fires.
-//! - I3 One owner per shard and epoch; a stale owner's writes change no row.
-//! - I4 A callback repeats only after a failed or unanswered attempt, or a change of owner; always with the same id.
-//! - I9 A namespace holds up no other, however many due timers it has and however slow its hosts are.
-//! - I10 A host gets no more requests than it is allowed, and next to none while it fails.
+//! - I1 Every committed timer that is not cancelled is fired at or after its due moment, at least once. Not early: at each
+//!   request, by the engine and by the simulation. At least once: at the end of each simulated world.
+//! - I2 A delete or update acknowledged before the claim is honoured: the old definition never fires. By the simulation at
+//!   each request; and that no timer is claimed while it is put back, at each step.
+//! - I3 One owner per shard and epoch; a stale owner's writes change no row. By the engine and the simulation at each request,
+//!   by the simulation at each write of its model; by the contract of the store, which PostgreSQL and that model keep alike.
+//! - I4 A callback repeats only after a failed or unanswered attempt, or a change of owner; always with the same id. By the
+//!   simulation at each request.
+//! - I5 A reader that follows sees each committed change of its scopes once, in commit order, or is told of a gap. No matter of
+//!   the engine: by the checkers of `tests/it/chaos`, and for the journal alone by its model in `feed::journal`'s tests.
+//! - I6 PostgreSQL is never told that it may forget what the journal has not made durable. By the same checkers.
+//! - I7 Memory is bounded, whatever the number of timers, the lag of readers or the size of transactions. What the engine holds,
+//!   by itself after each step; what the feed holds, by the tests of its parts.
+//! - I8 One run per moment of a schedule. By the simulation of schedules at each settle, and by the key of
+//!   `walclock.occurrences`.
+//! - I9 A namespace holds up no other, however many due timers it has, however slow its hosts are, and whatever fails of what it
+//!   calls, also at the very same host. By the engine's tests of its lanes, and the simulation of a crowded namespace, which
+//!   judges how late the others are, at its end; at one host by the simulation of a gateway, which counts at each request who was
+//!   passed over, and at each settle who was put off.
+//! - I10 A host gets no more requests than it is allowed, and next to none while it fails. By the simulation at
+//!   each request.
 
 use std::collections::BTreeMap;
 

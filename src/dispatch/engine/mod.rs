@@ -17,11 +17,11 @@ mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ports::{Claimed, Entry, LoadRequest, Unavailable};
+use super::ports::{Claimed, Entry, LoadRequest, Unavailable, Written};
 use super::shards::Holding;
 use crate::clock::Timestamp;
 use crate::domain::lease::{Epoch, Lease};
@@ -51,7 +51,7 @@ pub struct Config {
     /// By how much the horizon moves at a time. News up to one step behind the horizon is kept too, so that a timer
     /// committed while the horizon moves is not missed by both the feed and the load.
     pub horizon_step: Duration,
-    /// Most hints in memory; beyond it the horizon is pulled in.
+    /// Most hints in memory. Beyond it, those of the namespace with the most give way, and are read again once it has room.
     pub queue_max: usize,
     /// Overdue hints in memory above which no more of them are loaded until some are claimed.
     pub backlog_max: usize,
@@ -62,7 +62,8 @@ pub struct Config {
     pub host_inflight_max: usize,
     /// Most requests a second to one host; none for any number.
     pub host_rate_max: Option<u32>,
-    /// Failures of one host in a row, after which it is spared for a while; 0 never spares.
+    /// Failures of one host in a row for one namespace, or to connect to it for any, after which it is spared for a while; 0
+    /// never spares.
     pub host_failures_max: u32,
     /// Most rows of one statement; at most `limits::BATCH_ROWS_MAX`.
     pub batch_max: usize,
@@ -165,8 +166,8 @@ pub enum Event {
     Settled {
         /// What was to be written.
         settlements: Vec<Settlement>,
-        /// Whether each was. When this is an error they may have been.
-        written: Result<Vec<bool>, Unavailable>,
+        /// What became of each. When this is an error they may have been written.
+        written: Result<Vec<Written>, Unavailable>,
     },
     /// Whether the clock is trusted. As long as it is not, nothing is claimed and nothing leaves; the rest goes on.
     Trust(bool),
@@ -204,15 +205,24 @@ pub enum Effect {
     /// Hold the shards of these leases on in a new epoch: a write under them has an unknown outcome.
     GiveUp(Vec<Lease>),
     /// This host fails: it is spared until this moment.
-    Spared(Arc<str>, Timestamp),
+    Spared(Target, Timestamp),
     /// This host answers again.
-    Back(Arc<str>),
+    Back(Target),
     /// So many writes were refused because another owner has taken over.
     Stale(u64),
     /// The sweep found this timer; neither the feed nor a load had told of it. A bug, or a fault of the feed.
     Found(TimerKey),
     /// One dispatcher after the other left the run of this timer without an outcome: it counts as a failed attempt.
     Abandoned(TimerKey),
+}
+
+/// A host, as far as it is spared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Scheme, name and port.
+    pub host: Arc<str>,
+    /// The namespace whose callbacks it answers like that; none where it is so for all of them, because there is no connection.
+    pub namespace: Option<Arc<str>>,
 }
 
 /// The machine. See the module.
@@ -231,6 +241,8 @@ pub struct Engine {
     parked: Vec<Hint>,
     loader: Loader,
     claims: HashMap<u64, Claim>,
+    /// Of the timers in `claims` those that a sweep found, and the feed has not told of since.
+    sweeping: HashSet<TimerKey>,
     claims_count: u64,
     /// Timers in `claims`.
     claiming: usize,
@@ -288,6 +300,7 @@ impl Engine {
             parked: Vec::new(),
             loader: Loader::default(),
             claims: HashMap::new(),
+            sweeping: HashSet::new(),
             claims_count: 0,
             claiming: 0,
             crowd: Crowd::default(),
@@ -397,7 +410,7 @@ impl Engine {
         self.hosts.inflight()
     }
 
-    /// Hosts that are spared at the moment.
+    /// Hosts that are spared at the moment, each counted for itself and for each namespace that alone finds it failing.
     pub fn hosts_spared(&self) -> usize {
         self.hosts.spared()
     }

@@ -173,6 +173,16 @@ impl Queue {
         self.waiting.first().map(|(at, _)| *at)
     }
 
+    /// How many hints a namespace has.
+    pub(super) fn len_of(&self, namespace: &Arc<str>) -> usize {
+        self.lanes.get(namespace).map_or(0, |lane| lane.hints.len())
+    }
+
+    /// The namespace that has the most.
+    pub(super) fn largest(&self) -> Option<Arc<str>> {
+        self.lanes.iter().max_by_key(|(_, lane)| lane.hints.len()).map(|(namespace, _)| namespace.clone())
+    }
+
     pub(super) fn get(&self, key: &TimerKey) -> Option<&Hint> {
         let place = self.places.get(key)?;
         self.lanes.get(&key.namespace)?.hints.get(place)
@@ -303,19 +313,17 @@ impl Queue {
         taken
     }
 
-    /// Takes up to `count` hints that are to be claimed last, of the namespace that has the most.
-    pub(super) fn pop_last(&mut self, count: usize) -> Vec<Hint> {
-        let largest = self.lanes.iter().max_by_key(|(_, lane)| lane.hints.len());
-        let Some(namespace) = largest.map(|(namespace, _)| namespace.clone()) else { return Vec::new() };
+    /// Takes up to `count` hints of a namespace, those that are to be claimed last.
+    pub(super) fn pop_last(&mut self, namespace: &Arc<str>, count: usize) -> Vec<Hint> {
         let mut popped = Vec::with_capacity(count);
-        if let Some(lane) = self.lanes.get_mut(&namespace) {
+        if let Some(lane) = self.lanes.get_mut(namespace) {
             popped.extend(std::iter::from_fn(|| lane.hints.pop_last()).take(count).map(|(_, hint)| hint));
         }
         for hint in &popped {
             self.places.remove(&hint.key);
             self.backlog -= usize::from(hint.backlog);
         }
-        self.rest(&namespace);
+        self.rest(namespace);
         popped
     }
 

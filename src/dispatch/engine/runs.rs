@@ -7,11 +7,11 @@ use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::holds::Hold;
-use super::hosts::{Admission, News};
+use super::hosts::{Admission, Turn};
 use super::queue::Hint;
-use super::{Effect, Engine, invariants};
+use super::{Effect, Engine, Target, invariants};
 use crate::clock::Timestamp;
-use crate::dispatch::ports::Unavailable;
+use crate::dispatch::ports::{Unavailable, Written};
 use crate::domain::callback::Verdict;
 use crate::domain::callback_url;
 use crate::domain::lease::{Epoch, Lease};
@@ -173,9 +173,12 @@ impl Engine {
                 self.hosts.wait(now, &origin, run);
             }
             Admission::Defer(from, until) => {
-                let spread = until.since(from).mul_f64(self.random.fraction());
+                let at = from.after(until.since(from).mul_f64(self.random.fraction()));
                 let reason = format!("not sent: {} fails, and is spared for a while", origin(&run));
-                self.defer(now, from.after(spread), *run, reason);
+                match is_too_late(&run, at) {
+                    true => self.settle_unmade(now, *run, reason, Ending::Failed),
+                    false => self.defer(now, at, *run, reason),
+                }
             }
         }
     }
@@ -183,18 +186,24 @@ impl Engine {
     /// Puts a run back as it was before its claim, to be due again at `at`.
     fn defer(&mut self, now: Timestamp, at: Timestamp, run: Run, reason: String) {
         self.deferred += 1;
+        self.settle_unmade(now, run, reason, Ending::Defer(at));
+    }
+
+    fn settle_unmade(&mut self, now: Timestamp, run: Run, reason: String, ending: Ending) {
         let attempt = Attempt::unmade(now, reason);
-        self.settlements.push_back(Settlement { run, attempt, ending: Ending::Defer(at) });
+        self.settlements.push_back(Settlement { run, attempt, ending });
     }
 
     /// Takes in how an attempt went.
     pub(super) fn attempted(&mut self, now: Timestamp, run: Box<Run>, attempt: Attempt, effects: &mut Vec<Effect>) {
         let jitter = self.random.fraction();
         let origin = origin(&run);
-        match self.hosts.answered(now, &origin, &run.key, &attempt, jitter) {
-            Some(News::Spared(until)) => effects.push(Effect::Spared((*origin).into(), until)),
-            Some(News::Back) => effects.push(Effect::Back((*origin).into())),
-            None => {}
+        for news in self.hosts.answered(now, &origin, &run.key, &attempt, jitter) {
+            let target = Target { host: (*origin).into(), namespace: news.namespace };
+            effects.push(match news.turn {
+                Turn::Spared(until) => Effect::Spared(target, until),
+                Turn::Back => Effect::Back(target),
+            });
         }
         let ending = ending(&run, &attempt, jitter);
         self.settlements.push_back(Settlement { run: *run, attempt, ending });
@@ -323,7 +332,7 @@ impl Engine {
         &mut self,
         now: Timestamp,
         settlements: Vec<Settlement>,
-        written: Result<Vec<bool>, Unavailable>,
+        written: Result<Vec<Written>, Unavailable>,
         effects: &mut Vec<Effect>,
     ) {
         match settlements.first().is_some_and(|first| self.repeating.as_ref() == Some(&first.run.key)) {
@@ -343,6 +352,12 @@ impl Engine {
         };
         let mut stale = 0;
         for (settlement, written) in settlements.into_iter().zip(written) {
+            let Ok(written) = written else {
+                // It was not written, for its own sake: the others need not wait for it.
+                self.repeat_at = now.after(REPEAT_PAUSE);
+                self.repeats.push_back(settlement);
+                continue;
+            };
             let again = match self.way(&settlement) {
                 Way::Write(epoch) => epoch > settlement.run.epoch,
                 Way::Wait => true,
@@ -425,6 +440,12 @@ impl Engine {
 /// The host that a run calls.
 fn origin(run: &Run) -> Cow<'_, str> {
     callback_url::origin(&run.timer.definition.callback.url)
+}
+
+/// Whether its policy has no attempt at this moment. A timer that was never tried is tried once, however late that is.
+fn is_too_late(run: &Run, moment: Timestamp) -> bool {
+    let Some(first_at) = run.timer.first_attempt_at.filter(|_| run.timer.attempts > 1) else { return false };
+    run.timer.definition.retry.is_over_at(moment, first_at)
 }
 
 /// How a run ends whose attempt went like this. `jitter` is from 0 to 1.

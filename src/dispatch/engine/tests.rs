@@ -1,5 +1,6 @@
 //! Tests of the engine: what each event leads to. Whole histories are the simulation's.
 
+mod hosts;
 mod lanes;
 mod sweeps;
 
@@ -48,7 +49,7 @@ fn run(id: &str, due_at: Timestamp, epoch: i64) -> Run {
 }
 
 fn attempt(verdict: Verdict) -> Attempt {
-    Attempt { sent_at: START, answered_at: START, status: None, reply_head: String::new(), verdict }
+    Attempt { sent_at: START, answered_at: START, connected: true, status: None, reply_head: String::new(), verdict }
 }
 
 fn unavailable() -> Unavailable {
@@ -313,7 +314,35 @@ fn an_outcome_without_an_answer_is_written_again() {
     let mut effects = rig.step(at(200), Event::Tick);
     let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
     // It had been written the first time: that is no stale write.
-    assert!(rig.step(at(201), Event::Settled { settlements, written: Ok(vec![false]) }).is_empty());
+    assert!(rig.step(at(201), Event::Settled { settlements, written: Ok(vec![Ok(false)]) }).is_empty());
+    assert!(rig.engine.is_idle());
+}
+
+#[test]
+fn of_a_batch_only_what_could_not_be_written_is_written_again() {
+    let mut rig = Rig::new(Config::default());
+    let runs = ["first", "held", "written"].map(|id| rig.send(id));
+    let answers = runs.map(|run| rig.step(at(1), Event::Attempted { run, attempt: attempt(Verdict::Succeeded) }));
+    let settlements = |effects: Vec<Effect>| {
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Settle(settlements) => Some(settlements),
+            _ => None,
+        })
+    };
+    let first = answers.into_iter().find_map(settlements).unwrap();
+    let effects = rig.step(at(2), Event::Settled { settlements: first, written: Ok(vec![Ok(true)]) });
+    let both = settlements(effects).unwrap();
+    let ids: Vec<&str> = both.iter().map(|one| &*one.run.key.timer.id).collect();
+    assert_eq!(ids, ["held", "written"]);
+    let written = Ok(vec![Err(unavailable()), Ok(true)]);
+    assert!(rig.step(at(3), Event::Settled { settlements: both, written }).is_empty());
+    rig.engine.assert_invariants();
+    let again = settlements(rig.step(at(203), Event::Tick)).unwrap();
+    let ids: Vec<&str> = again.iter().map(|one| &*one.run.key.timer.id).collect();
+    assert_eq!(ids, ["held"]);
+    // Surely nobody had written it before: now somebody else has.
+    let effects = rig.step(at(204), Event::Settled { settlements: again, written: Ok(vec![Ok(false)]) });
+    assert!(matches!(effects[..], [Effect::Stale(1)]), "{effects:?}");
     assert!(rig.engine.is_idle());
 }
 
@@ -333,13 +362,13 @@ fn an_outcome_that_cannot_be_written_holds_up_no_other() {
     // Neither in the pause, nor while it is written once more, do the others wait for it or go with it.
     let settlements = settled(&mut rig, at(3), first).unwrap();
     assert_eq!((settlements.len(), &*settlements[0].run.key.timer.id), (1, "b"));
-    rig.step(at(4), Event::Settled { settlements, written: Ok(vec![true]) });
+    rig.step(at(4), Event::Settled { settlements, written: Ok(vec![Ok(true)]) });
     let Some(Effect::Settle(repeated)) = rig.step(at(200), Event::Tick).pop() else { panic!("not repeated") };
     assert_eq!((repeated.len(), &*repeated[0].run.key.timer.id), (1, "a"));
     let settlements = settled(&mut rig, at(201), second).unwrap();
     assert_eq!((settlements.len(), &*settlements[0].run.key.timer.id), (1, "c"));
-    rig.step(at(202), Event::Settled { settlements, written: Ok(vec![true]) });
-    rig.step(at(203), Event::Settled { settlements: repeated, written: Ok(vec![true]) });
+    rig.step(at(202), Event::Settled { settlements, written: Ok(vec![Ok(true)]) });
+    rig.step(at(203), Event::Settled { settlements: repeated, written: Ok(vec![Ok(true)]) });
     assert!(rig.engine.is_idle());
 }
 
@@ -351,7 +380,7 @@ fn a_failed_attempt_is_due_again() {
     let mut effects = rig.step(at(1), Event::Attempted { run: sent, attempt: attempt(failure) });
     let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
     assert_eq!(settlements[0].ending, Ending::RetryAt(at(3_000)));
-    rig.step(at(2), Event::Settled { settlements, written: Ok(vec![true]) });
+    rig.step(at(2), Event::Settled { settlements, written: Ok(vec![Ok(true)]) });
     assert_eq!(rig.claim_ids(at(3_000)), ["a"]);
 }
 
@@ -368,7 +397,7 @@ fn settlements_are_grouped_while_one_is_under_way() {
             first = Some(settlements);
         }
     }
-    let settled = Event::Settled { settlements: first.unwrap(), written: Ok(vec![true]) };
+    let settled = Event::Settled { settlements: first.unwrap(), written: Ok(vec![Ok(true)]) };
     let effects = rig.step(at(2), settled);
     assert!(matches!(&effects[..], [Effect::Settle(settlements)] if settlements.len() == 2), "{effects:?}");
     assert_eq!(sizes, [1]);
@@ -390,24 +419,33 @@ fn outcomes_are_gathered_while_a_batch_of_others_is_under_way() {
     assert_eq!(rig.engine.next_wake(), Some(at(21)));
     let batch = ends(&mut rig, at(3)).unwrap();
     assert_eq!(batch.len(), 3, "a full one goes at once");
-    rig.step(at(4), Event::Settled { settlements: batch, written: Ok(vec![true; 3]) });
+    rig.step(at(4), Event::Settled { settlements: batch, written: Ok(vec![Ok(true), Ok(true), Ok(true)]) });
     assert_eq!(ends(&mut rig, at(5)).unwrap().len(), 1, "one that only one other could join goes alone");
 }
 
 #[test]
-fn a_full_queue_pulls_the_horizon_in_and_reads_on_later() {
+fn a_namespace_that_fills_the_queue_is_cut_off_and_read_on_later() {
     let mut rig = Rig::new(Config { queue_max: 10, ..Config::default() });
-    let far = (0..20).map(|number| entry(&format!("{number:02}"), at(10_000 + number * 100))).collect();
-    rig.step(START, Event::Noted(far));
+    let far = |number: u64| entry(&format!("{number:02}"), at(10_000 + number * 100));
+    rig.step(START, Event::Noted((0..20).map(far).collect()));
     assert_eq!(rig.engine.queue_len(), 10);
-    let effects = rig.step(at(10_950), Event::Tick);
-    let claims = |effect: &Effect| matches!(effect, Effect::Claim { timers, .. } if timers.len() == 10);
-    assert!(effects.iter().any(claims), "{effects:?}");
+    let other = TimerKey::new("other", "far");
+    rig.step(START, Event::Noted(vec![Entry { due_at: at(20_000), key: other.clone() }]));
+    assert_eq!(rig.engine.queue_len(), 10);
+    assert!(rig.engine.queue.get(&other).is_some(), "another's has room, however far ahead");
     let reads_on = |effect: &Effect| match effect {
-        Effect::Load(request) => request.after.as_ref().is_some_and(|after| after.due_at == at(11_000)),
+        Effect::Load(request) => request.after.as_ref().is_some_and(|after| after.due_at == at(10_900)),
         _ => false,
     };
-    assert!(effects.iter().any(reads_on), "{effects:?}");
+    let mut effects = rig.step(at(10_800), Event::Tick);
+    assert_eq!(lanes::claimed(&effects), 9, "{effects:?}");
+    // The horizon has moved as well.
+    while !effects.iter().any(reads_on) {
+        effects = rig.step(at(10_801), Event::Loaded(Ok(Vec::new())));
+        assert!(!effects.is_empty(), "what was cut off is not read");
+    }
+    rig.step(at(10_802), Event::Loaded(Ok((9..20).map(far).collect())));
+    assert_eq!(rig.engine.queue_len(), 10, "as many as before");
 }
 
 #[test]
@@ -419,7 +457,7 @@ fn a_drain_finishes_what_is_under_way_and_takes_nothing_new() {
     assert!(!rig.engine.is_idle());
     let mut effects = rig.step(at(3), Event::Attempted { run: sent, attempt: attempt(Verdict::Succeeded) });
     let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
-    rig.step(at(4), Event::Settled { settlements, written: Ok(vec![true]) });
+    rig.step(at(4), Event::Settled { settlements, written: Ok(vec![Ok(true)]) });
     assert!(rig.engine.is_idle());
     assert_eq!(rig.engine.next_wake(), None);
 }

@@ -92,6 +92,9 @@ impl<S: Store> Calls<S> {
         let owner = self.owner.clone();
         self.spawn(async move {
             let written = outages.bounded("settling runs", timeout, store.settle(&owner, &settlements)).await;
+            if let Ok(written) = &written {
+                outages.tell("settling each run", written.iter().find_map(|written| written.as_ref().err()));
+            }
             Answer::Engine(Event::Settled { settlements, written })
         });
     }

@@ -59,8 +59,14 @@ impl<F: Feed> Follower<F> {
         let mut pause = Pause::default();
         loop {
             match self.feed.position().await {
-                Ok(position) => return position,
-                Err(error) => pause.after(&error).await,
+                Ok(position) => {
+                    self.tells(&pause, true).await;
+                    return position;
+                }
+                Err(error) => {
+                    self.tells(&pause, false).await;
+                    pause.after(&error).await;
+                }
             }
         }
     }
@@ -85,6 +91,7 @@ impl<F: Feed> Follower<F> {
             };
             match news {
                 Ok(news) => {
+                    self.tells(&pause, true).await;
                     pause.over();
                     // News of shards taken over meanwhile are not in it: for them the old position is the right one.
                     if !self.shards.has_changed().unwrap_or(true) {
@@ -105,8 +112,19 @@ impl<F: Feed> Follower<F> {
                     }
                 }
                 Err(FeedError::Gap) => return End::Gap,
-                Err(error @ FeedError::Unavailable(_)) => pause.after(&error).await,
+                Err(error @ FeedError::Unavailable(_)) => {
+                    self.tells(&pause, false).await;
+                    pause.after(&error).await;
+                }
             }
+        }
+    }
+
+    /// Says whether the feed answers, where that was not so before.
+    async fn tells(&self, pause: &Pause, answers: bool) {
+        if pause.0.is_some() == answers {
+            // Where nobody listens any more, the next news find that out.
+            let _ = self.answers.send(Answer::FeedAnswers(answers)).await;
         }
     }
 }

@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 
 use super::{Status, align};
 use crate::clock::{Standing, Timestamp};
+use crate::dispatch::engine::Target;
 use crate::domain::callback::Verdict;
 use crate::domain::run::{Attempt, Run};
 use crate::domain::timer::TimerKey;
@@ -90,16 +91,17 @@ impl Meters {
         self.deferred.absolute(count);
     }
 
-    pub(super) fn spared(&mut self, host: &str, until: Timestamp) {
+    pub(super) fn spared(&mut self, Target { host, namespace }: &Target, until: Timestamp) {
         self.spared.increment(1);
         if self.may_log() {
-            warn!(host, %until, "a host fails again and again: its callbacks wait until it is tried anew");
+            let namespace = namespace.as_deref();
+            warn!(%host, namespace, %until, "a host fails again and again: its callbacks wait until it is tried anew");
         }
     }
 
-    pub(super) fn back(&mut self, host: &str) {
+    pub(super) fn back(&mut self, Target { host, namespace }: &Target) {
         if self.may_log() {
-            info!(host, "a host that was spared answers again");
+            info!(%host, namespace = namespace.as_deref(), "a host that was spared answers again");
         }
     }
 

@@ -5,6 +5,7 @@ mod alarm;
 mod align;
 mod calls;
 mod follower;
+mod found;
 mod leases;
 mod lines;
 mod meters;

@@ -88,7 +88,7 @@ fn tell(Planned { schedule, plan }: &Planned) {
             Outcome::Fire => "fired",
             Outcome::Buffer => "buffered",
             Outcome::Skip(Reason::Missed) => "missed",
-            Outcome::Skip(Reason::Overlap | Reason::Waiting | Reason::Overtaken) => "skipped",
+            Outcome::Skip(Reason::Overlap | Reason::Waiting | Reason::Overtaken | Reason::Taken) => "skipped",
         });
     }
     if let Some(error) = &plan.error {

@@ -12,7 +12,7 @@ use super::work::{Answer, Work};
 use crate::clock::{Clock, Timestamp, wall};
 use crate::dispatch::engine;
 use crate::dispatch::ports::{
-    ClaimRequest, Claimed, Delivery, Entry, LeaseGrant, LeaseRequest, LoadRequest, Store, Unavailable,
+    ClaimRequest, Claimed, Delivery, Entry, LeaseGrant, LeaseRequest, LoadRequest, Store, Unavailable, Written,
 };
 use crate::domain::lease::{Epoch, Lease, Owner};
 use crate::domain::run::{Attempt, Run, Settlement};
@@ -38,7 +38,7 @@ impl Store for Generous {
 
     async fn lease(&self, _: LeaseRequest) -> Result<LeaseGrant, Unavailable> {
         let held = Shard::all().map(|shard| Lease { shard, epoch: Epoch(1) }).collect();
-        Ok(LeaseGrant { held, owners_alive: 1, rank: 0, now: wall() })
+        Ok(LeaseGrant { held, owners_alive: 1, rank: 0, others_left: None, now: wall() })
     }
 
     async fn load(&self, _: LoadRequest) -> Result<Vec<Entry>, Unavailable> {
@@ -54,7 +54,7 @@ impl Store for Generous {
         Ok(Vec::new())
     }
 
-    async fn settle(&self, _: &Owner, _: &[Settlement]) -> Result<Vec<bool>, Unavailable> {
+    async fn settle(&self, _: &Owner, _: &[Settlement]) -> Result<Vec<Written>, Unavailable> {
         Ok(Vec::new())
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::calls::Calls;
+use super::found::Found;
 use super::leases::Leases;
 use super::lines::Lines;
 use super::meters::Meters;
@@ -26,6 +27,8 @@ pub(super) enum Answer {
     Engine(engine::Event),
     /// For the leases.
     Shards(shards::Event),
+    /// Whether the feed answers, where that has changed.
+    FeedAnswers(bool),
     /// Take nothing new.
     Drain,
 }
@@ -39,6 +42,7 @@ pub(super) struct Work<S, D> {
     /// Told before timers of new shards are loaded: the follower must be at a position older than the load.
     followed: watch::Sender<Vec<Shard>>,
     meters: Meters,
+    found: Found,
     /// Why nothing is fired, as the engine was told.
     doubt: Option<Doubt>,
     events: Vec<engine::Event>,
@@ -64,6 +68,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
             calls: Calls::new(config, store, clock, answers),
             followed,
             meters: Meters::new(),
+            found: Found::default(),
             doubt: None,
             events: Vec::new(),
             effects: Vec::new(),
@@ -94,6 +99,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
                     self.events.push(event);
                 }
                 Answer::Shards(event) => self.step_shards(event),
+                Answer::FeedAnswers(answers) => self.found.feed_answers(answers),
                 Answer::Drain => {
                     self.events.push(engine::Event::Drain);
                     self.step_shards(shards::Event::Drain);
@@ -108,6 +114,9 @@ impl<S: Store, D: Delivery> Work<S, D> {
         }
         while !self.events.is_empty() {
             self.step_engine();
+        }
+        for key in self.found.missed(Instant::now()) {
+            self.meters.found(&key);
         }
     }
 
@@ -140,9 +149,9 @@ impl<S: Store, D: Delivery> Work<S, D> {
             match effect {
                 engine::Effect::GiveUp(leases) => self.step_shards(shards::Event::GiveUp(leases)),
                 engine::Effect::Stale(count) => self.meters.stale(count),
-                engine::Effect::Spared(host, until) => self.meters.spared(&host, until),
-                engine::Effect::Back(host) => self.meters.back(&host),
-                engine::Effect::Found(key) => self.meters.found(&key),
+                engine::Effect::Spared(target, until) => self.meters.spared(&target, until),
+                engine::Effect::Back(target) => self.meters.back(&target),
+                engine::Effect::Found(key) => self.found.found(Instant::now(), key),
                 engine::Effect::Abandoned(key) => self.meters.abandoned(&key),
                 engine::Effect::Deliver(run) => due.push(run),
                 engine::Effect::Settle(settlements) => self.calls.settle(settlements),
@@ -173,10 +182,10 @@ impl<S: Store, D: Delivery> Work<S, D> {
         match event {
             engine::Event::Claimed { answer: Ok(claimed), .. } => self.meters.claimed(claimed.runs.len()),
             engine::Event::Adopted(Ok(runs)) => self.meters.adopted(runs.len()),
+            engine::Event::Noted(entries) => self.found.told(entries),
             engine::Event::Attempted { .. }
             | engine::Event::Unsent(_)
             | engine::Event::Holding(_)
-            | engine::Event::Noted(_)
             | engine::Event::Gap
             | engine::Event::Loaded(_)
             | engine::Event::Claimed { answer: Err(_), .. }

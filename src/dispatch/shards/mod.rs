@@ -32,10 +32,12 @@ const RELEASE_MAX: usize = Shard::COUNT / 4;
 pub struct Config {
     /// This process, and this start of it.
     pub owner: Owner,
-    /// How long a lease lasts; it is renewed after a third of it. At least 100 ms.
+    /// Within what time the shards of one that dies are with the others. A lease is renewed after a third of it. In PostgreSQL
+    /// it lasts a twentieth less, in which the others notice and take them. At least 100 ms.
     pub ttl: Duration,
-    /// By how much earlier than PostgreSQL this side considers it over: what clocks drift apart within `ttl`, and a
-    /// pause between looking at the lease and using it. Less than half of `ttl`.
+    /// By how much earlier than after `ttl` this side considers a lease over: what PostgreSQL's lease is shorter, what clocks
+    /// drift apart within `ttl`, and a pause between looking at the lease and using it. More than a tenth of `ttl`, and less
+    /// than half of it.
     pub margin: Duration,
 }
 
@@ -55,10 +57,15 @@ impl Config {
         if self.ttl < Duration::from_millis(100) {
             return Err("ttl must be at least 100 ms");
         }
-        if self.margin >= self.ttl / 2 {
-            return Err("margin must be less than half of ttl");
+        if self.margin <= self.ttl / 10 || self.margin >= self.ttl / 2 {
+            return Err("margin must be more than a tenth and less than half of ttl");
         }
         Ok(())
+    }
+
+    /// How long a lease lasts in PostgreSQL.
+    fn life(&self) -> Duration {
+        self.ttl - self.ttl / 20
     }
 }
 
@@ -240,7 +247,7 @@ impl Shards {
         let (release, anew) = (leases(false), leases(true));
         // What is held is kept all the same.
         let shards_max = if self.draining { 0 } else { self.share };
-        LeaseRequest { owner: self.config.owner.clone(), ttl: self.config.ttl, release, anew, shards_max }
+        LeaseRequest { owner: self.config.owner.clone(), ttl: self.config.life(), release, anew, shards_max }
     }
 
     /// How many shards are held beyond the share.
@@ -278,6 +285,12 @@ impl Shards {
         let share_before = self.share;
         self.share = share(grant.owners_alive, grant.rank);
         self.plan_next(at, question.asked_at, share_before);
+        if let Some(left) = grant.others_left {
+            // Who dies is asked after when it does not count any more, not at the next renewal. Others that are alive have
+            // asked again long before this one's next renewal. PostgreSQL looked at its clock before `at`.
+            let dead_at = at + left + self.config.ttl / 100;
+            self.ask_at = self.ask_at.min(dead_at.max(at + self.config.ttl / 20));
+        }
         if self.share < share_before {
             self.shrunk_at = at;
         }

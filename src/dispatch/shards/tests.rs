@@ -36,7 +36,13 @@ fn granted(held: Vec<Lease>, owners_alive: usize) -> Event {
 }
 
 fn ranked(held: Vec<Lease>, owners_alive: usize, rank: usize) -> Event {
-    Event::Answered(Ok(LeaseGrant { held, owners_alive, rank, now: Timestamp::default() }))
+    Event::Answered(Ok(LeaseGrant { held, owners_alive, rank, others_left: None, now: Timestamp::default() }))
+}
+
+/// An answer that knows another owner, which is alive for so many seconds unless it asks again.
+fn beside(held: Vec<Lease>, left: f64) -> Event {
+    let others_left = Some(seconds(left));
+    Event::Answered(Ok(LeaseGrant { held, owners_alive: 2, rank: 0, others_left, now: Timestamp::default() }))
 }
 
 fn busy(shards: impl IntoIterator<Item = u8>) -> Event {
@@ -60,7 +66,9 @@ fn everything() -> Vec<Lease> {
 fn leases_are_renewed_after_a_third_of_their_life() {
     let mut shards = machine();
     let (asked, _) = step(&mut shards, 0.0, Event::Tick);
-    assert_eq!(asked.expect("a first question").shards_max, Shard::COUNT);
+    let asked = asked.expect("a first question");
+    // A twentieth of the time is left for others to notice a death and to take over.
+    assert_eq!((asked.shards_max, asked.ttl), (Shard::COUNT, seconds(8.55)));
     let (asked, held) = step(&mut shards, 0.5, granted(everything(), 1));
     assert!(asked.is_none());
     assert_eq!(held.expect("news").held.len(), Shard::COUNT);
@@ -70,12 +78,35 @@ fn leases_are_renewed_after_a_third_of_their_life() {
 }
 
 #[test]
+fn who_may_be_dead_is_asked_after_when_its_leases_run_out() {
+    let mut shards = machine();
+    step(&mut shards, 0.0, Event::Tick);
+    // It has renewed just now: there is no need to ask before the own renewal.
+    step(&mut shards, 0.1, beside(everything()[..128].to_vec(), 8.5));
+    assert_eq!(shards.next_wake(), Some(seconds(3.0)));
+    // It has not asked again since: what is left is counted from the answer, and a hundredth of a life is added.
+    step(&mut shards, 3.0, Event::Tick);
+    step(&mut shards, 3.1, beside(everything()[..128].to_vec(), 5.5));
+    assert_eq!(shards.next_wake(), Some(seconds(6.0)));
+    step(&mut shards, 6.0, Event::Tick);
+    step(&mut shards, 6.1, beside(everything()[..128].to_vec(), 2.0));
+    assert_eq!(shards.next_wake(), Some(seconds(8.19)));
+    // It is gone: all of its shards are asked for at once.
+    assert!(step(&mut shards, 8.19, Event::Tick).0.is_some());
+    let (asked, _) = step(&mut shards, 8.2, granted(everything()[..128].to_vec(), 1));
+    assert_eq!(asked.expect("a question at once").shards_max, Shard::COUNT);
+    // However soon another one may be dead, no question follows within a twentieth of a life.
+    step(&mut shards, 8.3, beside(everything()[..128].to_vec(), 0.0));
+    assert_eq!(shards.next_wake(), Some(seconds(8.75)));
+}
+
+#[test]
 fn a_lease_counts_from_before_the_question_was_sent() {
     let mut shards = machine();
     step(&mut shards, 0.0, Event::Tick);
     step(&mut shards, 2.0, granted(vec![lease(7, 1)], 1));
     step(&mut shards, 3.0, Event::Tick);
-    // 9 s of life less a margin of 1.8 s, from 0.0 on.
+    // 9 s less a margin of 1.8 s, from 0.0 on.
     assert_eq!(step(&mut shards, 7.19, Event::Tick).1, None);
     let (_, held) = step(&mut shards, 7.2, Event::Tick);
     assert_eq!(held, holding(vec![], vec![Shard(7)]));

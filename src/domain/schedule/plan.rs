@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::{CatchUp, Overlap, Schedule};
 use crate::clock::Timestamp;
-use crate::domain::invalid::head;
 use crate::domain::limits;
 use crate::domain::recurrence::Recurrence;
 
@@ -33,16 +32,19 @@ pub enum Reason {
     Overtaken,
     /// It was missed, and is not made up for.
     Missed,
+    /// A timer that somebody else made has the id that its own would have. Known once it is settled, and never planned.
+    Taken,
 }
 
 impl Reason {
     /// The words that the database uses.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Overlap => "the last callback is not over",
             Self::Waiting => "another occurrence waits already",
             Self::Overtaken => "a later occurrence takes its place",
             Self::Missed => "missed",
+            Self::Taken => "another timer has its id",
         }
     }
 }
@@ -84,8 +86,8 @@ pub fn plan(schedule: &Schedule, now: Timestamp, lead: Duration) -> Plan {
     let recurrence = match schedule.rule.recurrence(schedule.created_at) {
         Ok(recurrence) => recurrence,
         Err(error) => {
-            // The parts are told one by one: a value that is long must not hide what is wrong with it.
-            let error = format!("{:?} must be {}, not {:?}", error.field, head(&error.allowed), error.value);
+            // The value comes last: one that is long must not hide what is wrong with it.
+            let error = format!("{error}, not {:?}", error.value);
             let buffered_at = schedule.buffered_at;
             return Plan { next_at: schedule.next_at, buffered_at, error: Some(error), ..Plan::default() };
         }

@@ -43,7 +43,7 @@ fn words(schedule: &Schedule, now: i64) -> String {
             Outcome::Fire => "fire",
             Outcome::Buffer => "buffer",
             Outcome::Skip(Reason::Missed) => "miss",
-            Outcome::Skip(Reason::Overlap | Reason::Waiting) => "skip",
+            Outcome::Skip(Reason::Overlap | Reason::Waiting | Reason::Taken) => "skip",
             Outcome::Skip(Reason::Overtaken) => "overtaken",
         };
         let through = occurrence.through.map(|at| format!("..{}", second(at))).unwrap_or_default();
@@ -186,10 +186,11 @@ fn a_schedule_that_makes_no_sense_says_why_and_stays_where_it_is() {
     for (schedule, said) in [
         (
             with(|s| s.rule.when = When::Cron("61 * * * *".to_owned())),
-            "Cron must be a cron expression; its minute \"61\"",
+            "cron must be a cron expression; its minute \"61\" is not a list of *, numbers from 0 to 59, ranges a-b and steps \
+             */n, not \"61 * * * *\"",
         ),
-        (with(|s| s.rule.time_zone = "Mars".to_owned()), "TimeZone must be the name of an IANA time zone"),
-        (with(|s| s.rule.when = When::Every(Duration::ZERO)), "Every must be a duration from 1s"),
+        (with(|s| s.rule.time_zone = "Mars".to_owned()), "time_zone must be the name of an IANA time zone"),
+        (with(|s| s.rule.when = When::Every(Duration::ZERO)), "every must be a duration from 1s"),
     ] {
         let plan = plan(&schedule, at(1), LEAD);
         assert!(plan.error.as_deref().is_some_and(|error| error.starts_with(said)), "{plan:?}");

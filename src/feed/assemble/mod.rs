@@ -181,17 +181,17 @@ impl Assembler {
     fn describe(&mut self, relation: &pgoutput::Relation<'_>) {
         self.partitions.describe(relation.id);
         let mut known = Relation::new(relation, &self.config.selector_columns);
-        known.is_partial = self.partitions.are_partial(relation.id);
+        known.set_partial_keys(&self.partitions.partial_keys(relation.id));
         self.relations.insert(relation.id, known);
     }
 
     /// Notes the partition that a row is the first one of, told as this table.
     fn note_partition(&mut self, table: u32) {
         let Some(partition) = self.partitions.of_row(table) else { return };
-        let is_full = self.relations.get(&partition).is_some_and(|partition| partition.is_full);
-        self.partitions.attach(partition, table, is_full);
+        let partial = self.relations.get(&partition).filter(|partition| !partition.is_full);
+        self.partitions.attach(partition, table, partial.map(|partition| partition.key.clone()));
         if let Some(known) = self.relations.get_mut(&table) {
-            known.is_partial = self.partitions.are_partial(table);
+            known.set_partial_keys(&self.partitions.partial_keys(table));
         }
     }
 
@@ -301,15 +301,16 @@ fn known(relations: &HashMap<u32, Relation>, id: u32) -> Result<&Relation, Viola
 }
 
 /// Which scopes a change is told to. Where the log lacks the old scope, an update counts as one that moved nothing and
-/// a deleted row as one of the empty scope: `doctor` names the tables where that can happen.
+/// a deleted row as one of the empty scope: `doctor` names the tables where that can happen. Where it lacks the scope of a
+/// row that is there, since the update left a large value alone, the row's values are told to nobody.
 fn sides<'a>(relation: &Relation, change: &Change<'a>) -> Sides<'a> {
-    let unknown = || {
+    let unknown = |scopes| {
         metrics::counter!("walclock_feed_scope_unknown_total").increment(1);
-        Scopes::EMPTY
+        scopes
     };
     let before = change.old.as_ref().and_then(|old| relation.scopes_before(old));
-    let Some(new) = &change.new else { return Sides::staying(&before.unwrap_or_else(unknown)) };
-    let after = relation.scopes_after(new, change.old.as_ref()).unwrap_or_else(unknown);
+    let Some(new) = &change.new else { return Sides::staying(&before.unwrap_or_else(|| unknown(Scopes::EMPTY))) };
+    let after = relation.scopes_after(new, change.old.as_ref()).unwrap_or_else(|| unknown(Scopes::UNKNOWN));
     match before {
         Some(before) => Sides::moving(&before, &after),
         None => Sides::staying(&after),

@@ -1,6 +1,9 @@
 //! A table as its rows need it: names rendered already, the scope column found.
 
+use std::collections::BTreeSet;
+
 use super::Violation;
+use super::partitions::Key;
 use super::scopes::{Scopes, Selector};
 use super::{json, name};
 use crate::feed::pgoutput::{self, Attribute, Column, Old, OldKind, ReplicaIdentity, Tuple};
@@ -19,8 +22,11 @@ pub(super) struct Relation {
     pub(super) is_private: bool,
     /// Whether its own replica identity is full.
     pub(super) is_full: bool,
-    /// Whether some of its rows may come from a partition whose replica identity is not full.
-    pub(super) is_partial: bool,
+    /// The columns of its own key, where its replica identity is not full.
+    pub(super) key: Key,
+    /// What an old row may have in place of all its columns, by place: the keys of those partitions that it may come from
+    /// and whose replica identity is not full.
+    partial_keys: Vec<Vec<usize>>,
     selector: Selector,
 }
 
@@ -42,15 +48,27 @@ impl Relation {
         let mut table = b",\"table\":".to_vec();
         json::string(&mut table, name::qualified(relation.schema, relation.name).as_bytes());
         table.extend_from_slice(b",\"sequence\":\"");
+        let fields: Vec<Field> = relation.attributes.map(|attribute| Field::new(&attribute)).collect();
+        let of_key = fields.iter().zip(relation.attributes).filter(|(_, attribute)| attribute.is_key);
         Self {
             table,
-            fields: relation.attributes.map(|attribute| Field::new(&attribute)).collect(),
+            key: of_key.map(|(field, _)| field.name.clone()).collect(),
+            fields,
             // A publication of all tables has walclock's own too, and the secrets in them. Of these only timers are told.
             is_private: relation.schema == b"walclock" && relation.name != b"timers",
             is_full: relation.identity == ReplicaIdentity::Full,
-            is_partial: false,
+            partial_keys: Vec::new(),
             selector: Selector::of(relation, selector_columns),
         }
+    }
+
+    /// Says which keys its old rows may have in place of all columns.
+    pub(super) fn set_partial_keys(&mut self, keys: &BTreeSet<&Key>) {
+        let places = |key: &&Key| {
+            let of_key = |(place, field): (usize, &Field)| key.contains(&field.name).then_some(place);
+            self.fields.iter().enumerate().filter_map(of_key).collect()
+        };
+        self.partial_keys = keys.iter().map(places).collect();
     }
 
     /// Checks that a row has a value for every column.
@@ -71,7 +89,8 @@ impl Relation {
 
     /// The scopes that a row had before a change; none where the stream does not tell.
     pub(super) fn scopes_before<'a>(&self, old: &Old<'a>) -> Option<Scopes<'a>> {
-        self.selector.scopes(|place| old.tuple.get(place).filter(|column| self.tells(column, old.kind)))
+        let is_whole = self.is_whole(old);
+        self.selector.scopes(|place| old.tuple.get(place).filter(|column| tells(column, is_whole)))
     }
 
     /// The text that the old row has in a column, where it tells one.
@@ -82,15 +101,24 @@ impl Relation {
         }
     }
 
-    /// Whether a column of an old row says anything. A value is always true. A null is where the log has the whole row;
-    /// else it stands for all that the log lacks, and no column of a key is ever null.
-    pub(super) fn tells(&self, column: &Column<'_>, kind: OldKind) -> bool {
-        match column {
-            Column::Text(_) | Column::Binary(_) => true,
-            Column::Null => kind == OldKind::Full && !self.is_partial,
-            // PostgreSQL always tells the whole of an old value; not telling it on is still the truth.
-            Column::Unchanged => false,
-        }
+    /// Whether the log has all of this old row: PostgreSQL says so, and it has more than a partition's key.
+    pub(super) fn is_whole(&self, old: &Old<'_>) -> bool {
+        let has_more = |key: &Vec<usize>| {
+            let mut columns = old.tuple.columns().enumerate();
+            columns.any(|(place, column)| column != Column::Null && !key.contains(&place))
+        };
+        old.kind == OldKind::Full && self.partial_keys.iter().all(has_more)
+    }
+}
+
+/// Whether a column of an old row says anything. A value is always true. A null is where the log has the whole row; else
+/// it stands for all that the log lacks, and no column of a key is ever null.
+pub(super) fn tells(column: &Column<'_>, is_whole: bool) -> bool {
+    match column {
+        Column::Text(_) | Column::Binary(_) => true,
+        Column::Null => is_whole,
+        // PostgreSQL always tells the whole of an old value; not telling it on is still the truth.
+        Column::Unchanged => false,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A change as the contract's JSON.
 
-use super::relation::{Field, Relation};
+use super::relation::{self, Field, Relation};
 use super::{Violation, json};
 use crate::domain::change::Operation;
 use crate::domain::sequence::Lsn;
@@ -111,10 +111,11 @@ impl Change<'_> {
     }
 
     fn old_row(&self, relation: &Relation, old: &Old<'_>, out: &mut Vec<u8>) -> Result<(), Violation> {
+        let is_whole = relation.is_whole(old);
         let mut list = Values::default();
         for (field, column) in relation.fields.iter().zip(old.tuple.columns()) {
             match column {
-                column if !relation.tells(&column, old.kind) => {}
+                column if !relation::tells(&column, is_whole) => {}
                 Column::Null | Column::Unchanged => list.push(out, field, None),
                 Column::Text(text) => list.push(out, field, Some(text)),
                 Column::Binary(_) => return Err(Violation::Binary { id: self.relation }),

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use crate::domain::limits::ROW_SCOPES_MAX;
 use crate::domain::scope::Scope;
 use crate::domain::shard::Shard;
 use crate::feed::pgoutput::{Column, Relation};
@@ -9,6 +10,8 @@ use crate::feed::sink::Side;
 
 /// The oids of `text[]` and `varchar[]`: a row may be in several scopes.
 const TEXT_ARRAYS: [u32; 2] = [1009, 1015];
+/// The oid of `char(n)`: PostgreSQL pads its text, and takes the spaces for no part of the value.
+const PADDED: u32 = 1042;
 
 /// Stands for every scope that no reader can ask for (too long, or with other characters), so that the index holds one
 /// entry for all of them. No reader can ask for this one either.
@@ -24,6 +27,8 @@ pub(super) enum Selector {
     None,
     /// The text of the column at this place.
     Text(usize),
+    /// The text of the column at this place, less the spaces at its end.
+    Padded(usize),
     /// The elements of the array at this place.
     Array(usize),
     /// The shard of a timer, which follows from these two columns.
@@ -43,6 +48,7 @@ impl Selector {
         match found.and_then(|at| Some((at, relation.attributes.into_iter().nth(at)?))) {
             None => Self::None,
             Some((at, column)) if TEXT_ARRAYS.contains(&column.type_id) => Self::Array(at),
+            Some((at, column)) if column.type_id == PADDED => Self::Padded(at),
             Some((at, _)) => Self::Text(at),
         }
     }
@@ -57,6 +63,11 @@ impl Selector {
         match *self {
             Self::None => Some(Scopes::One("")),
             Self::Text(place) => Some(Scopes::One(askable(text(place)?))),
+            Self::Padded(place) => {
+                let text = text(place)?;
+                let end = text.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last.saturating_add(1));
+                Some(Scopes::One(askable(text.get(..end).unwrap_or_default())))
+            }
             Self::Array(place) => Some(Scopes::of_array(text(place)?)),
             Self::Timer { namespace, id } => {
                 let (namespace, id) = (text(namespace)?, text(id)?);
@@ -79,6 +90,8 @@ pub(super) enum Scopes<'a> {
 impl<'a> Scopes<'a> {
     /// The empty scope.
     pub(super) const EMPTY: Self = Self::One("");
+    /// Some that nobody has told: the row is nobody's.
+    pub(super) const UNKNOWN: Self = Self::One(UNASKABLE);
 
     fn as_slice(&self) -> &[&'a str] {
         match self {
@@ -87,9 +100,14 @@ impl<'a> Scopes<'a> {
         }
     }
 
-    /// The elements of PostgreSQL's text for an array. Nulls and empty texts in it name no scope.
+    /// The elements of PostgreSQL's text for an array, the first [`ROW_SCOPES_MAX`] of them. Nulls and empty texts in it name
+    /// no scope.
     fn of_array(text: &'a [u8]) -> Self {
-        let mut scopes: Vec<&str> = elements(text).filter(|element| !element.is_empty()).map(askable).collect();
+        let mut elements = elements(text).filter(|element| !element.is_empty());
+        let mut scopes: Vec<&str> = elements.by_ref().take(ROW_SCOPES_MAX).map(askable).collect();
+        if elements.next().is_some() {
+            metrics::counter!("walclock_feed_scopes_cut_total").increment(1);
+        }
         scopes.sort_unstable();
         scopes.dedup();
         match *scopes.as_slice() {
@@ -100,11 +118,14 @@ impl<'a> Scopes<'a> {
     }
 }
 
-/// A scope by its bytes.
+/// A scope by its bytes. One that no reader can ask for is counted.
 fn askable(text: &[u8]) -> &str {
     match str::from_utf8(text) {
         Ok(text) if text.is_empty() || Scope::allows(text) => text,
-        Ok(_) | Err(_) => UNASKABLE,
+        Ok(_) | Err(_) => {
+            metrics::counter!("walclock_feed_scopes_unaskable_total").increment(1);
+            UNASKABLE
+        }
     }
 }
 
@@ -224,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_in_so_many_scopes_at_most() {
+        let array = |count: usize| format!("{{{}}}", (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(","));
+        for count in [ROW_SCOPES_MAX, ROW_SCOPES_MAX + 1, 3 * ROW_SCOPES_MAX] {
+            let text = array(count);
+            let scopes = of_array(&text);
+            assert_eq!(scopes.len(), ROW_SCOPES_MAX);
+            assert!(scopes.iter().all(|scope| scope.parse::<usize>().unwrap() < ROW_SCOPES_MAX), "the first of them");
+        }
+    }
+
+    #[test]
     fn what_nobody_can_ask_for_is_one_scope() {
         let long = "x".repeat(256);
         for text in ["a b", "ü", "a*", long.as_str()] {
@@ -232,6 +264,19 @@ mod tests {
         assert_eq!(askable(b"\xff"), UNASKABLE);
         assert!(!Scope::allows(UNASKABLE));
         assert_eq!(askable(&long.as_bytes()[1..]), &long[1..]);
+    }
+
+    #[test]
+    fn what_nobody_can_ask_for_is_counted() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            of_array("{a b,a,NULL,ü}");
+            askable(b"a");
+            askable(b"");
+            askable(b"a*");
+        });
+        let told = recorder.handle().render();
+        assert!(told.contains("walclock_feed_scopes_unaskable_total 3\n"), "{told}");
     }
 
     #[test]

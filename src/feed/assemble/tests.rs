@@ -203,10 +203,14 @@ fn rows_find_their_scope() {
         ("_change_selector", 23, text("42"), vec!["42"]),
         ("_change_selector", 1009, text("{b,a}"), vec!["a", "b"]),
         ("_change_selector", 1009, text("{}"), vec![""]),
+        ("_change_selector", 1042, text("ab  "), vec!["ab"]),
+        ("_change_selector", 1042, text("    "), vec![""]),
+        ("_change_selector", 1042, text(" ab "), vec!["(unaskable)"]),
+        ("_change_selector", 25, text("ab  "), vec!["(unaskable)"]),
         ("_change_selector", 25, text("{b,a}"), vec!["(unaskable)"]),
         ("_change_selector", 25, text(&long), vec!["(unaskable)"]),
         // An update of it; its old value is not in the log either.
-        ("_change_selector", 25, Column::Unchanged, vec![""]),
+        ("_change_selector", 25, Column::Unchanged, vec!["(unaskable)"]),
     ] {
         let kept =
             transaction(&[table(selector, type_id, b'd'), encode::update(TABLE, None, &[text("1"), text("x"), value])]);
@@ -261,7 +265,8 @@ fn without_the_old_scope_nothing_moves_and_a_delete_is_nobodys() {
 #[test]
 fn nulls_count_while_all_partitions_have_full_identity() {
     let described = |id, identity| {
-        encode::relation(id, b"public", b"t", identity, &[attribute("id", 23, true), attribute("body", 25, true)])
+        let body = attribute("body", 25, identity == b'f');
+        encode::relation(id, b"public", b"t", identity, &[attribute("id", 23, true), body])
     };
     let root = || described(TABLE, b'f');
     let delete = |id| encode::delete(TABLE, OldKind::Full, &[text(id), Column::Null]);
@@ -289,6 +294,43 @@ fn nulls_count_while_all_partitions_have_full_identity() {
     for row in kept.rows.iter().filter(|row| row.body["operation"] == 3) {
         let id = row.body["oldRow"]["id"]["value"].as_str().expect("an id");
         assert_eq!(row.body["oldRow"].get("body").is_some(), id == "full", "{}", row.body);
+    }
+}
+
+/// One has met the partition that writes keys alone, the other began behind it.
+#[test]
+fn who_began_at_different_moments_tells_an_old_row_alike() {
+    let described = |id, identity| {
+        let rest = |name| attribute(name, 25, identity == b'f');
+        let columns = [rest("_change_selector"), attribute("id", 23, true), rest("body")];
+        encode::relation(id, b"public", b"t", identity, &columns)
+    };
+    let root = || described(TABLE, b'f');
+    let brief = [
+        root(),
+        described(TABLE + 1, b'd'),
+        encode::delete(TABLE, OldKind::Full, &[Column::Null, text("9"), Column::Null]),
+    ];
+    for (old, is_alike) in [
+        ([Column::Null, text("1"), text("b")], true),
+        ([text("s"), text("1"), Column::Null], true),
+        // It could be a bare key: who knows of one leaves out what the other knows to be null.
+        ([Column::Null, text("1"), Column::Null], false),
+    ] {
+        let new = [text("x"), text("1"), Column::Null];
+        let moves = [root(), described(TABLE + 2, b'f'), encode::update(TABLE, Some((OldKind::Full, &old)), &new)];
+        let told = |messages: &[Vec<u8>]| {
+            let last = transaction(messages).rows.pop().expect("an update");
+            (last.scopes.clone(), last.body["oldRow"].clone())
+        };
+        let (early, late) = (told(&[&brief[..], &moves].concat()), told(&moves));
+        assert_eq!(early == late, is_alike, "{early:?} {late:?}");
+        let null = json!({"value": null, "type": 25});
+        assert_eq!(
+            late.1.as_object().expect("a row").values().filter(|cell| **cell == null).count(),
+            if is_alike { 1 } else { 2 }
+        );
+        assert_eq!(early.1.get("id"), late.1.get("id"));
     }
 }
 

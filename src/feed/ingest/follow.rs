@@ -7,16 +7,17 @@ use metrics::{Counter, counter};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::info;
 
 use super::Failure;
+use super::lookout::Signs;
 use super::report::Received;
 use super::status::Status;
 use crate::domain::sequence::Lsn;
 use crate::feed::assemble::{Assembler, Progress};
 use crate::feed::journal::{self, Writer};
 use crate::feed::sink::{Accept, Head, Row, Sink};
-use crate::feed::source::{self, Event, Server, Stream, Walsender};
+use crate::feed::source::{self, Event, Server, Stream};
 
 /// How often to look after what does not hurry.
 const TICK: Duration = Duration::from_secs(1);
@@ -28,8 +29,8 @@ pub(super) struct Follower<'a> {
     pub status: &'a watch::Sender<Status>,
     /// The server was a standby when its timelines were read.
     pub standby: bool,
-    /// So long may the server be silent before it is asked for an answer; after as long again we look what is wrong.
-    pub silence_max: Duration,
+    /// Is told that something came.
+    pub signs: &'a Signs,
     /// How often an idle position is written down.
     pub note_every: Duration,
     /// Until here the feed counts as catching up; none where it does not.
@@ -44,16 +45,12 @@ pub(super) struct State {
     /// No transaction was open when everything before this had arrived.
     quiet: Lsn,
     noted_at: Instant,
-    heard_at: Instant,
-    /// When the walsender was asked for an answer, since it was last heard.
-    asked_at: Option<Instant>,
     tally: Tally,
 }
 
 impl Default for State {
     fn default() -> Self {
-        let now = Instant::now();
-        Self { open: false, quiet: Lsn(0), noted_at: now, heard_at: now, asked_at: None, tally: Tally::default() }
+        Self { open: false, quiet: Lsn(0), noted_at: Instant::now(), tally: Tally::default() }
     }
 }
 
@@ -74,9 +71,10 @@ impl Follower<'_> {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
-                _ = ticks.tick() => self.tick(stream, server).await?,
+                _ = ticks.tick() => self.tick()?,
                 read = stream.fill() => {
                     read?;
+                    self.signs.heard();
                     self.arrived(stream, server, shutdown).await?;
                     // Under a flood there is always more to read. Whom this thread has woken meanwhile, the reports above
                     // all, may be where no other thread can take them over.
@@ -107,7 +105,6 @@ impl Follower<'_> {
     /// Takes what one read brought: decodes, renders and appends it, then makes it visible.
     fn take(&mut self, stream: &mut Stream) -> Result<(), Failure> {
         let Self { writer, assembler, received, state, .. } = self;
-        (state.heard_at, state.asked_at) = (Instant::now(), None);
         let mut reply_wanted = false;
         let mut sink = Counting { writer, tally: &mut state.tally };
         while let Some(event) = stream.next_event()? {
@@ -152,38 +149,12 @@ impl Follower<'_> {
         self.state.noted_at = Instant::now();
     }
 
-    async fn tick(&mut self, stream: &Stream, server: &Server) -> Result<(), Failure> {
+    fn tick(&mut self) -> Result<(), Failure> {
         if self.state.noted_at.elapsed() >= self.note_every {
             self.note();
             self.writer.flush()?;
         }
-        let silent = self.state.heard_at.elapsed();
-        match self.state.asked_at {
-            None if silent >= self.silence_max => {
-                // Our reports are all that the walsender of an idle server wants: it says nothing unless asked.
-                self.received.ask_back();
-                self.state.asked_at = Some(Instant::now());
-            }
-            Some(asked_at) if asked_at.elapsed() >= self.silence_max => {
-                self.look_after(stream.pid(), server, silent).await?;
-            }
-            None | Some(_) => {}
-        }
         Ok(())
-    }
-
-    /// The walsender was asked and has not answered. One that reads its way through unpublished changes may not for long;
-    /// one that waits does at once, or its answer does not get to us although our reports still get to it.
-    async fn look_after(&mut self, pid: i32, server: &Server, waited: Duration) -> Result<(), Failure> {
-        match server.walsender(pid).await? {
-            Walsender::Gone => Err(source::Error::Silent { waited }.into()),
-            Walsender::Waiting => Err(source::Error::Swallowed { waited }.into()),
-            Walsender::Working => {
-                debug!(pid, "PostgreSQL sent nothing for {waited:?}, but its walsender is at work");
-                (self.state.heard_at, self.state.asked_at) = (Instant::now(), None);
-                Ok(())
-            }
-        }
     }
 
     fn show_progress(&mut self) {

@@ -105,6 +105,18 @@ pub(super) fn judge(known: Option<&Known>, found: &Found) -> Verdict {
     }
 }
 
+impl Verdict {
+    /// Whether it may be the fault of this host alone, where another may know better: an old primary that came back lies
+    /// behind the one that took its place, a name may lead to another cluster, and a standby need not have the slot.
+    pub(super) fn may_be_the_hosts(self, is_spare: bool) -> bool {
+        match self {
+            Self::Continue => false,
+            Self::Begin => is_spare,
+            Self::Anew(gap) => is_spare || matches!(gap, Gap::Restored | Gap::OtherCluster),
+        }
+    }
+}
+
 impl Gap {
     /// Whether the positions and transaction ids of before mean nothing any more.
     pub(super) fn is_elsewhere(self) -> bool {
@@ -142,6 +154,22 @@ mod tests {
 
     fn found(history: History, slot: Slot) -> Found {
         Found { system: 1, history, wal_end: Some(Lsn(200)), slot }
+    }
+
+    #[test]
+    fn what_one_of_several_hosts_may_be_wrong_about() {
+        let lost = Gap::SlotLost(Loss::Idle);
+        for (verdict, on_primary, on_standby) in [
+            (Verdict::Continue, false, false),
+            (Verdict::Begin, false, true),
+            (Verdict::Anew(Gap::Restored), true, true),
+            (Verdict::Anew(Gap::OtherCluster), true, true),
+            (Verdict::Anew(Gap::SlotMissing), false, true),
+            (Verdict::Anew(lost), false, true),
+        ] {
+            let found = [false, true].map(|is_standby| verdict.may_be_the_hosts(is_standby));
+            assert_eq!(found, [on_primary, on_standby], "{verdict:?}");
+        }
     }
 
     #[test]

@@ -9,9 +9,11 @@ mod backoff;
 mod budget;
 mod follow;
 mod gap;
+mod lookout;
 mod meter;
 mod open;
 mod outage;
+mod published;
 mod pulse;
 mod report;
 mod status;
@@ -19,6 +21,7 @@ mod status;
 pub use gap::Gap;
 pub use status::Status;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
+use crate::clock::Clock;
+use crate::domain::causes;
+use crate::domain::limits;
 use crate::domain::sequence::Lsn;
 use crate::feed::assemble;
 use crate::feed::journal::{self, Journal, Writer};
@@ -37,11 +43,13 @@ use crate::feed::source;
 use apart::on_own_thread;
 use backoff::Backoff;
 use follow::Follower;
+use lookout::{Lookout, Signs};
 use meter::Meter;
+use open::Opened;
 use outage::Outage;
 use pulse::Pulse;
 use report::Received;
-use status::chain;
+use status::Served;
 
 /// How long the last transactions may take to become durable, and PostgreSQL to end the stream, when we stop.
 const STOP_MAX: Duration = Duration::from_secs(3);
@@ -64,12 +72,17 @@ pub struct Config {
 pub struct Intervals {
     /// How often to ask the server where its WAL ends and how the slot stands.
     pub pulse: Duration,
-    /// Longest span without a heartbeat where the WAL grows and nothing of it is for us.
+    /// Longest span without a heartbeat where the WAL grows and nothing of it is for us, and how often to look at what is
+    /// published.
     pub heartbeat: Duration,
     /// How often an idle position is written down: each costs an fsync, and none loses a change.
     pub note: Duration,
     /// How often to say, while the slot is being made, which transactions that waits for.
     pub explain: Duration,
+    /// How long the stream may bring nothing before the walsender is asked for an answer.
+    pub silence: Duration,
+    /// How long it has for that before it is looked what it does.
+    pub answer: Duration,
 }
 
 impl Default for Intervals {
@@ -79,6 +92,8 @@ impl Default for Intervals {
             heartbeat: Duration::from_secs(10),
             note: Duration::from_secs(5),
             explain: Duration::from_secs(1),
+            silence: limits::STREAM_SILENCE_MAX,
+            answer: limits::STREAM_ANSWER_MAX,
         }
     }
 }
@@ -105,8 +120,11 @@ pub struct Ingest {
     /// Where the WAL ended when the journal began anew, until the stream has come so far: over more than one connection.
     catch_up_to: Option<Lsn>,
     meter: Meter,
-    /// The session of the last connection: the server may not have noticed its end.
-    session: Option<source::Session>,
+    published: published::Watch,
+    /// The server's, as the pulse reads it.
+    clock: Clock,
+    /// The session of the last connection to each host: the server may not have noticed its end.
+    sessions: HashMap<String, source::Session>,
     /// Where the reports leave, also while this part waits for the disk.
     reporting: Handle,
 }
@@ -136,6 +154,7 @@ impl Ingest {
     pub fn new(config: Config, writer: Writer, journal: Journal) -> Self {
         let (status, _) = watch::channel(Status::Starting { why: "connecting to PostgreSQL".to_owned() });
         let meter = Meter::new(&config.source.slot);
+        let published = published::Watch::new(&config.source.publications, config.intervals.heartbeat);
         Self {
             config,
             writer,
@@ -147,7 +166,9 @@ impl Ingest {
             outage: Outage::default(),
             catch_up_to: None,
             meter,
-            session: None,
+            published,
+            clock: Clock::system(),
+            sessions: HashMap::new(),
             reporting: Handle::current(),
         }
     }
@@ -160,6 +181,16 @@ impl Ingest {
     /// What somebody should know of the WAL that the slot keeps, in one line; none while there is plenty of room.
     pub fn warning(&self) -> watch::Receiver<Option<String>> {
         self.meter.warning()
+    }
+
+    /// What was published and is no longer, or was not for a while, in one line; none where that has not been found of late.
+    pub fn unpublished(&self) -> watch::Receiver<Option<String>> {
+        self.published.warning()
+    }
+
+    /// The server's clock, which commits are stamped by.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     /// [`Ingest::run`] on a thread of its own, as it is to be in a server: it waits for the disk, and in a flood it sleeps.
@@ -220,28 +251,33 @@ impl Ingest {
             return Ok(());
         }
         blocking(|| self.writer.mend())?;
-        let serves = self.serves();
+        let served = self.served();
         let opening = open::Opening {
             config: &self.config,
             writer: &mut self.writer,
             journal: &self.journal,
             meter: &mut self.meter,
-            session: &mut self.session,
+            sessions: &mut self.sessions,
             status: &self.status,
             unpublished: &mut self.unpublished,
             catch_up_to: &mut self.catch_up_to,
-            serves,
+            served,
         };
         let opened = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
             opened = opening.open() => opened?,
         };
-        self.streamed = true;
-        self.stale = false;
+        (self.streamed, self.stale) = (true, false);
         self.outage.over();
-        let open::Opened { server, facts, mut stream, reports, history, from } = opened;
-        let received = Arc::new(Received::default());
+        self.stream(opened, shutdown).await
+    }
+
+    /// The stream, from its beginning to its end.
+    async fn stream(&mut self, opened: Opened, shutdown: &CancellationToken) -> Result<(), Failure> {
+        let Opened { server, session, settings, facts, mut stream, reports, history, from } = opened;
+        let intervals = self.config.intervals;
+        let (signs, received) = (Signs::default(), Arc::new(Received::default()));
         received.advance(from);
         let done = CancellationToken::new();
         let reporting =
@@ -254,8 +290,8 @@ impl Ingest {
             received: Arc::clone(&received),
             status: &self.status,
             standby: facts.standby,
-            silence_max: facts.walsender_timeout,
-            note_every: self.config.intervals.note,
+            signs: &signs,
+            note_every: intervals.note,
             catch_up_to: &mut self.catch_up_to,
             state: follow::State::default(),
         };
@@ -264,13 +300,27 @@ impl Ingest {
             standby: facts.standby,
             received: &received,
             meter: &mut self.meter,
+            published: &mut self.published,
             journal: &self.journal,
-            intervals: self.config.intervals,
+            clock: &self.clock,
+            signs: &signs,
+            intervals,
+        };
+        let lookout = Lookout {
+            server: &server,
+            session,
+            settings: &settings,
+            walsender: stream.pid(),
+            received: &received,
+            signs: &signs,
+            silence_max: intervals.silence.min(facts.walsender_timeout),
+            answer_max: intervals.answer.min(facts.walsender_timeout),
         };
         let end = tokio::select! {
             end = follower.run(&mut stream, &server, shutdown) => end,
             end = &mut reporter => Err(end.map_or(Ok(()), |end| end).err().unwrap_or(source::Error::Ended).into()),
             error = pulse.run() => Err(error.into()),
+            error = lookout.run() => Err(error.into()),
         };
         if let Err(Failure::Source(error)) = &end {
             self.unpublished = is_unpublished(error);
@@ -300,26 +350,20 @@ impl Ingest {
     }
 
     fn wait_after(&mut self, error: &(dyn std::error::Error + 'static)) {
-        let why = chain(error);
+        let why = causes::chain(error);
         if self.outage.is_news(&why, Instant::now()) {
             warn!(error = why, "no change feed for now");
         }
-        let status = match (self.has_caught_up(), self.stale) {
-            (false, _) => Status::Starting { why },
-            (true, true) => Status::Stale { why },
-            (true, false) => Status::Waiting { why },
-        };
-        self.status.send_replace(status);
+        self.status.send_replace(self.served().waiting(why));
     }
 
-    /// Whether there was a stream, and all that it had to catch up with is in.
-    fn has_caught_up(&self) -> bool {
-        self.streamed && self.catch_up_to.is_none()
-    }
-
-    /// Whether what the journal has is all that it should have by now, but for the present trouble.
-    fn serves(&self) -> bool {
-        self.has_caught_up() && !self.stale
+    /// What readers have of the feed while nothing streams.
+    fn served(&self) -> Served {
+        match self.streamed && self.catch_up_to.is_none() {
+            false => Served::TooLittle,
+            true if self.stale => Served::Stale,
+            true => Served::All,
+        }
     }
 }
 

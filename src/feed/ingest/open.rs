@@ -1,20 +1,23 @@
 //! Opening the stream: the checks before it, the slot, and what a gap means for the journal.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_postgres::config::TargetSessionAttrs;
 use tracing::{debug, error, info, warn};
 
 use super::gap::{self, Found, Gap, Known, Verdict};
 use super::meter::Meter;
+use super::status::Served;
 use super::{Config, Failure, Status};
 use crate::domain::history::History;
 use crate::domain::limits;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::domain::snapshot::Snapshot;
 use crate::feed::journal::{self, Identity, Journal, Writer};
-use crate::feed::source::{self, Connection, Facts, Reports, Server, Session, Stream};
+use crate::feed::source::{self, Connection, Facts, Reports, Server, Session, Stream, System};
 use crate::pg::Settings;
 
 /// How long the creation of the slot may take. It waits for the transactions under way and, since others begin meanwhile,
@@ -27,6 +30,10 @@ const SYNC_MAX: Duration = Duration::from_secs(30);
 /// A stream that begins where the journal ends.
 pub(super) struct Opened {
     pub server: Server,
+    /// The session of the questions.
+    pub session: Session,
+    /// Of the host that it is.
+    pub settings: Settings,
     pub facts: Facts,
     pub stream: Stream,
     pub reports: Reports,
@@ -41,40 +48,94 @@ pub(super) struct Opening<'a> {
     pub writer: &'a mut Writer,
     pub journal: &'a Journal,
     pub meter: &'a mut Meter,
-    /// The session of the connection before, and then of this one.
-    pub session: &'a mut Option<Session>,
+    /// The session of the connection before, and then of this one, by host.
+    pub sessions: &'a mut HashMap<String, Session>,
     pub status: &'a watch::Sender<Status>,
     /// The slot met changes without its publication. No longer so once the gap is told and the slot made anew, whatever
     /// fails behind that: the new slot would be dropped again, and another gap told.
     pub unpublished: &'a mut bool,
     /// Where the WAL ended when the journal began anew, until the stream has come so far.
     pub catch_up_to: &'a mut Option<Lsn>,
-    /// Readers are served what an earlier stream has told.
-    pub serves: bool,
+    /// What readers have meanwhile.
+    pub served: Served,
+}
+
+/// What one host has, before anything is done about it.
+struct Look {
+    server: Server,
+    session: Session,
+    facts: Facts,
+    connection: Connection,
+    system: System,
+    history: History,
+    slot: gap::Slot,
+    verdict: Verdict,
+}
+
+/// A host that may have fallen behind, or be another cluster's, while another may know better.
+struct Behind<'a> {
+    settings: &'a Settings,
+    /// The greatest is the one to follow where there is none that knows better: of the known cluster before another one,
+    /// then the newest timeline.
+    rank: (bool, u32),
+    why: String,
 }
 
 impl Opening<'_> {
-    /// Tries the hosts in turn.
+    /// Tries the hosts in turn. One that seems to have fallen behind is passed over, unless all of them do: a primary that
+    /// was taken from its place and came back would have the journal dropped, and so would a name that leads elsewhere for a
+    /// moment.
     pub async fn open(mut self) -> Result<Opened, Failure> {
-        let mut failure = source::Error::Ended;
         let name = source::application_name(&self.config.source.slot);
-        let settings = self.config.source.settings.clone().with_application_name(&name);
-        for settings in settings.each_host() {
-            match Server::connect(&settings).await {
-                Ok(server) => return self.open_at(server, &settings).await,
-                Err(error) => failure = error,
+        let hosts = self.config.source.settings.clone().with_application_name(&name).each_host();
+        let mut behind: Vec<Behind<'_>> = Vec::new();
+        let mut failure: Option<source::Error> = None;
+        for settings in &hosts {
+            let opened = match self.look(settings).await {
+                Ok(look) if hosts.len() > 1 && look.may_be_behind(settings) => {
+                    debug!(server = %settings, "passed over for now: {}", look.why());
+                    behind.push(Behind { settings, rank: look.rank(), why: look.why() });
+                    continue;
+                }
+                Ok(look) => self.open_at(look, settings).await,
+                Err(error) => Err(error.into()),
+            };
+            match opened {
+                // What a host said that could be asked is worth more than that another could not be.
+                Err(Failure::Source(error)) => match &failure {
+                    Some(known) if !matches!(known, source::Error::Connect { .. }) => {}
+                    Some(_) | None => failure = Some(error),
+                },
+                opened => {
+                    for Behind { settings, why, .. } in &behind {
+                        warn!(server = %settings, "passed over for another host of the database URL: {why}");
+                    }
+                    return opened;
+                }
             }
         }
-        Err(failure.into())
+        // Of equal ones the first.
+        let best = behind.into_iter().rev().max_by_key(|behind| behind.rank);
+        match (best, failure) {
+            (Some(Behind { settings, .. }), None) => {
+                let look = self.look(settings).await?;
+                self.open_at(look, settings).await
+            }
+            (Some(Behind { settings, why, .. }), Some(other @ source::Error::Connect { .. })) => {
+                Err(source::Error::PassedOver { server: settings.to_string(), why, other: Box::new(other) }.into())
+            }
+            (_, failure) => Err(failure.unwrap_or(source::Error::Ended).into()),
+        }
     }
 
-    async fn open_at(&mut self, server: Server, settings: &Settings) -> Result<Opened, Failure> {
-        let source::Config { slot: name, publications, .. } = &self.config.source;
+    /// Asks a host for all that decides how to go on there.
+    async fn look(&mut self, settings: &Settings) -> Result<Look, source::Error> {
+        let server = Server::connect(settings).await?;
         let facts = server.facts().await?;
         // First of all, since it is worth knowing all the more where what follows fails.
         self.meter.look(&server).await?;
-        self.claim(&server).await?;
-        server.check_publications(publications).await?;
+        let session = self.claim(&server, settings).await?;
+        server.check_publications(&self.config.source.publications).await?;
         let mut connection = Connection::open(settings).await?;
         let system = connection.identify().await?;
         let slot = self.find_slot(&server, settings).await?;
@@ -87,12 +148,18 @@ impl Opening<'_> {
             durable: self.journal.durable(),
         });
         let verdict = gap::judge(known.as_ref(), &found);
+        Ok(Look { server, session, facts, connection, system, history, slot, verdict })
+    }
+
+    async fn open_at(&mut self, look: Look, settings: &Settings) -> Result<Opened, Failure> {
+        let source::Config { slot: name, publications, .. } = &self.config.source;
+        let Look { server, session, facts, connection, system, history, slot, verdict } = look;
         let from = match verdict {
             Verdict::Continue => self.journal.durable(),
             Verdict::Begin | Verdict::Anew(_) => {
-                let from = self.usable_slot(&server, &facts, settings, found.slot).await?;
+                let from = self.usable_slot(&server, &facts, settings, slot).await?;
                 // Taken behind the beginning: it shows whatever committed before it, which the feed will never tell.
-                let floor = server.snapshot().await?;
+                let floor = server.moment().await?.snapshot;
                 // A standby writes no heartbeat, which an idle stream would need to get there.
                 *self.catch_up_to = if facts.standby { None } else { Some(server.wal(name).await?.end) };
                 begin(self.writer, self.journal, verdict, just_before(from, &history), floor)?;
@@ -115,18 +182,20 @@ impl Opening<'_> {
             Some(_) | None => return Err(source::Error::SlotMoved { slot: name.clone() }.into()),
         }
         info!(slot = name, server = %settings, %from, timeline = system.timeline, "streaming");
-        Ok(Opened { server, facts, stream, reports, history, from })
+        Ok(Opened { server, session, settings: settings.clone(), facts, stream, reports, history, from })
     }
 
     /// Keeps every other walclock from the slot while this connection lasts.
-    async fn claim(&mut self, server: &Server) -> Result<(), source::Error> {
-        if let Some(before) = *self.session {
+    async fn claim(&mut self, server: &Server, settings: &Settings) -> Result<Session, source::Error> {
+        if let Some(before) = self.sessions.get(&settings.to_string()).copied() {
             // Where its end was not noticed it still holds the claim. Without a session it is nobody's.
             server.end_session(before).await?;
         }
         // Known before it claims: the claim may be granted and the answer lost.
-        *self.session = Some(server.session().await?);
-        server.claim(&self.config.source.slot, limits::CLAIM_IDLE_MAX).await
+        let session = server.session().await?;
+        self.sessions.insert(settings.to_string(), session);
+        server.claim(&self.config.source.slot, limits::CLAIM_IDLE_MAX).await?;
+        Ok(session)
     }
 
     async fn find_slot(&self, server: &Server, settings: &Settings) -> Result<gap::Slot, source::Error> {
@@ -180,9 +249,7 @@ impl Opening<'_> {
                 Ok(pids) => {
                     let error = source::Error::SlotWaits { slot: self.config.source.slot.clone(), pids: pids.clone() };
                     warn!("{error}");
-                    let why = error.to_string();
-                    let status = if self.serves { Status::Waiting { why } } else { Status::Starting { why } };
-                    self.status.send_replace(status);
+                    self.status.send_replace(self.served.waiting(error.to_string()));
                     told = pids;
                 }
                 Err(error) => {
@@ -199,6 +266,30 @@ impl Opening<'_> {
             None => server.insert(Server::connect(settings).await?),
         };
         server.writers().await
+    }
+}
+
+impl Look {
+    /// Whether what speaks against going on here may be the host's alone. Whoever asks for a standby means it.
+    fn may_be_behind(&self, settings: &Settings) -> bool {
+        let wants_standby = settings.config().get_target_session_attrs() == TargetSessionAttrs::ReadOnly;
+        self.verdict.may_be_the_hosts(self.facts.standby && !wants_standby)
+    }
+
+    fn rank(&self) -> (bool, u32) {
+        (self.verdict != Verdict::Anew(Gap::OtherCluster), self.history.current())
+    }
+
+    /// What speaks against it, for people.
+    fn why(&self) -> String {
+        match self.verdict {
+            Verdict::Anew(Gap::OtherCluster) => Gap::OtherCluster.to_string(),
+            Verdict::Anew(Gap::Restored) => {
+                format!("it has less than the journal, on timeline {}", self.history.current())
+            }
+            Verdict::Anew(gap) => format!("it is a standby, and {gap}"),
+            Verdict::Begin | Verdict::Continue => "it is a standby, and the feed has not begun yet".to_owned(),
+        }
     }
 }
 
@@ -270,7 +361,7 @@ mod tests {
 
     fn read(journal: &Journal, since: Sequence, snapshot: &str) -> Result<usize, query::Error> {
         let snapshot: Snapshot = snapshot.parse().expect("a snapshot");
-        journal.read(&[Scope::empty()], since, 10, Some(&snapshot)).map(|page| page.changes.len())
+        journal.read(1 << 20, &[Scope::empty()], since, 10, Some(&snapshot)).map(|page| page.changes.len())
     }
 
     /// A lagging standby was promoted: transaction ids and positions that the old line had used come again.

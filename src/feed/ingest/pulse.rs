@@ -1,4 +1,5 @@
-//! The pulse beside the stream: how far behind it is, which transactions are over, and a heartbeat that moves an idle slot.
+//! The pulse beside the stream: how far behind it is, which transactions are over, what time it is there, and a heartbeat that
+//! moves an idle slot.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,8 +9,11 @@ use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
 use super::Intervals;
+use super::lookout::Signs;
 use super::meter::Meter;
+use super::published::Watch;
 use super::report::Received;
+use crate::clock::Clock;
 use crate::domain::sequence::Lsn;
 use crate::feed::journal::Journal;
 use crate::feed::source::{Error, Server};
@@ -26,8 +30,13 @@ pub(super) struct Pulse<'a> {
     pub standby: bool,
     pub received: &'a Received,
     pub meter: &'a mut Meter,
+    pub published: &'a mut Watch,
     /// Is told which transactions are over: a purge needs to know.
     pub journal: &'a Journal,
+    /// Is told the server's time: the age of changes goes by it.
+    pub clock: &'a Clock,
+    /// Is told whether it was answered.
+    pub signs: &'a Signs,
     pub intervals: Intervals,
 }
 
@@ -48,9 +57,13 @@ impl Pulse<'_> {
         loop {
             timer.tick().await;
             match self.once(&mut lag, &mut beat).await {
-                Ok(()) => {}
+                Ok(()) => self.signs.answered(),
                 // A slow answer, or a no, is no reason to cut a stream that flows.
                 Err(error @ (Error::Unanswered { .. } | Error::Refused { .. })) if !self.server.is_closed() => {
+                    match error {
+                        Error::Unanswered { .. } => self.signs.unanswered(),
+                        _ => self.signs.answered(),
+                    }
                     warn!(error = &error as &dyn std::error::Error, "no pulse");
                 }
                 Err(error) => return error,
@@ -60,8 +73,11 @@ impl Pulse<'_> {
 
     async fn once(&mut self, lag: &mut Lag, beat: &mut Beat) -> Result<(), Error> {
         let (wal, received) = (self.meter.look(self.server).await?, self.received.end());
-        self.journal.note_snapshot(self.server.snapshot().await?);
+        let moment = self.server.moment().await?;
+        self.clock.learn(&moment.clock);
+        self.journal.note_snapshot(moment.snapshot);
         let now = Instant::now();
+        self.published.look(self.server, now).await?;
         let (bytes, span) = lag.measure(wal, received, now);
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and lag is far below 2^53 bytes")]
         gauge!("walclock_feed_lag_bytes").set(bytes as f64);

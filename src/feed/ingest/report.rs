@@ -46,6 +46,11 @@ impl Received {
         self.answer_wanted.store(true, Ordering::Relaxed);
         self.ask();
     }
+
+    /// Whether the report that asks for it has still to leave.
+    pub fn is_asking(&self) -> bool {
+        self.answer_wanted.load(Ordering::Relaxed)
+    }
 }
 
 /// Reports until `done`, then once more and ends the stream.
@@ -64,8 +69,11 @@ pub(super) async fn run(
             _ = timer.tick() => {}
             () = received.wanted.notified() => {}
         }
-        let reply = received.answer_wanted.swap(false, Ordering::Relaxed);
+        let reply = received.is_asking();
         reports.send(position(&journal, &received), reply).await?;
+        if reply {
+            received.answer_wanted.store(false, Ordering::Relaxed);
+        }
     }
     reports.send(position(&journal, &received), false).await?;
     reports.end().await

@@ -1,5 +1,6 @@
 //! How the way in stands: for readiness, and for whoever waits for it.
 
+use crate::domain::causes;
 use crate::feed::journal;
 
 /// How the way in stands. The reasons are for people.
@@ -39,13 +40,35 @@ pub enum Status {
     Stopped,
 }
 
+/// What readers have of the feed while nothing streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    /// Not what they should: it has not streamed yet, or not caught up since the journal began anew.
+    TooLittle,
+    /// What had come before another one took the slot.
+    Stale,
+    /// All but what the present trouble keeps away.
+    All,
+}
+
+impl Served {
+    /// How the way in stands while it waits, for this reason.
+    pub fn waiting(self, why: String) -> Status {
+        match self {
+            Self::TooLittle => Status::Starting { why },
+            Self::Stale => Status::Stale { why },
+            Self::All => Status::Waiting { why },
+        }
+    }
+}
+
 impl Status {
     /// What becomes of the way in after the journal failed.
     pub(super) fn after(failure: &journal::Error) -> Self {
         match (failure.may_heal(), failure.is_disk_full()) {
-            (true, true) => Self::Blocked { why: format!("disk full: {}", chain(failure)) },
-            (true, false) => Self::Blocked { why: chain(failure) },
-            (false, _) => Self::Failed { why: chain(failure) },
+            (true, true) => Self::Blocked { why: format!("disk full: {}", causes::chain(failure)) },
+            (true, false) => Self::Blocked { why: causes::chain(failure) },
+            (false, _) => Self::Failed { why: causes::chain(failure) },
         }
     }
 
@@ -61,15 +84,6 @@ impl Status {
             Self::Stopped => Some("shutting down".to_owned()),
         }
     }
-}
-
-/// An error and its causes in one line, each said once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.map(ToString::to_string).fold(error.to_string(), |line, cause| match line.contains(&cause) {
-        true => line,
-        false => format!("{line}: {cause}"),
-    })
 }
 
 #[cfg(test)]

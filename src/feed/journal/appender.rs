@@ -143,7 +143,7 @@ impl Appender {
     /// Begins the next segment, also in the middle of a transaction.
     pub fn roll(&mut self, shared: &Shared) -> Result<(), Failure> {
         let id = self.active.id.checked_add(1).expect("2^32 segments are never written");
-        let next = Segment::create(&shared.config.folder, id, &*shared.medium);
+        let next = Segment::create(&shared.config.folder, id, self.end, &*shared.medium);
         let next = Arc::new(next.map_err(|source| shared.stop("beginning a segment", source))?);
         shared.state.write().push(next.clone());
         let full = std::mem::replace(&mut self.active, next);

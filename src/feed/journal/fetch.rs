@@ -27,8 +27,14 @@ pub(super) const WINDOW_BYTES_MAX: usize = (READ_BYTES_MAX + FRAME_BYTES_GUESS) 
 const FETCH_BYTES_MAX: usize = 4 << 20;
 
 /// The frames at these offsets, which are ascending and below `end`, in order: at least the first, and all of them but
-/// where they are large and not in memory.
-pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], end: u32) -> Result<Vec<Bytes>, Fault> {
+/// where they are large and not in memory, or more than `bytes_max` in all.
+pub(super) fn frames(
+    shared: &Shared,
+    segment: &Arc<Segment>,
+    offsets: &[u32],
+    end: u32,
+    bytes_max: usize,
+) -> Result<Vec<Bytes>, Fault> {
     // The tail is the newest part, so what is in memory follows what is not.
     let in_memory: Vec<Bytes> = {
         let tail = shared.tail.read();
@@ -44,7 +50,7 @@ pub(super) fn frames(shared: &Shared, segment: &Arc<Segment>, offsets: &[u32], e
     let mut used = Vec::new();
     let mut bytes = 0_usize;
     for (number, offset) in on_disk.iter().enumerate() {
-        if bytes >= FETCH_BYTES_MAX {
+        if bytes > bytes_max.min(FETCH_BYTES_MAX) {
             window.hand_out(&mut used, &mut frames);
             return Ok(frames);
         }

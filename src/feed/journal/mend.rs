@@ -17,6 +17,7 @@ use super::recover::{positions, refill};
 use super::segment::{self, HEADER_BYTES, Segment};
 use super::state::State;
 use super::syncer::Reach;
+use super::wall::Wall;
 use crate::domain::limits::JOURNAL_ROOM_BYTES_MIN;
 use crate::domain::sequence::{Lsn, Sequence};
 
@@ -24,18 +25,25 @@ impl Shared {
     /// Goes back to what is durable, and makes the journal ready to take more in a new segment. Returns the newest
     /// change and how far the stream is known. Where it fails it can be called again; readers are served all the time.
     ///
-    /// The thread must have ended, and everybody must know of the failure: nobody writes meanwhile.
-    pub(super) fn mend(&self) -> Result<(Sequence, Lsn), Error> {
+    /// The thread must have ended, and everybody must know of the failure: nobody writes meanwhile. With a transaction that
+    /// the disk had no room for, it waits until there is more.
+    pub(super) fn mend(&self, mut wall: Option<&mut Wall>) -> Result<(Sequence, Lsn), Error> {
         let meta = self.meta.lock();
         let mut appender = self.appender.lock();
         let end = self.syncer.reach().end;
-        let kept = self.cut_back(&meta, end).doing("cutting off what is not durable")?;
-        // Twice what is enough to stop at, so that it does not go to and fro.
-        self.check_room(2 * JOURNAL_ROOM_BYTES_MIN).doing("looking for room for the end")?;
+        let before = self.taken();
+        let kept = self.cut_back(&meta, end).doing("cutting off what is not durable");
+        let given_back = before.saturating_sub(self.taken());
+        if let Some(wall) = &mut wall {
+            wall.gave_back(given_back);
+        }
+        let kept = kept?;
+        self.check_room_again(wall.as_deref()).doing("looking for room for the end")?;
         let behind = |id: u32| id.checked_add(1).expect("2^32 segments are never written");
         // A new file, since readers may still be looking at the old one as it was before it was cut.
         let id = kept.last().map_or_else(|| meta.segment_first.max(behind(end.segment)), |last| behind(last.id));
-        let next = Segment::create(&self.config.folder, id, &*self.medium).doing("beginning a segment")?;
+        let before = kept.last().map_or(0, |last| last.summary().end);
+        let next = Segment::create(&self.config.folder, id, before, &*self.medium).doing("beginning a segment")?;
         let next = Arc::new(next);
         let (last, end_lsn) = positions(&meta, &kept);
         self.state.write().push(next.clone());
@@ -86,6 +94,22 @@ impl Shared {
             }
         }
         Ok(kept)
+    }
+
+    /// What the files take, in bytes; as far as that can be seen.
+    fn taken(&self) -> u64 {
+        let files = std::fs::read_dir(&self.config.folder).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
+    /// The same as [`Shared::check_room`] for who had too little: twice what is enough to stop at, so that it does not go
+    /// to and fro, or what the transaction needs that it had too little for.
+    fn check_room_again(&self, wall: Option<&Wall>) -> io::Result<()> {
+        let bytes = wall.map_or(2 * JOURNAL_ROOM_BYTES_MIN, Wall::room);
+        self.check_room(bytes).map_err(|error| match wall {
+            Some(wall) => io::Error::new(error.kind(), format!("{error}: {wall}")),
+            None => error,
+        })
     }
 
     /// Fails as a full disk does where less than `bytes` are free. So much is left alone, since a purge, and the end of

@@ -30,6 +30,7 @@ mod syncer;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod wall;
 mod writer;
 
 use std::io;
@@ -95,6 +96,12 @@ impl Config {
             sync_changes: 5_000,
             sync_after: Duration::from_millis(20),
         }
+    }
+
+    /// How many files it may have open: two for each segment, those that are being begun and purged too.
+    pub fn files_max(&self) -> usize {
+        let segments = self.max_bytes / recover::segment_bytes(self).max(1);
+        usize::try_from(segments.saturating_add(4).saturating_mul(2)).unwrap_or(usize::MAX)
     }
 
     /// Checks the bounds.

@@ -12,18 +12,18 @@ use super::index::{EVERYONE, key};
 use super::segment::{HEADER_BYTES, Segment};
 use super::state::{TooOld, View};
 use super::{Journal, Shared};
-use crate::domain::limits::CHANGES_BYTES_MAX;
 use crate::domain::scope::Scope;
 use crate::domain::sequence::Sequence;
 use crate::domain::snapshot::Snapshot;
 use crate::feed::query::{self, Change, Page};
+use crate::feed::room::Taken;
 
 /// Frames of one step: bounds what a step holds beside the page, and how much is decoded in vain.
 const STEP_FRAMES: std::ops::RangeInclusive<usize> = 16..=4096;
 
 impl Journal {
     /// The changes of these scopes (sorted) behind `since` that `snapshot` does not show, at most `limit` of them and no
-    /// more behind [`CHANGES_BYTES_MAX`]; see [`Page`] for the sequences that come with them.
+    /// more than `bytes_max` together, but one at least; see [`Page`] for the sequences that come with them.
     ///
     /// `snapshot` is checked against what has been purged only where `since` is zero: a reader who follows a cursor has
     /// had, or been spared, all that is behind it.
@@ -35,23 +35,23 @@ impl Journal {
     /// [`query::Error::TooOld`] and [`query::Error::Journal`].
     pub fn read(
         &self,
+        bytes_max: usize,
         scopes: &[Scope],
         since: Sequence,
         limit: usize,
         snapshot: Option<&Snapshot>,
     ) -> Result<Page, query::Error> {
         let wanted = Wanted::new(scopes, snapshot);
+        let most = Most { changes: limit, bytes: bytes_max };
         loop {
             let view = self.0.state.read().view(since, snapshot).map_err(|TooOld| query::Error::TooOld)?;
-            let (first, last) = (view.first, view.last.max(since));
+            let (first, last, from) = (view.first, view.last.max(since), view.from);
+            let page = |last, is_full, changes| Page { first, last, from, is_full, changes, taken: Taken::default() };
             if limit == 0 {
-                return Ok(Page { first, last: since, is_full: true, changes: Vec::new() });
+                return Ok(page(since, true, Vec::new()));
             }
-            match self.0.collect(&wanted, &view, limit) {
-                Ok(found) => {
-                    let (last, is_full) = (found.full.unwrap_or(last), found.full.is_some());
-                    return Ok(Page { first, last, is_full, changes: found.changes });
-                }
+            match self.0.collect(&wanted, &view, most) {
+                Ok(found) => return Ok(page(found.full.unwrap_or(last), found.full.is_some(), found.changes)),
                 Err((_, Fault::Io(source))) => return Err(query::Error::Journal(source)),
                 Err((segment, fault)) => self.0.repair(&segment, fault).map_err(query::Error::Journal)?,
             }
@@ -86,30 +86,42 @@ impl<'a> Wanted<'a> {
     }
 }
 
+/// Where a page ends.
+#[derive(Clone, Copy)]
+struct Most {
+    changes: usize,
+    /// No more than so many together, but one change at least.
+    bytes: usize,
+}
+
 #[derive(Default)]
 struct Found {
     changes: Vec<Change>,
     /// How much they are together.
     bytes: usize,
-    /// The sequence of the last one, where there were as many as the page may have.
+    /// The sequence of the last one, where there are as many as the page may have.
     full: Option<Sequence>,
 }
 
 impl Found {
-    /// Adds a change, and notes whether the page is full with it.
-    fn push(&mut self, change: Change, limit: usize) {
-        let sequence = change.sequence;
-        self.bytes = self.bytes.saturating_add(change.body.len());
-        self.changes.push(change);
-        if self.changes.len() == limit || self.bytes >= CHANGES_BYTES_MAX {
-            self.full = Some(sequence);
+    /// Adds a change where there is room for it, and notes whether the page is full.
+    fn push(&mut self, change: Change, most: Most) {
+        let bytes = self.bytes.saturating_add(change.body.len());
+        if let Some(last) = self.changes.last().filter(|_| bytes > most.bytes) {
+            self.full = Some(last.sequence);
+            return;
         }
+        self.bytes = bytes;
+        if self.changes.len() + 1 == most.changes {
+            self.full = Some(change.sequence);
+        }
+        self.changes.push(change);
     }
 }
 
 impl Shared {
     /// Collects a page; a fault comes with the segment that has it.
-    fn collect(&self, wanted: &Wanted<'_>, view: &View, limit: usize) -> Result<Found, (Arc<Segment>, Fault)> {
+    fn collect(&self, wanted: &Wanted<'_>, view: &View, most: Most) -> Result<Found, (Arc<Segment>, Fault)> {
         let mut found = Found::default();
         for segment in &view.segments {
             let end = match segment.id.cmp(&view.end.segment) {
@@ -118,7 +130,7 @@ impl Shared {
                 std::cmp::Ordering::Greater => break,
             };
             let end = Address { segment: segment.id, offset: end };
-            self.collect_from(segment, end, wanted, view, limit, &mut found)
+            self.collect_from(segment, end, wanted, view, most, &mut found)
                 .map_err(|fault| (segment.clone(), fault))?;
             if found.full.is_some() {
                 break;
@@ -133,7 +145,7 @@ impl Shared {
         end: Address,
         wanted: &Wanted<'_>,
         view: &View,
-        limit: usize,
+        most: Most,
         found: &mut Found,
     ) -> Result<(), Fault> {
         // Where the snapshot shows every transaction of the segment, nothing in it needs to be looked at.
@@ -143,10 +155,11 @@ impl Shared {
         }
         let mut from = segment.offset_behind(view.from)?;
         loop {
-            let step = (limit - found.changes.len()).clamp(*STEP_FRAMES.start(), *STEP_FRAMES.end());
+            let step = (most.changes - found.changes.len()).clamp(*STEP_FRAMES.start(), *STEP_FRAMES.end());
             let offsets = segment.candidates(&wanted.keys, from, end.offset, step)?;
             // Large frames come in several goes.
-            let frames = fetch::frames(self, segment, &offsets, end.offset)?;
+            let left = most.bytes.saturating_sub(found.bytes);
+            let frames = fetch::frames(self, segment, &offsets, end.offset, left)?;
             let offsets_fetched = offsets.get(..frames.len()).unwrap_or_default();
             for bytes in frames {
                 let frame = Frame::decode(&bytes).ok_or(Fault::Segment)?;
@@ -154,7 +167,7 @@ impl Shared {
                     continue;
                 }
                 if let Some(body) = frame.body_for(&wanted.scopes) {
-                    found.push(Change { sequence: frame.sequence, body: bytes.slice(body) }, limit);
+                    found.push(Change { sequence: frame.sequence, body: bytes.slice(body) }, most);
                     if found.full.is_some() {
                         return Ok(());
                     }

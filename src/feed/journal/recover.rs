@@ -78,7 +78,7 @@ pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, J
 }
 
 /// Size at which a segment is full. A large journal has larger ones, since each keeps two files open.
-fn segment_bytes(config: &Config) -> u64 {
+pub(super) fn segment_bytes(config: &Config) -> u64 {
     let few = (config.max_bytes / SEGMENTS_WANTED).min(SEGMENT_BYTES_MAX);
     config.segment_bytes.max(few).min(config.max_bytes / 4)
 }
@@ -146,7 +146,7 @@ fn load(folder: &Path, meta: &mut Meta, medium: &dyn Medium) -> Result<Vec<Arc<S
             lose(&mut found, &mut lost);
         }
         next = id.saturating_add(1);
-        match load_one(folder, id, number + 1 == ids.len(), medium).doing("reading a segment")? {
+        match load_one(folder, id, ids.get(number + 1).copied(), medium).doing("reading a segment")? {
             Loaded::Whole(segment) => found.push(segment),
             Loaded::Damaged(segment) => {
                 warn!(segment.id = id, "a segment is damaged: it is dropped, with what is before it");
@@ -179,20 +179,24 @@ enum Loaded {
     Torn(Segment),
 }
 
-fn load_one(folder: &Path, id: u32, is_last: bool, medium: &dyn Medium) -> io::Result<Loaded> {
-    if is_last {
+/// `behind` is the number of the segment that follows.
+fn load_one(folder: &Path, id: u32, behind: Option<u32>, medium: &dyn Medium) -> io::Result<Loaded> {
+    let Some(behind) = behind else {
         return open_unsealed(folder, id, medium).map(Loaded::Torn);
-    }
+    };
     let (synced, short) = match Segment::open_sealed(folder, id) {
         Ok(segment) => return Ok(Loaded::Whole(segment)),
         Err(Fault::Io(e)) if e.kind() == io::ErrorKind::NotFound => (false, false),
         Err(Fault::Io(e)) => return Err(e),
         Err(Fault::Sidecar) => (true, false),
-        // What is left of it may end with a whole transaction, and look complete.
         Err(Fault::Segment) => (true, true),
     };
     let segment = open_unsealed(folder, id, medium)?;
-    let complete = !short && u64::from(segment.summary().end) == segment.file.metadata()?.len();
+    let end = segment.summary().end;
+    // What is left of it may end with a whole transaction: after a power cut a file has often just what one write or
+    // another had brought by then, and the next one may be there all the same.
+    let told = if id.checked_add(1) == Some(behind) { segment::size_before(folder, behind)? } else { None };
+    let complete = !short && told.is_none_or(|told| told == end) && u64::from(end) == segment.file.metadata()?.len();
     Ok(match (complete, synced) {
         (true, _) => Loaded::Whole(segment),
         (false, true) => Loaded::Damaged(segment),
@@ -248,7 +252,7 @@ fn end_whole(folder: &Path, mut found: Vec<Segment>, next: u32, medium: &dyn Med
             }
             found.push(last);
         }
-        None => found.push(Segment::create(folder, next, medium)?),
+        None => found.push(Segment::create(folder, next, 0, medium)?),
     }
     medium.sync(&File::open(folder)?)?;
     Ok(found)

@@ -26,6 +26,9 @@ impl Journal {
     /// Purges what is older or more than the settings allow, and returns how many segments went. It is cheap, and
     /// stalls neither the writer nor readers; call it every few seconds.
     ///
+    /// `now` is what the database's clock says, which stamps the commits: a clock that ran ahead of it would drop what is
+    /// young. Where that is not known it is [`Timestamp::MIN`], by which nothing is too old.
+    ///
     /// The segment that is being written is ended when its oldest change is too old, and goes when its newest is.
     ///
     /// # Errors

@@ -17,8 +17,10 @@ use super::sidecar::Sidecar;
 use crate::domain::sequence::Sequence;
 use crate::domain::snapshot::Snapshot;
 
-const MAGIC: [u8; 8] = *b"WALCLKJ1";
-/// The file begins with magic, number and checksum; frames follow.
+const MAGIC: [u8; 4] = *b"WCJ2";
+/// What stood in the place of the magic and the size before segments knew the size of the one before them.
+const MAGIC_ALONE: [u8; 8] = *b"WALCLKJ1";
+/// The file begins with magic, size of the segment before, number and checksum; frames follow.
 pub(super) const HEADER_BYTES: u32 = 16;
 /// How much is read at once when a segment is scanned.
 const SCAN_BYTES: usize = 1 << 20;
@@ -43,11 +45,11 @@ enum Index {
 }
 
 impl Segment {
-    /// Makes an empty one in `folder`.
-    pub fn create(folder: &Path, id: u32, medium: &dyn Medium) -> io::Result<Self> {
+    /// Makes an empty one in `folder`. The one before it has `before` bytes and gets no more; zero where there is none.
+    pub fn create(folder: &Path, id: u32, before: u32, medium: &dyn Medium) -> io::Result<Self> {
         let path = log_path(folder, id);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        medium.write_at(&file, &header(id), 0)?;
+        medium.write_at(&file, &header(id, before), 0)?;
         Ok(Self::new(folder, id, file, Index::Memory(MemoryIndex::new(HEADER_BYTES)), false))
     }
 
@@ -131,7 +133,8 @@ impl Segment {
         self.unseal(medium)?;
         let whole_end = self.summary().whole_end;
         if whole_end == HEADER_BYTES {
-            medium.write_at(&self.file, &header(self.id), 0)?;
+            let before = read_header(&self.file, self.id)?.unwrap_or(0);
+            medium.write_at(&self.file, &header(self.id, before), 0)?;
         }
         self.file.set_len(u64::from(whole_end))?;
         medium.sync(&self.file)?;
@@ -256,13 +259,40 @@ fn sidecar_path(folder: &Path, id: u32) -> PathBuf {
     folder.join(format!("{id:08x}.idx"))
 }
 
-fn header(id: u32) -> [u8; 16] {
+/// How many bytes the segment before `id` has, as this one was told when it was made; none where it was not, or is not there.
+pub(super) fn size_before(folder: &Path, id: u32) -> io::Result<Option<u32>> {
+    match File::open(log_path(folder, id)) {
+        Ok(file) => Ok(read_header(&file, id)?.filter(|before| *before > 0)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn header(id: u32, before: u32) -> [u8; 16] {
     let mut header = [0; 16];
-    header[..8].copy_from_slice(&MAGIC);
+    header[..4].copy_from_slice(&MAGIC);
+    header[4..8].copy_from_slice(&before.to_le_bytes());
     header[8..12].copy_from_slice(&id.to_le_bytes());
     let checksum = crc32c::crc32c(&header[..12]);
     header[12..].copy_from_slice(&checksum.to_le_bytes());
     header
+}
+
+/// The size that the header of segment `id` names, zero where it names none. None where the file does not begin with it.
+fn read_header(file: &File, id: u32) -> io::Result<Option<u32>> {
+    let mut start = [0; 16];
+    if read_fully(file, &mut start, 0)? < start.len() {
+        return Ok(None);
+    }
+    let [magic, before, number, sum]: [[u8; 4]; 4] =
+        std::array::from_fn(|at| *start[4 * at..].first_chunk().expect("four words of four bytes are a header"));
+    let is_whole = number == id.to_le_bytes() && sum == crc32c::crc32c(&start[..12]).to_le_bytes();
+    let named = match [magic, before].as_flattened() {
+        alone if alone == MAGIC_ALONE => Some(0),
+        _ if magic == MAGIC => Some(u32::from_le_bytes(before)),
+        _ => None,
+    };
+    Ok(named.filter(|_| is_whole))
 }
 
 /// Indexes a file up to the first byte that is not part of an intact frame, or stands at `stop` or behind it.
@@ -276,8 +306,7 @@ fn scan(file: &File, id: u32, stop: u32) -> io::Result<MemoryIndex> {
 /// returns where that is.
 fn walk(file: &File, id: u32, stop: u32, mut visit: impl FnMut(&Frame<'_>)) -> io::Result<u64> {
     let mut end = u64::from(HEADER_BYTES);
-    let mut start = [0; 16];
-    if file.read_at(&mut start, 0)? < start.len() || start != header(id) {
+    if read_header(file, id)?.is_none() {
         return Ok(end);
     }
     let size = file.metadata()?.len().min(u64::from(stop));

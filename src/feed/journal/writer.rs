@@ -11,6 +11,7 @@ use super::appender::{Batch, Whole};
 use super::error::Error;
 use super::meta::Bounds;
 use super::syncer::Syncer;
+use super::wall::Wall;
 use super::{Shared, frame};
 use crate::domain::history::History;
 use crate::domain::sequence::{Lsn, Sequence};
@@ -32,6 +33,10 @@ pub struct Writer {
     /// What of the buffer is whole.
     whole: Option<Whole>,
     open: Option<Open>,
+    /// The transaction that was begun last since it was mended last.
+    begun: Option<Head>,
+    /// The one that the disk had no room for, until it is in.
+    wall: Option<Wall>,
 }
 
 /// The transaction that rows are being pushed to.
@@ -47,7 +52,8 @@ struct Open {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, thread: JoinHandle<()>, last: Sequence, end_lsn: Lsn) -> Self {
         let buffer = BytesMut::with_capacity(shared.config.buffer_bytes);
-        Self { shared, thread: Some(thread), last, end_lsn, told: last, buffer, whole: None, open: None }
+        let thread = Some(thread);
+        Self { shared, thread, last, end_lsn, told: last, buffer, whole: None, open: None, begun: None, wall: None }
     }
 
     /// Writes what is buffered, in one write, and makes visible what is whole. It is not durable yet when this returns:
@@ -88,18 +94,20 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the disk still does not take what it must, or has too little room. Nothing is lost by that;
-    /// call it again later.
+    /// [`Error::Io`] where the disk still does not take what it must, or has too little room: for a transaction that has
+    /// filled it already, clearly more than that had. Nothing is lost by that; call it again later.
     pub fn mend(&mut self) -> Result<(), Error> {
-        if self.shared.failure().is_none() {
-            return Ok(());
+        let Some(failure) = self.shared.failure() else { return Ok(()) };
+        self.wall.take_if(|wall| wall.is_behind(self.last.lsn));
+        if let Some(head) = self.begun.take().filter(|_| failure.is_disk_full()) {
+            self.wall = Some(Wall::met(&head, self.wall));
         }
         self.buffer.clear();
         (self.whole, self.open) = (None, None);
         // What can be synced, is: the less has to come again.
         self.end_thread();
         self.told = self.told.max(self.shared.state.read().last());
-        (self.last, self.end_lsn) = self.shared.mend()?;
+        (self.last, self.end_lsn) = self.shared.mend(self.wall.as_mut())?;
         self.thread = Some(Syncer::start(&self.shared)?);
         self.shared.failure.send_replace(None);
         info!(last = %self.last, end = %self.end_lsn, "the journal takes changes again");
@@ -151,7 +159,8 @@ impl Writer {
     ///
     /// As [`Writer::begin_anew`].
     pub fn begin_elsewhere(&mut self, after: Sequence) -> Result<(), Error> {
-        let left = self.last.max(self.told);
+        // Readers may wait where the feed began, before its first change.
+        let left = self.last.max(self.told).max(self.shared.state.read().bounds().floor);
         self.begin_with(after, |bounds| {
             bounds.left = bounds.left.max(left);
             // Its transaction ids may be greater than those to come.
@@ -165,6 +174,7 @@ impl Writer {
         self.shared.syncer.settle(&self.shared);
         self.shared.begin_anew(after, change)?;
         (self.last, self.end_lsn) = (after, after.lsn);
+        (self.begun, self.wall) = (None, None);
         Ok(())
     }
 
@@ -212,6 +222,7 @@ impl Sink for Writer {
             return Ok(Accept::Skip);
         }
         self.open = Some(Open { head: *head, row: None, changes: 0 });
+        self.begun = Some(*head);
         Ok(Accept::Take)
     }
 

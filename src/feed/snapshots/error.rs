@@ -27,7 +27,7 @@ pub enum Error {
     /// Somebody has a table to himself.
     #[error("{table} is locked by another transaction, for more than {waited:?}")]
     Locked {
-        /// The table.
+        /// The table, or those that it may be.
         table: String,
         /// How long it was waited for.
         waited: Duration,
@@ -41,6 +41,14 @@ pub enum Error {
     /// It is not the server that the journal comes from.
     #[error("the server is another PostgreSQL cluster than the feed's")]
     OtherCluster,
+    /// An old primary that came back: what it shows parted from what the feed tells.
+    #[error("the server is on timeline {found}, which the feed has left for timeline {known}")]
+    Behind {
+        /// The server's.
+        found: i64,
+        /// The newest that the feed has followed.
+        known: u32,
+    },
     /// PostgreSQL did not answer, or not as it should.
     #[error("PostgreSQL is unavailable")]
     Unavailable(#[from] source::Error),

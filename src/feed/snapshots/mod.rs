@@ -89,21 +89,25 @@ impl Snapshots {
         let running_max = self.config.running_max;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Error::Busy { running_max })?;
         let waited = self.config.begin_max;
-        match tokio::time::timeout(waited, self.begin(identity.system_id, scopes, Place::new(place))).await {
+        let begin = async {
+            let timeline = self.journal.history().current();
+            let session = Session::open(&self.config, identity.system_id, timeline).await?;
+            self.begin(session, scopes, Place::new(place)).await
+        };
+        match tokio::time::timeout(waited, begin).await {
             Ok(begun) => begun,
             Err(_) => Err(source::Error::Unanswered { doing: "beginning a snapshot", waited }.into()),
         }
     }
 
-    async fn begin(&self, system_id: u64, scopes: &[Scope], place: Place) -> Result<Snapshot, Error> {
-        let session = Session::open(&self.config, system_id).await?;
+    async fn begin(&self, session: Session, scopes: &[Scope], place: Place) -> Result<Snapshot, Error> {
         for _ in 0..ATTEMPTS_MAX {
-            let tables = session.tables(&self.config, scopes).await?;
+            let Some(tables) = session.tables(&self.config, scopes).await? else { continue };
             // What was locked may have been altered between the look and the lock. Only what looks the same afterwards,
             // and in the transaction itself, is what will be read: a table rewritten behind the snapshot's back has no
             // row for it.
             if let Some(Sight { info, taken_at }) = session.begin(&self.config, &tables).await?
-                && session.tables(&self.config, scopes).await? == tables
+                && session.tables(&self.config, scopes).await?.as_ref() == Some(&tables)
             {
                 let tables = tables.into_iter();
                 return Ok(Snapshot { info, taken_at, table: None, rows: None, tables, session, _place: place });

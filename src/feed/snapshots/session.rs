@@ -16,6 +16,7 @@ use crate::pg::Settings;
 const CONFIGURE: &str = include_str!("../../../sql/queries/feed/configure_session.sql");
 const IDENTIFY: &str = include_str!("../../../sql/queries/feed/identify_server.sql");
 const LIST_TABLES: &str = include_str!("../../../sql/queries/feed/list_snapshot_tables.sql");
+const LIST_LOCKED: &str = include_str!("../../../sql/queries/feed/list_locked_tables.sql");
 const BEGIN: &str = include_str!("../../../sql/queries/feed/begin_snapshot.sql");
 const TAKE: &str = include_str!("../../../sql/queries/feed/take_snapshot.sql");
 
@@ -25,6 +26,8 @@ const GONE_INTERVAL: Duration = Duration::from_secs(2);
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 const UNDEFINED_TABLE: &str = "42P01";
 const INVALID_SCHEMA: &str = "3F000";
+/// What PostgreSQL 16 and later give for a table that was dropped while they looked at it.
+const INTERNAL_ERROR: &str = "XX000";
 const READING: &str = "reading a snapshot";
 
 /// A connection on which nothing else happens. It ends when dropped, and whatever the server is doing on it.
@@ -42,11 +45,11 @@ pub(super) struct Sight {
 }
 
 impl Session {
-    /// Connects to the primary that the journal comes from.
-    pub(super) async fn open(config: &Config, system_id: u64) -> Result<Self, Error> {
+    /// Connects to the primary of this cluster, on this timeline or a later one.
+    pub(super) async fn open(config: &Config, system_id: u64, timeline: u32) -> Result<Self, Error> {
         let mut failure = Error::Unavailable(source::Error::Ended);
         for settings in config.settings.each_host() {
-            match Self::open_at(&settings, config, system_id).await {
+            match Self::open_at(&settings, config, system_id, timeline).await {
                 Ok(session) => return Ok(session),
                 Err(error) => failure = error,
             }
@@ -54,7 +57,7 @@ impl Session {
         Err(failure)
     }
 
-    async fn open_at(settings: &Settings, config: &Config, system_id: u64) -> Result<Self, Error> {
+    async fn open_at(settings: &Settings, config: &Config, system_id: u64, timeline: u32) -> Result<Self, Error> {
         let settings = settings.clone().with_application_name("walclock snapshot");
         let (client, connection) = Server::dial(&settings).await?;
         let session = Self { client, _connection: AbortOnDropHandle::new(tokio::spawn(connection)) };
@@ -64,7 +67,13 @@ impl Session {
         if found.cast_unsigned() != system_id {
             return Err(Error::OtherCluster);
         }
-        if is_standby { Err(Error::Standby) } else { Ok(session) }
+        let found: Option<i64> = get(&row, 2)?;
+        match found {
+            _ if is_standby => Err(Error::Standby),
+            Some(found) if found < i64::from(timeline) => Err(Error::Behind { found, known: timeline }),
+            // Where it became a primary in between it is on a new one.
+            Some(_) | None => Ok(session),
+        }
     }
 
     async fn configure(&self, config: &Config) -> Result<(), Error> {
@@ -84,15 +93,34 @@ impl Session {
         ];
         let formats = FORMATS.map(|(name, value)| (name, value.to_owned()));
         let (names, values): (Vec<&str>, Vec<String>) = formats.into_iter().chain(own).unzip();
-        self.all("setting up the session", CONFIGURE, &[&names, &values]).await.map(drop)
+        self.all("setting up the session", CONFIGURE, &[&names, &values]).await?;
+        Ok(())
     }
 
-    /// The tables to read; fails where the role may not read one of them.
-    pub(super) async fn tables(&self, config: &Config, scopes: &[Scope]) -> Result<Vec<Table>, Error> {
+    /// The tables to read; fails where the role may not read one of them. None where one was dropped meanwhile.
+    ///
+    /// From PostgreSQL 16 on, to list what a publication has is to open each table, behind whoever has it to himself.
+    pub(super) async fn tables(&self, config: &Config, scopes: &[Scope]) -> Result<Option<Vec<Table>>, Error> {
         const DOING: &str = "looking for the published tables";
         let scopes: Vec<&str> = scopes.iter().map(Scope::as_str).collect();
         let values: [&(dyn ToSql + Sync); 3] = [&config.publications, &config.selector_columns, &scopes];
-        self.all(DOING, LIST_TABLES, &values).await?.iter().map(table).collect()
+        match self.all(DOING, LIST_TABLES, &values).await {
+            Ok(rows) => rows.iter().map(table).collect::<Result<_, _>>().map(Some),
+            Err(error) => match error.code() {
+                Some(LOCK_NOT_AVAILABLE) => Err(self.locked(config).await?),
+                Some(UNDEFINED_TABLE | INVALID_SCHEMA | INTERNAL_ERROR) => Ok(None),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// Who waited for a lock, without a word of whose table it is, learns which ones others have to themselves.
+    async fn locked(&self, config: &Config) -> Result<Error, Error> {
+        self.end().await?;
+        let rows = self.all("looking for locked tables", LIST_LOCKED, &[]).await?;
+        let names = rows.iter().map(|row| get(row, 0)).collect::<Result<Vec<String>, _>>()?;
+        let table = if names.is_empty() { "a published table".to_owned() } else { names.join(" or ") };
+        Ok(Error::Locked { table, waited: config.lock_max })
     }
 
     /// Begins the transaction and locks the tables against whoever would alter them; then what it sees is settled. None
@@ -133,8 +161,13 @@ impl Session {
         Ok(self.client.query_one(sql, values).await.map_err(|e| source::Error::query(doing, e))?)
     }
 
-    async fn all(&self, doing: &'static str, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
-        Ok(self.client.query(sql, values).await.map_err(|e| source::Error::query(doing, e))?)
+    async fn all(
+        &self,
+        doing: &'static str,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, source::Error> {
+        self.client.query(sql, values).await.map_err(|e| source::Error::query(doing, e))
     }
 }
 

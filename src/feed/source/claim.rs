@@ -11,6 +11,7 @@ use super::{RELEASE_MAX, RELEASE_POLL};
 
 const CLAIM_SLOT: &str = include_str!("../../../sql/queries/feed/claim_slot.sql");
 const READ_SESSION: &str = include_str!("../../../sql/queries/feed/read_session.sql");
+const FIND_SESSION: &str = include_str!("../../../sql/queries/feed/find_session.sql");
 const END_SESSION: &str = include_str!("../../../sql/queries/feed/end_session.sql");
 const END_WALSENDER: &str = include_str!("../../../sql/queries/feed/end_walsender.sql");
 
@@ -36,6 +37,14 @@ impl Server {
         const DOING: &str = "asking which session this is";
         let row = self.one(DOING, READ_SESSION, &[]).await?;
         Ok(Session { pid: get(DOING, &row, 0)?, began: get(DOING, &row, 1)? })
+    }
+
+    /// Whether a session has waited for its client for so long, or is gone.
+    pub async fn is_deserted(&self, session: Session, idle_min: Duration) -> Result<bool, Error> {
+        const DOING: &str = "looking for the session of the questions";
+        let seconds = idle_min.as_secs_f64();
+        let rows = self.all(DOING, FIND_SESSION, &[&session.pid, &session.began, &seconds]).await?;
+        rows.first().map_or(Ok(true), |row| get(DOING, row, 0))
     }
 
     /// Ends an earlier session of this very process, whose end the server may not have noticed, and waits until it is

@@ -155,6 +155,19 @@ pub enum Error {
         /// Who is in the way.
         pids: String,
     },
+    /// One of several hosts seems to have fallen behind, or to be another cluster's, and not all the others could be asked.
+    #[error(
+        "{server} is passed over while not every host of the database URL can be asked: {why}; name it alone if it is the one to follow"
+    )]
+    PassedOver {
+        /// The host.
+        server: String,
+        /// What speaks against it.
+        why: String,
+        /// Why another one could not be asked.
+        #[source]
+        other: Box<Error>,
+    },
     /// The stream may begin behind what we have.
     #[error(
         "replication slot {slot} was moved while it was being opened, or is looked at on another server than the stream comes from: the database URL must lead to one server, without a pooler between"
@@ -177,6 +190,18 @@ pub enum Error {
     Swallowed {
         /// For how long.
         waited: Duration,
+    },
+    /// Nothing comes on the connection for questions, although PostgreSQL has answered, or has nothing to answer.
+    #[error("PostgreSQL answers on a new connection, but not on the one for questions: something between swallows it")]
+    Deserted,
+    /// Nothing comes, and a new connection does not get through either.
+    #[error("PostgreSQL has sent nothing for {waited:?}, and a new connection does not get through either")]
+    Unreachable {
+        /// For how long.
+        waited: Duration,
+        /// Why not.
+        #[source]
+        other: Box<Error>,
     },
     /// The server fell silent and its walsender is gone.
     #[error("PostgreSQL sent nothing for {waited:?} and its walsender is gone")]
@@ -203,8 +228,11 @@ impl Error {
             | Self::SlotClaimed { .. }
             | Self::Lingers { .. }
             | Self::Swallowed { .. }
+            | Self::Deserted
+            | Self::Unreachable { .. }
             | Self::SlotWaits { .. }
             | Self::SlotMoved { .. }
+            | Self::PassedOver { .. }
             | Self::Promoted
             | Self::Skipped { .. }
             | Self::Silent { .. }

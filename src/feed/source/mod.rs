@@ -11,6 +11,7 @@ mod error;
 mod login;
 mod loss;
 mod pace;
+mod published;
 mod server;
 mod socket;
 mod stream;
@@ -21,7 +22,8 @@ pub use copy::{Event, Position};
 pub use error::{Error, Refusal};
 pub(in crate::feed) use login::FORMATS;
 pub use loss::Loss;
-pub use server::{Facts, Kept, Server, Slot, Wal, Walsender};
+pub use published::{Kinds, Member, Publication, Published};
+pub use server::{Facts, Kept, Moment, Server, Slot, Wal, Walsender};
 pub use stream::{Reports, Stream, start};
 
 use std::time::{Duration, Instant};

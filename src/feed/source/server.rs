@@ -1,6 +1,6 @@
 //! The ordinary connection beside the stream: what the server is, how the slot stands, and what to change about it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
@@ -8,6 +8,7 @@ use tracing::debug;
 
 use super::error::Error;
 use super::loss::Loss;
+use crate::clock::{Reading, Timestamp};
 use crate::domain::sequence::Lsn;
 use crate::domain::snapshot::Snapshot;
 use crate::pg::Settings;
@@ -65,6 +66,15 @@ pub struct Slot {
     pub lost: Option<Loss>,
     /// Up to here it has been told that it may forget.
     pub confirmed: Lsn,
+}
+
+/// A moment of the server.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// Which transactions are over.
+    pub snapshot: Snapshot,
+    /// What its clock says.
+    pub clock: Reading,
 }
 
 /// How far a server's WAL has come.
@@ -270,11 +280,15 @@ impl Server {
         Ok(if get(DOING, row, 0)? { Walsender::Waiting } else { Walsender::Working })
     }
 
-    /// Which transactions are over at this moment.
-    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+    /// Which transactions are over at this moment, and which one that is.
+    pub async fn moment(&self) -> Result<Moment, Error> {
         const DOING: &str = "asking for a snapshot";
-        let text: String = get(DOING, &self.one(DOING, READ_SNAPSHOT, &[]).await?, 0)?;
-        text.parse().map_err(|_| Error::Protocol { what: "a snapshot" })
+        let asked = Instant::now();
+        let row = self.one(DOING, READ_SNAPSHOT, &[]).await?;
+        let (text, micros): (String, i64) = (get(DOING, &row, 0)?, get(DOING, &row, 1)?);
+        let snapshot = text.parse().map_err(|_| Error::Protocol { what: "a snapshot" })?;
+        let clock = Reading { asked, at: Timestamp::from_micros(micros), answered: Instant::now() };
+        Ok(Moment { snapshot, clock })
     }
 
     /// How far the WAL has come, and what the slot keeps of it.

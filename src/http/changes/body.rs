@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 
 use super::transcode;
+use crate::feed::room::Taken;
 
 /// How much is joined into one chunk: enough that a small page is one write, little beside a connection's own buffers.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
@@ -32,13 +33,15 @@ pub(super) struct PageBody<C> {
     is_paced: bool,
     /// The others have their turn before the next chunk.
     pauses: bool,
+    /// Room for all of it.
+    taken: Taken,
 }
 
 impl<C: Chunks> PageBody<C> {
     /// A body of these chunks. Where each chunk costs work, here or in a compression around, it must be paced: cut small,
-    /// and sent with a pause for the other tasks of the thread behind each.
-    pub(super) fn new(chunks: C, is_paced: bool) -> Self {
-        Self { chunks, large: Bytes::new(), is_paced, pauses: false }
+    /// and sent with a pause for the other tasks of the thread behind each. It keeps what the page has `taken`.
+    pub(super) fn new(chunks: C, is_paced: bool, taken: Taken) -> Self {
+        Self { chunks, large: Bytes::new(), is_paced, pauses: false, taken }
     }
 
     fn rest(&self) -> Option<usize> {
@@ -49,6 +52,8 @@ impl<C: Chunks> PageBody<C> {
         let mut chunk = match std::mem::take(&mut self.large) {
             large if !large.is_empty() => large,
             _ => match self.chunks.chunk()? {
+                // A large one is on its way for longer than this body is.
+                Ok(chunk) if chunk.len() > CHUNK_BYTES => self.taken.around(chunk),
                 Ok(chunk) => chunk,
                 Err(error) => return Some(Err(error)),
             },
@@ -155,17 +160,6 @@ impl Iterator for Pieces {
     }
 }
 
-/// A page that is one chunk.
-impl Chunks for Bytes {
-    fn chunk(&mut self) -> Option<Result<Bytes, transcode::Error>> {
-        (!self.is_empty()).then(|| Ok(std::mem::take(self)))
-    }
-
-    fn rest(&self) -> Option<usize> {
-        Some(self.len())
-    }
-}
-
 impl Chunks for JsonPage {
     fn chunk(&mut self) -> Option<Result<Bytes, transcode::Error>> {
         Self::chunk(self).map(Ok)
@@ -225,15 +219,32 @@ mod tests {
     async fn it_is_a_body() {
         for is_paced in [false, true] {
             let (page, expected) = body(&[3, 0, 5, 40_000, 40_000, 200_000]);
-            let page = PageBody::new(page, is_paced);
+            let page = PageBody::new(page, is_paced, Taken::default());
             assert_eq!(page.size_hint().exact(), Some(expected.len() as u64));
             assert_eq!(page.collect().await.expect("JSON").to_bytes(), expected);
         }
     }
 
+    #[tokio::test]
+    async fn room_is_kept_until_the_last_part_has_gone() {
+        for is_paced in [false, true] {
+            let (page, _) = body(&[3, 200_000]);
+            let (taken, is_taken) = Taken::watched();
+            let mut page = PageBody::new(page, is_paced, taken);
+            let mut parts = Vec::new();
+            while let Some(part) = page.frame().await {
+                parts.push(part.expect("JSON").into_data().expect("data"));
+            }
+            drop(page);
+            assert!(is_taken(), "the large change is still on its way");
+            drop(parts);
+            assert!(!is_taken());
+        }
+    }
+
     /// Polls a body to its end: the lengths of its frames, and a `None` for each pause.
     fn polled(page: JsonPage, is_paced: bool) -> Vec<Option<usize>> {
-        let mut page = PageBody::new(page, is_paced);
+        let mut page = PageBody::new(page, is_paced, Taken::default());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut seen = Vec::new();
         while !page.is_end_stream() {

@@ -59,12 +59,20 @@ mod tests {
     use super::*;
     use crate::domain::sequence::{Lsn, Sequence};
     use crate::feed::query::Change;
+    use crate::feed::room::Taken;
     use bytes::Bytes;
 
     fn page(changes: u32, is_full: bool) -> Page {
         let sequence = |index| Sequence::new(1, Lsn(9), index);
         let changes = (0..changes).map(|index| Change { sequence: sequence(index), body: Bytes::new() }).collect();
-        Page { first: sequence(0), last: sequence(0xa), is_full, changes }
+        Page {
+            first: sequence(0),
+            last: sequence(0xa),
+            from: Sequence::ZERO,
+            is_full,
+            changes,
+            taken: Taken::default(),
+        }
     }
 
     fn marks(page: &Page) -> Marks {

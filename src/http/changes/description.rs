@@ -76,8 +76,8 @@ impl IntoParams for Parameters {
         let limit =
             whole_number().maximum(Some(limits::CHANGES_LIMIT_MAX)).default(Some(json!(limits::CHANGES_LIMIT_DEFAULT)));
         let most = format!(
-            "How many changes to answer with at most. An answer also ends at {} MiB of changes: one with fewer need not be \
-             the last, and `lastSequence` says where to follow on. Of an event stream it is the size of its steps, from 1 on.",
+            "How many changes to answer with at most. An answer also ends at {} MiB of changes, or earlier while many large \
+             ones are being sent: one with fewer need not be the last, and `lastSequence` says where to follow on. Of an event stream it is the size of its steps, from 1 on.",
             limits::CHANGES_BYTES_MAX >> 20,
         );
         let sequence = || text().pattern(Some(SEQUENCE)).build();

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use super::transcode;
 use crate::feed::query;
 use crate::http::common::refusal::{
-    Kind, METHOD_NOT_ALLOWED, NOT_READY, PARAMETER_INVALID, Refusal, UNSUPPORTED_FORMAT,
+    INTERNAL_SERVER_ERROR, Kind, METHOD_NOT_ALLOWED, NOT_READY, PARAMETER_INVALID, Refusal, UNSUPPORTED_FORMAT,
 };
 
 const SNAPSHOT_TOO_OLD: Kind = Kind {
@@ -14,16 +14,10 @@ const SNAPSHOT_TOO_OLD: Kind = Kind {
     code: "SNAPSHOT_TOO_OLD",
     error: "The client is operating on an old snapshot",
 };
-/// It is the server's own fault. The log says more.
-const INTERNAL: Kind = Kind {
-    status: StatusCode::INTERNAL_SERVER_ERROR,
-    code: "INTERNAL_SERVER_ERROR",
-    error: "An error occurred in the server",
-};
 
 /// All that there are.
 pub(super) const KINDS: &[Kind] =
-    &[PARAMETER_INVALID, SNAPSHOT_TOO_OLD, METHOD_NOT_ALLOWED, UNSUPPORTED_FORMAT, INTERNAL, NOT_READY];
+    &[PARAMETER_INVALID, SNAPSHOT_TOO_OLD, METHOD_NOT_ALLOWED, UNSUPPORTED_FORMAT, INTERNAL_SERVER_ERROR, NOT_READY];
 
 /// An answer that is an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,9 +59,14 @@ impl From<query::Error> for Failure {
                 let description = "the changes asked for are no longer complete: begin anew with a snapshot";
                 Self(Refusal::new(SNAPSHOT_TOO_OLD, description))
             }
+            query::Error::Busy => {
+                let description =
+                    "slow readers hold the memory that a change as large as the next one needs: ask again in a moment";
+                Self(Refusal::new(NOT_READY, description))
+            }
             query::Error::Journal(cause) => {
                 tracing::error!(error = %cause, "a call for changes failed: the journal could not be read");
-                Self(Refusal::new(INTERNAL, "the journal could not be read"))
+                Self(Refusal::new(INTERNAL_SERVER_ERROR, "the journal could not be read"))
             }
         }
     }
@@ -76,7 +75,7 @@ impl From<query::Error> for Failure {
 impl From<transcode::Error> for Failure {
     fn from(error: transcode::Error) -> Self {
         tracing::error!(error = &error as &dyn std::error::Error, "a call for changes failed");
-        Self(Refusal::new(INTERNAL, "the journal could not be read"))
+        Self(Refusal::new(INTERNAL_SERVER_ERROR, "the journal could not be read"))
     }
 }
 

@@ -20,6 +20,7 @@ use super::error::Failure;
 use crate::domain::limits::EVENTS_RETRY_MILLIS;
 use crate::domain::sequence::Sequence;
 use crate::feed::query::{Change, Page, Query};
+use crate::feed::room::Taken;
 use crate::http::common::accept::MediaType;
 use crate::service::changes::{Changes, Read};
 
@@ -107,13 +108,15 @@ impl<R: Read> Events<R> {
 
     /// Has a page sent, and goes on behind it.
     fn take(&mut self, page: Page) {
-        self.query.since = page.last;
+        // Not `last`, which is zero before the first change: whoever follows on from zero is not told of a gap.
+        self.query.since = page.position();
         if page.changes.is_empty() {
             let mut position = BytesMut::from(self.step.start.take().unwrap_or_default());
-            write!(position, ":\nid: {}\n\n", page.last).expect("memory takes any text");
+            write!(position, ":\nid: {}\n\n", self.query.since).expect("memory takes any text");
             self.step.start = Some(position.freeze());
         }
         self.step.changes = page.changes.into_iter();
+        self.step.taken = page.taken;
     }
 }
 
@@ -132,6 +135,8 @@ struct Step {
     large: Option<Bytes>,
     /// The event of a large change has not been ended yet.
     is_open: bool,
+    /// Room for all of it.
+    taken: Taken,
 }
 
 impl Step {
@@ -164,7 +169,7 @@ impl Step {
             let Some(change) = self.changes.next() else { break };
             write!(chunk, "id: {}\ndata: ", change.sequence).expect("memory takes any text");
             if change.body.len() >= CHUNK_BYTES {
-                self.large = Some(change.body);
+                self.large = Some(self.taken.around(change.body));
                 break;
             }
             // A change has no line breaks: it is compact JSON, which escapes those in its values.

@@ -14,8 +14,9 @@ use super::body::{JsonPage, PageBody};
 use super::cache::Marks;
 use super::description::{Page as ChangePage, Parameters, Refusals};
 use super::error::Failure;
+use super::pretty::PrettyPage;
 use super::protobuf::ProtobufPage;
-use super::{events, pretty, wire};
+use super::{events, wire};
 use crate::feed::query::Page;
 use crate::http::common::accept::{self, MediaType};
 use crate::http::common::compression::{self, Places, VARIES};
@@ -172,21 +173,23 @@ impl Form {
         }
     }
 
-    /// The page in this form. One that may be compressed is paced.
+    /// The page in this form. One that may be compressed, or is work to make, is paced.
     async fn body(self, page: Page, version: Version, may_be_compressed: bool) -> Result<Body, Failure> {
+        let taken = page.taken.clone();
         let json = |page: Page| {
             let head = wire::page_head(&page);
             JsonPage::new(head, page.changes.into_iter().map(|change| change.body).collect(), wire::PAGE_END)
         };
         Ok(match self {
-            Self::Json => Body::new(PageBody::new(json(page), may_be_compressed)),
-            Self::Pretty => Body::new(PageBody::new(pretty::indented(json(page)), may_be_compressed)),
+            Self::Json => Body::new(PageBody::new(json(page), may_be_compressed, taken)),
+            Self::Pretty => Body::new(PageBody::new(PrettyPage::new(json(page)), true, taken)),
             Self::Protobuf => {
-                let body = PageBody::new(ProtobufPage::new(page).await?, true);
+                let held = taken.clone();
+                let body = PageBody::new(ProtobufPage::new(page).await?, true, taken);
                 match version < Version::HTTP_11 {
                     // Without chunks only its length tells whether an answer is whole, and a part of this one is as good
                     // protobuf as all of it: the changes that are missing would never be missed.
-                    true => Body::from(body.collect().await?.to_bytes()),
+                    true => Body::from(held.around(body.collect().await?.to_bytes())),
                     false => Body::new(body),
                 }
             }
@@ -196,4 +199,41 @@ impl Form {
 
 pub(super) async fn method_not_allowed() -> Failure {
     Failure::method_not_allowed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::sequence::Sequence;
+    use crate::feed::query::Change;
+    use crate::feed::room::Taken;
+
+    #[tokio::test]
+    async fn an_answer_of_any_form_keeps_its_room_until_it_has_been_sent() {
+        for form in [Form::Json, Form::Pretty, Form::Protobuf] {
+            for (version, may_be_compressed) in
+                [(Version::HTTP_11, false), (Version::HTTP_11, true), (Version::HTTP_10, false)]
+            {
+                let (taken, is_taken) = Taken::watched();
+                let json = format!("{{\"operation\":4,\"table\":\"{}\"}}", "x".repeat(300_000));
+                let changes = vec![Change { sequence: Sequence::ZERO, body: json.into() }];
+                let page = Page {
+                    first: Sequence::ZERO,
+                    last: Sequence::ZERO,
+                    from: Sequence::ZERO,
+                    is_full: false,
+                    changes,
+                    taken,
+                };
+                let mut body = form.body(page, version, may_be_compressed).await.expect("a page");
+                let mut sent = Vec::new();
+                while let Some(frame) = body.frame().await {
+                    sent.push(frame.expect("a whole page"));
+                }
+                assert!(is_taken(), "{form:?}");
+                drop((body, sent));
+                assert!(!is_taken(), "{form:?}");
+            }
+        }
+    }
 }

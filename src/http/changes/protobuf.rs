@@ -100,6 +100,7 @@ mod tests {
     use super::*;
     use crate::domain::sequence::{Lsn, Sequence};
     use crate::feed::query;
+    use crate::feed::room::Taken;
     use crate::http::changes::body::PageBody;
     use crate::http::common::protobuf::ChangeListPb;
     use futures_util::FutureExt;
@@ -117,11 +118,19 @@ mod tests {
         let body = |length: &usize| format!("{{\"operation\":4,\"table\":\"{}\"}}", "x".repeat(*length)).into();
         let bodies = lengths.iter().map(body);
         let changes = bodies.map(|body| query::Change { sequence: sequence(0), body }).collect();
-        Page { first: sequence(1), last: sequence(0xff), is_full: false, changes }
+        Page {
+            first: sequence(1),
+            last: sequence(0xff),
+            from: Sequence::ZERO,
+            is_full: false,
+            changes,
+            taken: Taken::default(),
+        }
     }
 
     async fn check(lengths: &[usize]) {
-        let body = PageBody::new(ProtobufPage::new(page(lengths)).await.expect("a page"), true);
+        let page = ProtobufPage::new(page(lengths)).await.expect("a page");
+        let body = PageBody::new(page, true, Taken::default());
         let announced = body.size_hint().exact();
         let bytes = body.collect().await.expect("a page").to_bytes();
         assert!(announced.is_none_or(|announced| announced == bytes.len() as u64));
@@ -182,6 +191,6 @@ mod tests {
         let large = [&bad[..], &[b' '; LARGE_BYTES]].concat();
         assert!(with(&[100_000], large.into()).await.is_err(), "nothing has been sent yet");
         let late = with(&[100_000], bad).await.expect("a first chunk");
-        assert!(PageBody::new(late, true).collect().await.is_err());
+        assert!(PageBody::new(late, true, Taken::default()).collect().await.is_err());
     }
 }

@@ -14,6 +14,7 @@ use super::*;
 use crate::domain::scope::Scope;
 use crate::domain::sequence::{Lsn, Sequence};
 use crate::feed::query::{Change, Error, Page, Query};
+use crate::feed::room::Taken;
 use crate::http::common::later::Later;
 use crate::service::health::Health;
 
@@ -38,7 +39,14 @@ fn two_changes() -> Result<Page, Error> {
     let change =
         |index, body: &'static str| Change { sequence: sequence(index), body: Bytes::from_static(body.as_bytes()) };
     let changes = vec![change(0, "{\"operation\":1}"), change(10, "{\"operation\":3}")];
-    Ok(Page { first: sequence(0), last: sequence(10), is_full: false, changes })
+    Ok(Page {
+        first: sequence(0),
+        last: sequence(10),
+        from: Sequence::ZERO,
+        is_full: false,
+        changes,
+        taken: Taken::default(),
+    })
 }
 
 async fn ask(answer: Answer, request: Request<Body>) -> (Response<()>, String, Vec<Query>) {
@@ -93,6 +101,32 @@ async fn a_page_is_the_shared_bytes_in_a_frame() {
 }
 
 #[tokio::test]
+async fn what_is_indented_is_sent_while_it_is_made_with_pauses_for_the_others() {
+    use http_body::Body as _;
+    let table = Table { answer: large_changes, asked: Arc::default() };
+    let mut router = routes(Changes::new(table, Health::new(), Duration::ZERO));
+    let request = Request::get("/changes?pretty").body(Body::empty()).unwrap();
+    let mut body = router.call(request).await.expect("infallible").into_body();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let (mut text, mut pauses) = (Vec::new(), 0);
+    while !body.is_end_stream() {
+        match std::pin::Pin::new(&mut body).poll_frame(&mut cx) {
+            std::task::Poll::Ready(Some(frame)) => {
+                let part = frame.expect("JSON").into_data().expect("data");
+                assert!(part.len() <= 64 * 1024, "{} bytes at once", part.len());
+                text.extend_from_slice(&part);
+            }
+            std::task::Poll::Ready(None) => break,
+            std::task::Poll::Pending => pauses += 1,
+        }
+    }
+    assert!(pauses >= 3, "{pauses}");
+    let page: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+    assert_eq!(page["changes"].as_array().map(Vec::len), Some(2));
+    assert_eq!(String::from_utf8(text).expect("UTF-8").lines().count(), 14);
+}
+
+#[tokio::test]
 async fn parameters_that_are_no_good_name_themselves() {
     for (query, description) in [
         ("limit=-1", "limit"),
@@ -134,6 +168,17 @@ async fn parameters_that_are_no_good_name_themselves() {
 }
 
 #[tokio::test]
+async fn there_may_be_only_so_many_scopes() {
+    use crate::domain::limits::SCOPES_MAX;
+    let query = |count: usize| (0..count).map(|n| format!("&selector=s{n}&scope=s{n}")).collect::<String>();
+    let (status, _, asked) = get(&format!("?{}", query(SCOPES_MAX))).await;
+    assert_eq!((status, asked.expect("it is asked").scopes.len()), (StatusCode::OK, SCOPES_MAX));
+    let (status, body, asked) = get(&format!("?{}&since=x", query(SCOPES_MAX + 1))).await;
+    let description = r#""code":"PARAMETER_INVALID","error":"A parameter has an invalid value","description":"selector: 1001 scopes, exceeds max 1000""#;
+    assert!(status == StatusCode::BAD_REQUEST && body.contains(description) && asked.is_none(), "{status}: {body}");
+}
+
+#[tokio::test]
 async fn parameters_have_their_meaning() {
     let plain = || Query {
         scopes: vec![Scope::empty()],
@@ -172,8 +217,9 @@ async fn parameters_have_their_meaning() {
 #[tokio::test]
 async fn what_the_reader_cannot_answer_has_its_code() {
     let failed = || Err(Error::Journal(std::io::Error::other("disk on fire")));
-    let cases: [(Answer, _, _, _); 3] = [
+    let cases: [(Answer, _, _, _); 4] = [
         (|| Err(Error::NotBegun), 503, "NOT_READY", "The server is not ready"),
+        (|| Err(Error::Busy), 503, "NOT_READY", "The server is not ready"),
         (|| Err(Error::TooOld), 400, "SNAPSHOT_TOO_OLD", "The client is operating on an old snapshot"),
         (failed, 500, "INTERNAL_SERVER_ERROR", "An error occurred in the server"),
     ];

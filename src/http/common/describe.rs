@@ -134,5 +134,6 @@ pub fn scopes(description: &str) -> [Parameter; 2] {
         parameter.explode = Some(true);
         parameter
     };
-    [name("scope", description), name("selector", "Another name of `scope`; both lists count together.")]
+    let description = format!("{description} At most {} of them, duplicates not counted.", limits::SCOPES_MAX);
+    [name("scope", &description), name("selector", "Another name of `scope`; both lists count together.")]
 }

@@ -43,6 +43,16 @@ pub const METHOD_NOT_ALLOWED: Kind =
 pub const NOT_READY: Kind =
     Kind { status: StatusCode::SERVICE_UNAVAILABLE, code: "NOT_READY", error: "The server is not ready" };
 
+/// It is the server's own fault. The log says more.
+pub const INTERNAL_SERVER_ERROR: Kind = Kind {
+    status: StatusCode::INTERNAL_SERVER_ERROR,
+    code: "INTERNAL_SERVER_ERROR",
+    error: "An error occurred in the server",
+};
+/// No call has this path.
+pub const NOT_FOUND: Kind =
+    Kind { status: StatusCode::NOT_FOUND, code: "NOT_FOUND", error: "There is nothing at this path" };
+
 /// An answer that refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {

@@ -1,18 +1,30 @@
 //! The scopes that a call asks for, under either of their parameter's two names.
 
 use super::parameters::Text;
+use crate::domain::limits::SCOPES_MAX;
 use crate::domain::scope::Scope;
 
 /// The scopes of a call as they came, those without a value left out.
 #[derive(Debug, Default)]
 pub struct Given<'a>(Vec<(&'static str, Text<'a>)>);
 
-/// A scope has a character that none may have, is too long, or cannot be decoded.
+/// What is wrong with the scopes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Invalid char in {name} param")]
-pub struct Invalid {
-    /// The name that it came under.
-    name: &'static str,
+pub enum Invalid {
+    /// A scope has a character that none may have, is too long, or cannot be decoded.
+    #[error("Invalid char in {name} param")]
+    Character {
+        /// The name that it came under.
+        name: &'static str,
+    },
+    /// More than [`SCOPES_MAX`].
+    #[error("{name}: {count} scopes, exceeds max {SCOPES_MAX}")]
+    TooMany {
+        /// The name that the first one came under.
+        name: &'static str,
+        /// How many there are, without duplicates.
+        count: usize,
+    },
 }
 
 impl<'a> Given<'a> {
@@ -33,15 +45,18 @@ impl<'a> Given<'a> {
     ///
     /// # Errors
     ///
-    /// [`Invalid`] says under which name the first wrong one came.
+    /// [`Invalid`] says under which name the first wrong one came, or that there are too many.
     pub fn parse(&self) -> Result<Vec<Scope>, Invalid> {
         let read = |(name, text): &(&'static str, Text<'_>)| {
             let scope = text.as_deref().ok().and_then(|text| Scope::parse(text).ok());
-            scope.ok_or(Invalid { name })
+            scope.ok_or(Invalid::Character { name })
         };
         let mut scopes = self.0.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         scopes.sort_unstable();
         scopes.dedup();
-        Ok(scopes)
+        match (scopes.len(), self.0.first()) {
+            (count, Some((name, _))) if count > SCOPES_MAX => Err(Invalid::TooMany { name, count }),
+            _ => Ok(scopes),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -23,7 +23,7 @@ use crate::http::common::describe::NotServingStatus;
 pub(super) async fn health(State(manage): State<Manage>, headers: HeaderMap) -> Response {
     match manage.health.unhealthy() {
         None => StatusCode::OK.into_response(),
-        Some(reason) => refusal(NotServingStatus::Unhealthy, &reason, headers.get(ACCEPT)),
+        Some(reason) => refusal(NotServingStatus::Unhealthy, &reason, &headers),
     }
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn ready(State(manage): State<Manage>, RawQuery(query): RawQuer
     match (verbose, reason) {
         (true, reason) => details(&manage, reason, &headers),
         (false, None) => StatusCode::OK.into_response(),
-        (false, Some(reason)) => refusal(NotServingStatus::NotReady, &reason, headers.get(ACCEPT)),
+        (false, Some(reason)) => refusal(NotServingStatus::NotReady, &reason, &headers),
     }
 }
 
@@ -100,7 +100,7 @@ fn details(manage: &Manage, reason: Option<String>, headers: &HeaderMap) -> Resp
     let status = if reason.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let parts = manage.health.parts();
     let checks: Vec<Check<'_>> = parts.iter().map(|(part, condition)| Check::of(part, condition)).collect();
-    if wants_json(headers.get(ACCEPT)) {
+    if wants_json(headers) {
         let word = if reason.is_none() { ReadinessStatus::Ready } else { ReadinessStatus::NotReady };
         let body = Readiness { status: word, reason: reason.as_deref(), checks };
         return (status, Json(body)).into_response();

@@ -30,15 +30,27 @@ pub fn routes(health: Health, metrics: Exposition) -> Router {
     operations().router.route_layer(from_fn(refusal::refuse_callbacks)).with_state(Manage { health, metrics })
 }
 
+/// Those of the routes that are answered also over a connection beyond the bound: a crowd of readers is no reason to
+/// restart the process, nor to take it out of service.
+pub fn probes(health: Health) -> Router {
+    let manage = Manage { health, metrics: Arc::new(String::new) };
+    looks().router.route_layer(from_fn(refusal::refuse_callbacks)).with_state(manage)
+}
+
 /// What there is to call.
 pub fn description() -> OpenApi {
     operations().description
 }
 
-fn operations() -> Operations<Manage> {
+/// What tells of the process, and changes nothing.
+fn looks() -> Operations<Manage> {
     Operations::new("management")
         .add(handlers::__path_health, handlers::health)
         .add(handlers::__path_ready, handlers::ready)
+}
+
+fn operations() -> Operations<Manage> {
+    looks()
         .add(handlers::__path_markdown, handlers::markdown)
         .add(handlers::__path_markdown_by_post, handlers::markdown_by_post)
         .add(handlers::__path_metrics, handlers::metrics)

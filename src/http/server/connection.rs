@@ -11,6 +11,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use hyper::body::Incoming;
@@ -26,6 +28,7 @@ use super::parked::{self, Awaited, Desk, Kind, Parked, Until};
 use super::stall::Unstalled;
 use super::wire::Wire;
 use crate::http::common::later::{Answer, Later};
+use crate::http::common::refusal::{INTERNAL_SERVER_ERROR, Refusal};
 
 /// The head of a request, at most: longer ones are answered 431.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -114,12 +117,13 @@ pub(super) async fn attend(
     }
 }
 
-/// What a connection over the bound is served: 503 to its one request.
-pub(super) fn refusing() -> Router {
-    Router::new().fallback(|| async {
-        let headers = [(header::RETRY_AFTER, "1"), (header::CONNECTION, "close")];
-        (StatusCode::SERVICE_UNAVAILABLE, headers, "Too many connections")
-    })
+/// What a connection over the bound is served, once: the probes, and 503 to everything else.
+pub(super) fn beyond(probes: Router) -> Router {
+    let refused = || async { (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "Too many connections") };
+    probes.fallback(refused).layer(map_response(async |mut response: Response<Body>| {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }))
 }
 
 /// The answer of the router, made within the router.
@@ -159,8 +163,5 @@ async fn caught(path: Box<str>, answer: impl Future<Output = Response<Body>>) ->
     let said = panic.downcast_ref::<&str>().copied().map(str::to_owned);
     let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
     tracing::error!(path, panic = said, "a handler panicked");
-    let mut response = Response::new(Body::from("Internal server error"));
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    response
+    Refusal::new(INTERNAL_SERVER_ERROR, "the log of the server says more").into_response()
 }

@@ -14,6 +14,7 @@ use axum::http::{HeaderValue, Method, Request, Response, Version, header};
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use parking_lot::Mutex;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -208,7 +209,7 @@ async fn answered(answer: Answer, socket: &TcpStream, ahead: &mut Bytes) -> Opti
     }
 }
 
-/// Ends when the peer does. Once it has sent more, that it goes away is only noticed by who reads on.
+/// Ends when the peer does, whatever it has sent before.
 async fn hung_up(socket: &TcpStream, ahead: &mut Bytes) {
     if ahead.is_empty() {
         match arrived(socket).await {
@@ -216,7 +217,9 @@ async fn hung_up(socket: &TcpStream, ahead: &mut Bytes) {
             None => return,
         }
     }
-    std::future::pending().await
+    // Nothing more is read, so what is unread would make the socket readable for ever. Urgent data, for which the socket is
+    // not watched, comes along with one thing only: that the other end is closed.
+    let _ = socket.ready(Interest::PRIORITY).await;
 }
 
 /// Waits for what the peer sends, and returns some of it; none where the peer goes away. That the socket is readable does

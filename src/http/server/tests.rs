@@ -21,7 +21,9 @@ use super::parked::{Parked, Until};
 use super::stall::Unstalled;
 use super::wire::Wire;
 use super::{Config, Server, connection};
+use crate::domain::limits::CONNECTIONS_BEYOND_MAX;
 use crate::http::common::later::Later;
+use crate::http::common::refusal::{INTERNAL_SERVER_ERROR, Refusal};
 
 struct World {
     address: SocketAddr,
@@ -66,11 +68,12 @@ async fn start_with_stall(
         .route("/large", get(|| async { Body::from(vec![b'x'; LARGE]) }))
         .route("/wait", get(wait.clone()).post(wait.clone()))
         .route("/wait/panic", get(move || async move { panic!("planted after {}", wait().await) as &'static str }));
+    let probes = Router::new().route("/health", get(|| async { "well" }));
     let config = Config { connections_max, head_max, stall_max, drain_max };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let served = tokio::spawn(Server::new(config, listener, router).run(shutdown.clone()));
+    let served = tokio::spawn(Server::new(config, listener, router).with_probes(probes).run(shutdown.clone()));
     World { address, shutdown, served, release, asked }
 }
 
@@ -133,13 +136,53 @@ async fn a_connection_too_many_is_told_so_and_its_place_comes_back() {
 }
 
 #[tokio::test]
+async fn a_probe_is_answered_however_many_connections_there_are() {
+    let world = start(1, LONG, LONG).await;
+    let waiting = connect(&world, "GET /wait HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    world.asked.notified().await;
+    // More than are held over the bound, and none of them says a word.
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS_BEYOND_MAX.start() + 10 {
+        silent.push(connect(&world, "").await);
+    }
+    let probed = rest(connect(&world, "GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await).await;
+    assert!(probed.starts_with("HTTP/1.1 200 ") && probed.contains("connection: close"), "{probed}");
+    assert!(probed.ends_with("well"), "{probed}");
+    for path in ["/", "/health/x"] {
+        assert!(call(&world, path).await.starts_with("HTTP/1.1 503 "), "{path}");
+    }
+    assert_eq!(rest(silent.swap_remove(0)).await, "", "the oldest was cut off");
+    world.release.notify_one();
+    assert!(rest(waiting).await.ends_with("waited"), "who has a place keeps it");
+}
+
+#[test]
+fn that_accepting_fails_is_not_said_with_every_try() {
+    let mut complaints = super::Complaints::default();
+    let start = std::time::Instant::now();
+    let said = (0..=100).filter(|second| complaints.is_due(start + Duration::from_secs(*second)));
+    assert_eq!(said.collect::<Vec<_>>(), [0, 60]);
+}
+
+#[tokio::test]
 async fn a_reader_that_goes_away_frees_its_place() {
     let world = start(1, LONG, LONG).await;
-    let waiting = connect(&world, "GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    world.asked.notified().await;
-    drop(waiting);
-    while !call(&world, "/").await.ends_with("hello") {
-        tokio::task::yield_now().await;
+    // Also one that has sent some of the next request, or more than is looked at.
+    let long = format!("GET / HTTP/1.1\r\nx-long: {}", "x".repeat(20_000));
+    for ahead in ["", "G", "GET / HTTP/1.1\r\nhost: x\r\n\r\n", &long] {
+        let waiting = connect(&world, &format!("GET /wait HTTP/1.1\r\nhost: x\r\n\r\n{ahead}")).await;
+        world.asked.notified().await;
+        drop(waiting);
+        while !call(&world, "/").await.ends_with("hello") {
+            tokio::task::yield_now().await;
+        }
+        let mut waiting = connect(&world, "GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        world.asked.notified().await;
+        waiting.write_all(ahead.as_bytes()).await.unwrap();
+        drop(waiting);
+        while !call(&world, "/").await.ends_with("hello") {
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -256,9 +299,10 @@ async fn nothing_of_the_way_to_a_handler_is_kept_behind_an_answer_that_it_has_le
 #[tokio::test]
 async fn an_answer_is_left_only_where_it_can_be() {
     let world = start(10, LONG, LONG).await;
+    let panicked = Refusal::new(INTERNAL_SERVER_ERROR, "the log of the server says more").json();
     for (request, answer) in [
         ("GET /left HTTP/1.1\r\nconnection: close", "left"),
-        ("GET /left/panic HTTP/1.1\r\nconnection: close", "Internal server error"),
+        ("GET /left/panic HTTP/1.1\r\nconnection: close", &panicked),
         ("GET /left HTTP/1.0", "at once"),
         ("POST /left HTTP/1.1\r\nconnection: close\r\ncontent-length: 0", "at once"),
         ("GET /left HTTP/1.1\r\nconnection: close\r\ncontent-length: 1", "at once"),
@@ -374,7 +418,7 @@ async fn a_panic_after_a_wait_is_a_500_too_and_the_connection_goes_on() {
     let mut stream = connect(&world, "GET /wait/panic HTTP/1.1\r\nhost: x\r\n\r\n").await;
     world.asked.notified().await;
     world.release.notify_one();
-    let answer = until(&mut stream, "Internal server error").await;
+    let answer = until(&mut stream, "the log of the server says more\"}").await;
     assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
     stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     assert!(rest(stream).await.ends_with("hello"));

@@ -94,7 +94,7 @@ impl From<Error> for Failure {
                 tracing::error!("a snapshot was refused: {error}");
                 Refusal::new(MISSING_RIGHT, error.to_string())
             }
-            Error::Standby | Error::OtherCluster => {
+            Error::Standby | Error::OtherCluster | Error::Behind { .. } => {
                 tracing::error!("a snapshot was refused: {error}");
                 Refusal::new(DATABASE_UNAVAILABLE, error.to_string())
             }

@@ -72,6 +72,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_call_names_only_so_many_scopes() {
+        use crate::domain::limits::SCOPES_MAX;
+        let query = |count: usize| (0..count).map(|n| format!("&scope=s{n}")).collect::<String>();
+        assert_eq!(scopes(&query(SCOPES_MAX)).map(|scopes| scopes.len()), Ok(SCOPES_MAX));
+        let refused = scopes(&query(SCOPES_MAX + 1)).map_err(|failure| failure.code());
+        assert_eq!(refused, Err("PARAMETER_INVALID"));
+    }
+
+    #[test]
     fn a_call_names_at_least_one_scope() {
         for (query, expected) in [
             ("scope=b&selector=a&scope=b&other=1", Ok(vec!["a", "b"])),

@@ -7,7 +7,8 @@ use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, 
 use utoipa::openapi::{Content, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
-use super::{error, wire};
+use super::error;
+use crate::domain::callback;
 use crate::domain::duration;
 use crate::domain::limits;
 use crate::domain::retry::RetryPolicy;
@@ -131,7 +132,7 @@ fn timeout() -> Schema {
 }
 
 fn timeout_or_default() -> Schema {
-    seconds().default(Some(json!(wire::TIMEOUT_DEFAULT.as_secs()))).into()
+    seconds().default(Some(json!(callback::TIMEOUT_DEFAULT.as_secs()))).into()
 }
 
 fn seconds() -> ObjectBuilder {
@@ -243,7 +244,20 @@ impl IntoResponses for RefusalsOfChange {
 
 #[cfg(test)]
 mod tests {
+    use utoipa::PartialSchema;
+
+    use super::super::{batch, wire};
     use super::*;
+
+    /// The attribute takes no constant.
+    #[test]
+    fn a_batch_has_as_many_timers_as_it_may() {
+        let lists = [(CreateTimersRequest::schema(), "timers"), (batch::Results::schema(), "results")];
+        for (schema, list) in lists {
+            let schema = serde_json::to_value(schema).expect("a schema is JSON");
+            assert_eq!(schema["properties"][list]["maxItems"], limits::CREATE_BATCH_MAX, "{schema}");
+        }
+    }
 
     #[test]
     fn the_fields_of_requests_are_those_that_are_read() {

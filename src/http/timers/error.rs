@@ -74,7 +74,7 @@ impl Failure {
                 message: format!("Timer with ID '{}' is not pending, it is {}", key.id, state.as_str()),
                 details: Some(Details { status: Some(state.as_str()), ..Details::default() }),
             },
-            service::Error::NotFound { key } => Self {
+            service::Error::NotFound { key, .. } => Self {
                 status: StatusCode::NOT_FOUND,
                 code: "TIMER_NOT_FOUND",
                 message: format!("Timer with ID '{}' not found", key.id),

@@ -1,13 +1,13 @@
 //! The face's words, and their translation from and to the domain's.
 
-use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::domain::callback::Callback;
+use crate::domain::callback::{self, Callback, TIMEOUT_DEFAULT};
 use crate::domain::invalid::Field;
 use crate::domain::retry::{self, RetryPolicy};
 use crate::domain::run::State;
@@ -31,14 +31,16 @@ pub(super) const RETRY_FIELDS: &[&str] =
 const A_TEXT: &str = "a text";
 const A_MOMENT: &str = "an RFC 3339 timestamp with an offset, such as 2030-12-20T15:30:00Z";
 const A_DURATION: &str = "a duration such as 300ms, 30s or 1h30m";
-const A_TIMEOUT: &str = "a whole number of seconds from 1 to 300";
-const A_COUNT: &str = "a whole number from 1 to 2147483647";
-const A_COUNT_OR_NONE: &str = "a whole number from 0 to 2147483646";
-const A_MULTIPLIER: &str = "a number from 1.0 to 100";
 const A_POLICY: &str = "an object";
-const A_BATCH: &str = "an array of 1 to 1000 timers";
-
-pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+static A_TIMEOUT: LazyLock<String> = LazyLock::new(callback::timeout_allowed);
+static A_COUNT: LazyLock<String> = LazyLock::new(|| format!("a whole number from 1 to {}", limits::RETRY_ATTEMPTS_MAX));
+static A_COUNT_OR_NONE: LazyLock<String> =
+    LazyLock::new(|| format!("a whole number from 0 to {}", limits::RETRY_ATTEMPTS_MAX - 1));
+static A_MULTIPLIER: LazyLock<String> = LazyLock::new(|| {
+    let (least, most) = (limits::RETRY_MULTIPLIER.start(), limits::RETRY_MULTIPLIER.end());
+    format!("a number from {least:.1} to {most}")
+});
+static A_BATCH: LazyLock<String> = LazyLock::new(|| format!("an array of 1 to {} timers", limits::CREATE_BATCH_MAX));
 
 /// The face's word for a part of a request; `id` is the operation's word for a timer's id.
 pub(super) fn field_name(field: Field, id: &'static str) -> &'static str {
@@ -77,10 +79,8 @@ pub(super) fn create_request(json: &[u8]) -> Result<Definition, Error> {
         key: key(&mut fields, CREATE_ID)?,
         execute_at: fields.parsed("executeAt", A_MOMENT, moment::parse)?.ok_or_else(|| missing("executeAt"))?,
         callback: Callback {
-            url: fields.required("callbackUrl", A_TEXT)?,
-            method: "POST".to_owned(),
-            headers: BTreeMap::new(),
             timeout: timeout(&mut fields)?.unwrap_or(TIMEOUT_DEFAULT),
+            ..Callback::new(fields.required::<String>("callbackUrl", A_TEXT)?)
         },
         payload: payload(&mut fields).flatten(),
         retry: retry(&mut fields)?.unwrap_or_default(),
@@ -89,7 +89,7 @@ pub(super) fn create_request(json: &[u8]) -> Result<Definition, Error> {
 
 /// Reads a `CreateTimersRequest`: each of its timers by itself, as it came.
 pub(super) fn batch_request(json: &[u8]) -> Result<Vec<&RawValue>, Error> {
-    Fields::parse(json, BATCH_FIELDS)?.list("timers", limits::CREATE_BATCH_MAX, A_BATCH)
+    Fields::parse(json, BATCH_FIELDS)?.list("timers", limits::CREATE_BATCH_MAX, &A_BATCH)
 }
 
 /// Where a timer of a batch stands in its request.
@@ -130,7 +130,7 @@ fn payload(fields: &mut Fields<'_>) -> Option<Option<Box<RawValue>>> {
 }
 
 fn timeout(fields: &mut Fields<'_>) -> Result<Option<Duration>, Error> {
-    Ok(fields.optional("callbackTimeoutSeconds", A_TIMEOUT)?.map(Duration::from_secs))
+    Ok(fields.optional("callbackTimeoutSeconds", &A_TIMEOUT)?.map(Duration::from_secs))
 }
 
 /// Reads a `RetryPolicy`. What it leaves out has the default.
@@ -141,8 +141,8 @@ fn retry(fields: &mut Fields<'_>) -> Result<Option<RetryPolicy>, Error> {
     }
     let mut fields = Fields::parse_within("retryPolicy.", json.get().as_bytes(), RETRY_FIELDS)?;
     let default = RetryPolicy::default();
-    let attempts_max = fields.optional::<u32>("maxAttempts", A_COUNT)?;
-    let retries_max = fields.optional::<u32>("maxRetries", A_COUNT_OR_NONE)?;
+    let attempts_max = fields.optional::<u32>("maxAttempts", &A_COUNT)?;
+    let retries_max = fields.optional::<u32>("maxRetries", &A_COUNT_OR_NONE)?;
     if let (Some(_), Some(retries)) = (attempts_max, retries_max) {
         return Err(Error::wrong("retryPolicy.maxRetries", &retries.to_string(), "left out beside maxAttempts"));
     }
@@ -150,7 +150,7 @@ fn retry(fields: &mut Fields<'_>) -> Result<Option<RetryPolicy>, Error> {
         attempts_max: attempts_max.or(retries_max.map(|retries| retries.saturating_add(1))),
         attempts_duration: span(&mut fields, "maxAttemptsDuration")?.unwrap_or(default.attempts_duration),
         interval_first: span(&mut fields, "initialInterval")?.unwrap_or(default.interval_first),
-        multiplier: fields.optional("backoffMultiplier", A_MULTIPLIER)?.unwrap_or(default.multiplier),
+        multiplier: fields.optional("backoffMultiplier", &A_MULTIPLIER)?.unwrap_or(default.multiplier),
         interval_max: span(&mut fields, "maxInterval")?.unwrap_or(default.interval_max),
     }))
 }

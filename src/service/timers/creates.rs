@@ -147,7 +147,7 @@ impl Inner {
     }
 
     async fn write_many(&self, together: &[Waiting]) -> Result<rows::Many, store::Error> {
-        let mut client = match self.store.client().await {
+        let client = match self.store.client().await {
             Ok(client) => client,
             Err(error) => {
                 // Nobody who waits now would fare better, and each group would wait for a connection anew.
@@ -158,7 +158,7 @@ impl Inner {
             }
         };
         let definitions: Vec<&Definition> = together.iter().map(|create| &*create.definition).collect();
-        rows::create_many(&mut client, &definitions, self.make_namespaces, LOCK_WAIT_TOGETHER, None).await
+        rows::create_many(&client, &definitions, self.make_namespaces, LOCK_WAIT_TOGETHER, None).await
     }
 
     async fn write_alone(self: Arc<Self>, create: Waiting) {

@@ -62,6 +62,8 @@ fn grant(row: &Row) -> LeaseGrant {
         held: shards.into_iter().zip(epochs).filter_map(lease).collect(),
         owners_alive: usize::try_from(owners_alive).unwrap_or(1),
         rank: usize::try_from(rank).unwrap_or(0),
+        // None of nobody.
+        others_left: row.get::<_, Option<Span>>(5).map(|Span(span)| span),
         now: row.get(0),
     }
 }

@@ -10,23 +10,19 @@ pub(super) use lease::Process;
 
 use std::collections::BTreeSet;
 
-use super::Store;
 use super::pool::Lent;
+use super::{Store, clock};
 use crate::clock::Timestamp;
-use crate::dispatch::ports::{self, ClaimRequest, Claimed, Entry, LeaseGrant, LeaseRequest, LoadRequest, Unavailable};
+use crate::dispatch::ports::{
+    self, ClaimRequest, Claimed, Entry, LeaseGrant, LeaseRequest, LoadRequest, Unavailable, Written,
+};
 use crate::domain::lease::{Lease, Owner};
 use crate::domain::run::{Run, Settlement};
-
-const READ_CLOCK: &str = include_str!("../../../sql/queries/session/read_clock.sql");
 
 impl ports::Store for Store {
     async fn now(&self) -> Result<Timestamp, Unavailable> {
         let client = Lent::from(&self.dispatch).await?;
-        let row = client.ask("reading the database's clock", async {
-            let statement = client.prepare_cached(READ_CLOCK).await?;
-            client.query_one(&statement, &[]).await
-        });
-        Ok(row.await?.get(0))
+        Ok(clock::read(&client).await?)
     }
 
     async fn lease(&self, request: LeaseRequest) -> Result<LeaseGrant, Unavailable> {
@@ -49,9 +45,10 @@ impl ports::Store for Store {
         Ok(claim::adopt(&client, owner, leases, limit).await?)
     }
 
-    async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<bool>, Unavailable> {
+    async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<Written>, Unavailable> {
         let client = Lent::from(&self.dispatch).await?;
-        Ok(settle::settle(&client, owner, settlements).await?)
+        let written = settle::settle(&client, owner, settlements).await?;
+        Ok(written.into_iter().map(|written| written.map_err(Unavailable::from)).collect())
     }
 
     async fn leave(&self, owner: &Owner) -> Result<(), Unavailable> {

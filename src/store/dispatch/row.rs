@@ -1,8 +1,6 @@
 //! From rows to the words of the dispatcher's port.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_postgres::Row;
 
@@ -34,12 +32,7 @@ pub fn run(row: &Row) -> Result<Run, tokio_postgres::Error> {
 
 /// Stands for a timer that cannot be read. Its callback has no URL, which is a failure for good.
 fn unreadable(key: &RunKey) -> Timer {
-    let callback = Callback {
-        url: String::new(),
-        method: "POST".to_owned(),
-        headers: BTreeMap::new(),
-        timeout: Duration::from_secs(1),
-    };
+    let callback = Callback::new("");
     let definition = Definition {
         key: key.timer.clone(),
         execute_at: key.claimed_at,

@@ -1,6 +1,5 @@
 //! How runs end.
 
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 
 use super::Leases;
@@ -9,12 +8,17 @@ use crate::domain::callback::Verdict;
 use crate::domain::lease::{Lease, Owner};
 use crate::domain::limits;
 use crate::domain::run::{Ending, Settlement, State};
+use crate::domain::stored;
 use crate::store::Error;
 use crate::store::pool::Lent;
 use crate::store::time::{EARLIEST, LATEST};
 
 const FINISH: &str = include_str!("../../../sql/queries/runs/finish.sql");
 const PUT_BACK: &str = include_str!("../../../sql/queries/runs/put_back.sql");
+
+/// How long one run that is put back alone waits for a row that another transaction holds: all of a batch may have to, and the
+/// whole call has some seconds.
+const PART_LOCK_WAIT: &str = "5ms";
 
 /// A settlement, its place in the caller's list, and what it comes to.
 struct Placed<'a, T> {
@@ -33,8 +37,12 @@ struct Again {
     deferred: bool,
 }
 
-/// Writes back how runs ended. Says of each whether it was written.
-pub async fn settle(client: &Lent, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<bool>, Error> {
+/// Writes back how runs ended. Says of each whether it was written, or why it could not be while others were.
+pub async fn settle(
+    client: &Lent,
+    owner: &Owner,
+    settlements: &[Settlement],
+) -> Result<Vec<Result<bool, Error>>, Error> {
     let (mut over, mut back) = (Vec::new(), Vec::new());
     for (place, settlement) in settlements.iter().enumerate() {
         let mut finish = |outcome: State| over.push(Placed { place, settlement, outcome });
@@ -50,19 +58,20 @@ pub async fn settle(client: &Lent, owner: &Owner, settlements: &[Settlement]) ->
             Ending::Defer(at) => put_back(at, false, true),
         }
     }
-    let mut written = vec![false; settlements.len()];
-    let mut mark = |places: Vec<usize>| {
-        for place in places {
-            written[place] = true;
-        }
-    };
+    let mut written: Vec<_> = settlements.iter().map(|_| Ok(false)).collect();
     for batch in over.chunks(limits::BATCH_ROWS_MAX) {
-        mark(finish(client, owner, batch).await?);
+        mark(&mut written, finish(client, owner, batch).await?);
     }
     for batch in back.chunks(limits::BATCH_ROWS_MAX) {
-        mark(put_back(client, owner, batch).await?);
+        put_back(client, owner, batch, &mut written).await?;
     }
     Ok(written)
+}
+
+fn mark(written: &mut [Result<bool, Error>], places: Vec<usize>) {
+    for place in places {
+        written[place] = Ok(true);
+    }
 }
 
 /// What both statements take of each settlement.
@@ -96,8 +105,10 @@ impl<'a> Attempts<'a> {
             sent_at: column(batch, |s| s.attempt.sent_at),
             answered_at: column(batch, |s| s.attempt.answered_at),
             status: column(batch, |s| s.attempt.status.and_then(|status| i16::try_from(status).ok())),
-            reply: column(batch, |s| text(&s.attempt.reply_head, limits::REPLY_HEAD_BYTES_MAX)),
-            errors: column(batch, |s| error(&s.attempt.verdict).map(|error| text(error, limits::ERROR_BYTES_MAX))),
+            reply: column(batch, |s| stored::text(&s.attempt.reply_head, limits::REPLY_HEAD_BYTES_MAX)),
+            errors: column(batch, |s| {
+                error(&s.attempt.verdict).map(|error| stored::text(error, limits::ERROR_BYTES_MAX))
+            }),
         }
     }
 
@@ -133,35 +144,47 @@ async fn finish(client: &Lent, owner: &Owner, batch: &[Placed<'_, State>]) -> Re
     Ok(places(batch, &rows.await?))
 }
 
-/// Moves runs back to timers; returns the places of those that were moved, or superseded.
+/// Moves runs back to timers, and marks those that were moved, or superseded.
 ///
 /// A client that has inserted the same id and not yet committed makes the whole batch wait until the lock times out, and
-/// what one row cannot be written for fails all. Then each is tried alone, so that one holds up itself only.
-async fn put_back(client: &Lent, owner: &Owner, batch: &[Placed<'_, Again>]) -> Result<Vec<usize>, Error> {
-    match put_back_at_once(client, owner, batch).await {
-        Err(error) if batch.len() > 1 && is_about_one(&error) => {}
-        answer => return answer,
+/// what one row cannot be written for fails all. Then each is tried alone, so that one holds up itself only; its place says
+/// why.
+async fn put_back(
+    client: &Lent,
+    owner: &Owner,
+    batch: &[Placed<'_, Again>],
+    written: &mut [Result<bool, Error>],
+) -> Result<(), Error> {
+    match put_back_at_once(client, owner, batch, None).await {
+        Err(error) if error.is_about_one() => {}
+        places => {
+            mark(written, places?);
+            return Ok(());
+        }
     }
-    let mut places = Vec::with_capacity(batch.len());
-    let mut refused = None;
-    for one in batch.chunks(1) {
-        match put_back_at_once(client, owner, one).await {
-            Ok(place) => places.extend(place),
-            Err(error) if is_about_one(&error) => refused = Some(error),
+    for one in batch {
+        match put_back_at_once(client, owner, std::slice::from_ref(one), Some(PART_LOCK_WAIT)).await {
+            Ok(places) => mark(written, places),
+            Err(error) if error.is_about_one() => written[one.place] = Err(error),
             Err(error) => return Err(error),
         }
     }
-    // What was written stays written; asking again for it is harmless.
-    refused.map_or(Ok(places), Err)
+    Ok(())
 }
 
-async fn put_back_at_once(client: &Lent, owner: &Owner, batch: &[Placed<'_, Again>]) -> Result<Vec<usize>, Error> {
+/// Waits for a row that another transaction holds at most `lock_wait`, as PostgreSQL writes it, or as its session does.
+async fn put_back_at_once(
+    client: &Lent,
+    owner: &Owner,
+    batch: &[Placed<'_, Again>],
+    lock_wait: Option<&str>,
+) -> Result<Vec<usize>, Error> {
     let again_at: Vec<Timestamp> = batch.iter().map(|placed| placed.outcome.at).collect();
     let anew: Vec<bool> = batch.iter().map(|placed| placed.outcome.anew).collect();
     let deferred: Vec<bool> = batch.iter().map(|placed| placed.outcome.deferred).collect();
     let attempts = Attempts::new(batch);
     let mut parameters = attempts.parameters(owner);
-    parameters.extend([&again_at as &(dyn ToSql + Sync), &anew, &deferred]);
+    parameters.extend([&again_at as &(dyn ToSql + Sync), &anew, &deferred, &lock_wait]);
     let rows = client.ask("putting timers back", async {
         let statement = client.prepare_cached(PUT_BACK).await?;
         client.query(&statement, &parameters).await
@@ -178,22 +201,9 @@ fn places<T>(batch: &[Placed<'_, T>], rows: &[tokio_postgres::Row]) -> Vec<usize
     rows.iter().filter_map(place).collect()
 }
 
-/// Whether others of the batch may be written all the same.
-fn is_about_one(error: &Error) -> bool {
-    let locks = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
-    error.is_about_rows() || error.sql_state().is_some_and(|state| locks.contains(state))
-}
-
 fn error(verdict: &Verdict) -> Option<&str> {
     match verdict {
         Verdict::Succeeded | Verdict::Reschedule(_) => None,
         Verdict::Retry { error, .. } | Verdict::Failed { error } => Some(error),
     }
-}
-
-/// A text that PostgreSQL takes, which no zero byte may stand in, of at most `bytes_max` bytes.
-fn text(text: &str, bytes_max: usize) -> String {
-    let text = text.replace('\0', "\u{fffd}");
-    let end = text.floor_char_boundary(bytes_max.min(text.len()));
-    text.get(..end).unwrap_or_default().to_owned()
 }

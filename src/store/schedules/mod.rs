@@ -5,14 +5,13 @@ mod settle;
 
 use std::time::Duration;
 
-use deadpool_postgres::GenericClient;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 
 use super::pool::Lent;
 use super::time::Span;
-use super::timers::{Written, attempts, refused, seconds};
+use super::timers::{Written, attempts, seconds, write};
 use super::{Error, Store};
 use crate::clock::Timestamp;
 use crate::domain::schedule::{Definition, When};
@@ -25,6 +24,9 @@ const PAUSE: &str = include_str!("../../../sql/queries/schedules/pause.sql");
 const DELETE: &str = include_str!("../../../sql/queries/schedules/delete.sql");
 const TRIGGER: &str = include_str!("../../../sql/queries/schedules/trigger.sql");
 const PURGE: &str = include_str!("../../../sql/queries/schedules/purge_occurrences.sql");
+
+/// How often [`purge`] is due.
+pub const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Occurrences that one statement deletes: so many row locks, for some tens of milliseconds.
 const PURGED_ROWS_MAX: i64 = 5_000;
@@ -52,97 +54,76 @@ pub struct Status {
 
 /// Stores a schedule whole, in place of the one of that name. A namespace that is not listed is made where `make_namespace`
 /// says so.
-pub async fn create(
-    client: &impl GenericClient,
-    definition: &Definition,
-    make_namespace: bool,
-) -> Result<Written<()>, Error> {
-    let doing = "creating a schedule";
-    let statement = client.prepare_cached(CREATE).await.map_err(Error::unavailable(doing))?;
+pub async fn create(client: &Lent, definition: &Definition, make_namespace: bool) -> Result<Written<()>, Error> {
     let Definition { key, rule, paused, callback, payload, retry } = definition;
     let (cron, every) = match &rule.when {
         When::Cron(cron) => (Some(cron), None),
         When::Every(every) => (None, Some(Span(*every))),
     };
-    let row = client
-        .query_opt(
-            &statement,
-            &[
-                &&*key.namespace,
-                &&*key.id,
-                &cron,
-                &every,
-                &rule.time_zone,
-                &rule.start_at,
-                &rule.end_at,
-                &Span(rule.jitter),
-                &rule.overlap.as_str(),
-                &rule.catch_up.as_str(),
-                &Span(rule.catch_up_window),
-                &i32::try_from(rule.catch_up_max).unwrap_or(i32::MAX),
-                paused,
-                &callback.url,
-                &callback.method,
-                &Json(&callback.headers),
-                &seconds(callback.timeout),
-                &payload.as_deref().map(Json::<&RawValue>),
-                &retry.attempts_max.map(attempts),
-                &Span(retry.attempts_duration),
-                &Span(retry.interval_first),
-                &retry.multiplier,
-                &Span(retry.interval_max),
-                &make_namespace,
-            ],
-        )
-        .await;
-    written(row, doing, |_| Ok(()))
+    let parameters: [&(dyn ToSql + Sync); 24] = [
+        &&*key.namespace,
+        &&*key.id,
+        &cron,
+        &every,
+        &rule.time_zone,
+        &rule.start_at,
+        &rule.end_at,
+        &Span(rule.jitter),
+        &rule.overlap.as_str(),
+        &rule.catch_up.as_str(),
+        &Span(rule.catch_up_window),
+        &i32::try_from(rule.catch_up_max).unwrap_or(i32::MAX),
+        paused,
+        &callback.url,
+        &callback.method,
+        &Json(&callback.headers),
+        &seconds(callback.timeout),
+        &payload.as_deref().map(Json::<&RawValue>),
+        &retry.attempts_max.map(attempts),
+        &Span(retry.attempts_duration),
+        &Span(retry.interval_first),
+        &retry.multiplier,
+        &Span(retry.interval_max),
+        &make_namespace,
+    ];
+    write(client, "creating a schedule", CREATE, &parameters, |_| Ok(())).await
 }
 
 /// The schedule of that name.
-pub async fn get(client: &impl GenericClient, key: &TimerKey) -> Result<Option<Status>, Error> {
-    let doing = "reading a schedule";
-    let statement = client.prepare_cached(GET).await.map_err(Error::unavailable(doing))?;
-    let row = client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await.map_err(Error::unavailable(doing))?;
-    row.as_ref().map(status).transpose().map_err(Error::unavailable(doing))
+pub async fn get(client: &Lent, key: &TimerKey) -> Result<Option<Status>, Error> {
+    let found = client.ask("reading a schedule", async {
+        let statement = client.prepare_cached(GET).await?;
+        let row = client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await?;
+        row.as_ref().map(status).transpose()
+    });
+    found.await
 }
 
 /// At most `limit` schedules of a namespace behind the id `after`, in the order of their ids.
-pub async fn list(client: &impl GenericClient, namespace: &str, after: &str, limit: u32) -> Result<Vec<Status>, Error> {
-    let doing = "listing schedules";
-    let statement = client.prepare_cached(LIST).await.map_err(Error::unavailable(doing))?;
-    let rows = client.query(&statement, &[&namespace, &after, &i64::from(limit)]).await;
-    rows.map_err(Error::unavailable(doing))?
-        .iter()
-        .map(status)
-        .collect::<Result<_, _>>()
-        .map_err(Error::unavailable(doing))
+pub async fn list(client: &Lent, namespace: &str, after: &str, limit: u32) -> Result<Vec<Status>, Error> {
+    let listed = client.ask("listing schedules", async {
+        let statement = client.prepare_cached(LIST).await?;
+        client.query(&statement, &[&namespace, &after, &i64::from(limit)]).await?.iter().map(status).collect()
+    });
+    listed.await
 }
 
 /// Pauses a schedule, or lets it go on.
-pub async fn pause(client: &impl GenericClient, key: &TimerKey, paused: bool) -> Result<Written<()>, Error> {
-    let doing = "pausing a schedule";
-    let statement = client.prepare_cached(PAUSE).await.map_err(Error::unavailable(doing))?;
-    let row = client.query_opt(&statement, &[&&*key.namespace, &&*key.id, &paused]).await;
-    written(row, doing, |_| Ok(()))
+pub async fn pause(client: &Lent, key: &TimerKey, paused: bool) -> Result<Written<()>, Error> {
+    write(client, "pausing a schedule", PAUSE, &[&&*key.namespace, &&*key.id, &paused], |_| Ok(())).await
 }
 
 /// Deletes a schedule. What it has fired goes on.
-pub async fn delete(client: &impl GenericClient, key: &TimerKey) -> Result<Written<()>, Error> {
-    let doing = "deleting a schedule";
-    let statement = client.prepare_cached(DELETE).await.map_err(Error::unavailable(doing))?;
-    let row = client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await;
-    written(row, doing, |_| Ok(()))
+pub async fn delete(client: &Lent, key: &TimerKey) -> Result<Written<()>, Error> {
+    write(client, "deleting a schedule", DELETE, &[&&*key.namespace, &&*key.id], |_| Ok(())).await
 }
 
 /// Fires a schedule now; returns the id of the timer.
-pub async fn trigger(client: &impl GenericClient, key: &TimerKey) -> Result<Written<String>, Error> {
-    let doing = "triggering a schedule";
-    let statement = client.prepare_cached(TRIGGER).await.map_err(Error::unavailable(doing))?;
-    let row = client.query_opt(&statement, &[&&*key.namespace, &&*key.id]).await;
-    written(row, doing, |row| row.try_get(0))
+pub async fn trigger(client: &Lent, key: &TimerKey) -> Result<Written<String>, Error> {
+    write(client, "triggering a schedule", TRIGGER, &[&&*key.namespace, &&*key.id], |row| row.try_get(0)).await
 }
 
-/// Deletes the occurrences that `retention` has passed. Due every now and then; harmless at any time, by many at once.
+/// Deletes the occurrences that `retention` has passed. Due every [`PURGE_INTERVAL`]; harmless at any time, by many at once.
 pub async fn purge(store: &Store, retention: Duration) -> Result<(), Error> {
     let client = Lent::from(&store.general).await?;
     for _ in 0..PURGES_MAX {
@@ -157,19 +138,6 @@ pub async fn purge(store: &Store, retention: Duration) -> Result<(), Error> {
     Ok(())
 }
 
-/// What became of a write that returns a row.
-fn written<T>(
-    row: Result<Option<Row>, tokio_postgres::Error>,
-    doing: &'static str,
-    read: impl FnOnce(&Row) -> Result<T, tokio_postgres::Error>,
-) -> Result<Written<T>, Error> {
-    match row {
-        Ok(Some(row)) => read(&row).map(Written::Done).map_err(Error::unavailable(doing)),
-        Ok(None) => Ok(Written::Missing),
-        Err(error) => refused(Error::unavailable(doing)(error)),
-    }
-}
-
 fn status(row: &Row) -> Result<Status, tokio_postgres::Error> {
     Ok(Status {
         definition: rows::definition(row)?,
@@ -180,9 +148,4 @@ fn status(row: &Row) -> Result<Status, tokio_postgres::Error> {
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })
-}
-
-/// The beginning of a text, at most so many bytes.
-fn text(text: &str, bytes_max: usize) -> String {
-    text[..text.floor_char_boundary(bytes_max)].to_owned()
 }

@@ -8,9 +8,10 @@ use crate::clock::Timestamp;
 use crate::dispatch::ports::{Due, DueRequest, Planned, ScheduleStore, Unavailable};
 use crate::domain::causes;
 use crate::domain::limits;
-use crate::domain::schedule::{Outcome, Plan, Schedule};
+use crate::domain::schedule::{Outcome, Plan, Reason, Schedule};
+use crate::domain::stored;
 use crate::store::dispatch::load::bits;
-use crate::store::pool::Lent;
+use crate::store::pool::{self, Lent};
 use crate::store::{Error, Store};
 
 const LOAD_DUE: &str = include_str!("../../../sql/queries/schedules/load_due.sql");
@@ -18,9 +19,10 @@ const LOAD_RELEASED: &str = include_str!("../../../sql/queries/schedules/load_re
 const FIND_NEXT: &str = include_str!("../../../sql/queries/schedules/find_next.sql");
 const SETTLE: &str = include_str!("../../../sql/queries/schedules/settle.sql");
 const CANCEL_OTHERS: &str = include_str!("../../../sql/queries/schedules/cancel_others.sql");
-const BEGIN: &str = "begin";
-const COMMIT: &str = "commit";
-const ROLLBACK: &str = "rollback";
+/// Why a moment does not fire whose timer's id is taken.
+const TAKEN: &str = Reason::Taken.as_str();
+/// Where each is settled by itself, a wait for a row that somebody holds holds up all the others.
+const BEGIN_APART: &str = "begin; set local lock_timeout = '5ms'";
 
 impl ScheduleStore for Store {
     async fn due(&self, request: DueRequest) -> Result<Due, Unavailable> {
@@ -55,16 +57,20 @@ impl ScheduleStore for Store {
     async fn settle(&self, planned: &[Planned]) -> Result<Vec<bool>, Unavailable> {
         let client = Lent::from(&self.schedules).await?;
         let mut settled = vec![false; planned.len()];
-        match settle_at_once(&client, planned, &mut settled).await {
-            Err(error) if error.is_about_rows() => {}
+        match settle_at_once(&client, planned, &mut settled, None).await {
+            Err(error) if error.is_about_one() => {}
             answer => return answer.map(|()| settled).map_err(Unavailable::from),
         }
-        // One that the database refuses holds up itself only, and is told why, also where it is the only one.
         for (one, settled) in planned.iter().zip(&mut settled) {
             let (one, settled) = (std::slice::from_ref(one), std::slice::from_mut(settled));
-            match settle_at_once(&client, one, settled).await {
-                Err(error) if error.is_about_rows() => {
-                    refuse(&client, &one[0], &error).await?;
+            match settle_at_once(&client, one, settled, Some(BEGIN_APART)).await {
+                // One that the database refuses holds up itself only, and is told why, also where it is the only one.
+                Err(error) if error.is_about_rows() => refuse(&client, &one[0], &error).await?,
+                // Somebody holds a timer or a run that it is to end, or the id of the timer that it is to make. Nothing is
+                // wrong with it: it is left for the next time.
+                Err(error) if error.is_about_one() => {
+                    let (schedule, cause) = (&one[0].schedule.key, causes::innermost(&error));
+                    tracing::debug!(%schedule, cause, "a schedule is left for the next time");
                 }
                 answer => answer?,
             }
@@ -87,40 +93,53 @@ async fn refuse(client: &Lent, Planned { schedule, .. }: &Planned, error: &Error
     let cause = causes::innermost(error);
     tracing::error!(schedule = %schedule.key, cause, "a schedule's timers cannot be made");
     metrics::counter!("walclock_schedule_errors_total").increment(1);
-    let error = Some(super::text(&cause, limits::ERROR_BYTES_MAX));
+    let error = Some(stored::text(&cause, limits::ERROR_BYTES_MAX));
     let (next_at, buffered_at) = (schedule.next_at, schedule.buffered_at);
     let plan = Plan { next_at, buffered_at, error, ..Plan::default() };
-    settle_at_once(client, &[Planned { schedule: schedule.clone(), plan }], &mut [false]).await
+    settle_at_once(client, &[Planned { schedule: schedule.clone(), plan }], &mut [false], None).await
 }
 
-/// Settles all of them in one statement, and marks those that were.
-async fn settle_at_once(client: &Lent, planned: &[Planned], settled: &mut [bool]) -> Result<(), Error> {
+/// Settles all of them in one statement, and marks those that were. `begin` opens the transaction where it is to be another
+/// than usual.
+async fn settle_at_once(
+    client: &Lent,
+    planned: &[Planned],
+    settled: &mut [bool],
+    begin: Option<&str>,
+) -> Result<(), Error> {
     let batch = Batch::new(planned);
     let cancels = planned.iter().any(|planned| planned.plan.cancel);
     let numbers = client.ask("settling schedules", async {
         let statement = client.prepare_cached(SETTLE).await?;
-        if !cancels {
-            return client.query(&statement, &batch.parameters()).await;
-        }
         // What is ended and what takes its place come to pass together or not at all.
-        client.batch_execute(BEGIN).await?;
+        let Some(begin) = begin.or(cancels.then_some(pool::BEGIN)) else {
+            return client.query(&statement, &batch.parameters()).await;
+        };
+        client.batch_execute(begin).await?;
         let both = async {
             let numbers = client.query(&statement, &batch.parameters()).await?;
-            cancel_others(client, planned, &numbers).await?;
-            client.batch_execute(COMMIT).await?;
+            if cancels {
+                cancel_others(client, planned, &numbers).await?;
+            }
+            client.batch_execute(pool::COMMIT).await?;
             Ok(numbers)
         };
         match both.await {
             Ok(numbers) => Ok(numbers),
             Err(error) => {
-                client.batch_execute(ROLLBACK).await?;
+                client.batch_execute(pool::ROLLBACK).await?;
                 Err(error)
             }
         }
     });
     for number in numbers.await? {
-        if let Some(settled) = place(&number).and_then(|place| settled.get_mut(place)) {
+        let Some(place) = place(&number) else { continue };
+        if let Some(settled) = settled.get_mut(place) {
             *settled = true;
+        }
+        if let Some(planned) = planned.get(place).filter(|_| clashes(&number)) {
+            let schedule = &planned.schedule.key;
+            tracing::warn!(%schedule, "a moment of a schedule is left out: another timer has the id that its own would have");
         }
     }
     Ok(())
@@ -129,7 +148,9 @@ async fn settle_at_once(client: &Lent, planned: &[Planned], settled: &mut [bool]
 /// Ends the callbacks before those that were fired.
 async fn cancel_others(client: &Lent, planned: &[Planned], numbers: &[Row]) -> Result<(), tokio_postgres::Error> {
     let fired = |plan: &Plan| plan.occurrences.iter().rfind(|o| o.outcome == Outcome::Fire).map(|o| o.scheduled_for);
-    let done = numbers.iter().filter_map(place).filter_map(|place| planned.get(place));
+    // What is left out ends nothing.
+    let done =
+        numbers.iter().filter(|number| !clashes(number)).filter_map(place).filter_map(|place| planned.get(place));
     let cancelling = done.filter(|planned| planned.plan.cancel);
     let moments: Vec<(&Planned, Timestamp)> =
         cancelling.filter_map(|planned| Some((planned, fired(&planned.plan)?))).collect();
@@ -147,6 +168,11 @@ async fn cancel_others(client: &Lent, planned: &[Planned], numbers: &[Row]) -> R
 /// The place in the batch of a number from 1.
 fn place(row: &Row) -> Option<usize> {
     usize::try_from(row.get::<_, i64>(0)).ok()?.checked_sub(1)
+}
+
+/// Whether a moment was left out because its timer's id is taken.
+fn clashes(row: &Row) -> bool {
+    row.get(1)
 }
 
 /// What was decided, as the statement takes it.
@@ -180,7 +206,7 @@ impl<'a> Batch<'a> {
             batch.changed_at.push(schedule.changed_at);
             batch.next_at.push(plan.next_at);
             batch.buffered_at.push(plan.buffered_at);
-            batch.errors.push(plan.error.as_deref().map(|error| super::text(error, limits::ERROR_BYTES_MAX)));
+            batch.errors.push(plan.error.as_deref().map(|error| stored::text(error, limits::ERROR_BYTES_MAX)));
             batch.release_at.push(plan.release_at);
             for occurrence in &plan.occurrences {
                 let (state, reason) = match occurrence.outcome {
@@ -199,7 +225,7 @@ impl<'a> Batch<'a> {
         batch
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 15] {
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 16] {
         [
             &self.namespaces,
             &self.ids,
@@ -216,6 +242,7 @@ impl<'a> Batch<'a> {
             &self.reasons,
             &self.through_at,
             &self.changed_at,
+            &TAKEN,
         ]
     }
 }

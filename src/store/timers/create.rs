@@ -3,20 +3,25 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Client, GenericClient};
 use serde_json::value::RawValue;
-use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{Json, ToSql};
 
 use super::{Error, Written, attempts, refused, seconds};
 use crate::clock::Timestamp;
 use crate::domain::limits;
 use crate::domain::timer::{Definition, check_execute_at};
+use crate::store::pool::{self, Lent};
 use crate::store::time::Span;
 
 const CREATE: &str = include_str!("../../../sql/queries/timers/create.sql");
 const CREATE_MANY: &str = include_str!("../../../sql/queries/timers/create_many.sql");
+
+/// A part of a transaction that may be undone by itself, and leaves its name behind then.
+const BEGIN_PART: &str = "savepoint part";
+const KEEP_PART: &str = "release savepoint part";
+const UNDO_PART: &str = "rollback to savepoint part; release savepoint part";
+/// What is being done where those that can be stored are told from the others.
+const ONE_BY_ONE: &str = "creating timers one by one";
 
 /// How long one part of many timers waits for a row that another transaction holds, once it is known that there is trouble:
 /// each such row may cost this wait several times.
@@ -27,43 +32,36 @@ const PARTS_TIME_MAX: Duration = Duration::from_secs(10);
 /// Stores a timer whole, in place of the pending one of that name; returns the moment that counts as its creation.
 /// A namespace that is not listed is made where `make_namespace` says so. `now` is PostgreSQL's unless it is given.
 pub async fn create(
-    client: &impl GenericClient,
+    client: &Lent,
     definition: &Definition,
     make_namespace: bool,
     now: Option<Timestamp>,
 ) -> Result<Written<Timestamp>, Error> {
-    let doing = "creating a timer";
-    let statement = client.prepare_cached(CREATE).await.map_err(Error::unavailable(doing))?;
     let Definition { key, execute_at, callback, payload, retry } = definition;
-    let row = client
-        .query_one(
-            &statement,
-            &[
-                &&*key.namespace,
-                &&*key.id,
-                execute_at,
-                &callback.url,
-                &callback.method,
-                &Json(&callback.headers),
-                &seconds(callback.timeout),
-                &payload.as_deref().map(Json::<&RawValue>),
-                &retry.attempts_max.map(attempts),
-                &Span(retry.attempts_duration),
-                &Span(retry.interval_first),
-                &retry.multiplier,
-                &Span(retry.interval_max),
-                &make_namespace,
-                &Span(limits::EXECUTE_AT_AHEAD_MAX),
-                &now,
-            ],
-        )
-        .await;
-    let row = match row {
-        Ok(row) => row,
-        Err(error) => return refused(Error::unavailable(doing)(error)),
-    };
-    let (now, stored) = both(&row, "now", "stored").map_err(Error::unavailable(doing))?;
-    Ok(created(definition, now, stored))
+    let parameters: [&(dyn ToSql + Sync); 16] = [
+        &&*key.namespace,
+        &&*key.id,
+        execute_at,
+        &callback.url,
+        &callback.method,
+        &Json(&callback.headers),
+        &seconds(callback.timeout),
+        &payload.as_deref().map(Json::<&RawValue>),
+        &retry.attempts_max.map(attempts),
+        &Span(retry.attempts_duration),
+        &Span(retry.interval_first),
+        &retry.multiplier,
+        &Span(retry.interval_max),
+        &make_namespace,
+        &Span(limits::EXECUTE_AT_AHEAD_MAX),
+        &now,
+    ];
+    let written = client.ask("creating a timer", async {
+        let statement = client.prepare_cached(CREATE).await?;
+        let row = client.query_one(&statement, &parameters).await?;
+        Ok::<_, tokio_postgres::Error>(created(definition, row.try_get("now")?, row.try_get("stored")?))
+    });
+    written.await.or_else(refused)
 }
 
 /// What became of a timer where PostgreSQL's clock showed `now`, and its namespace was there or not.
@@ -75,40 +73,26 @@ fn created(definition: &Definition, now: Timestamp, in_namespace: bool) -> Writt
     }
 }
 
-fn both<'a, A, B>(row: &'a Row, first: &str, second: &str) -> Result<(A, B), tokio_postgres::Error>
-where
-    A: tokio_postgres::types::FromSql<'a>,
-    B: tokio_postgres::types::FromSql<'a>,
-{
-    Ok((row.try_get(first)?, row.try_get(second)?))
-}
-
 /// What became of each of many timers, in their order. Where one cannot be written, its place says why.
 pub type Many = Vec<Result<Written<Timestamp>, Error>>;
 
 /// Stores timers as [`create`] would in their order, but in one transaction: those that cannot be stored are left out, and
 /// all the others are there at once. A row that another transaction holds is waited for at most `lock_wait`.
 pub async fn create_many(
-    client: &mut Client,
+    client: &Lent,
     definitions: &[&Definition],
     make_namespaces: bool,
     lock_wait: Duration,
     now: Option<Timestamp>,
 ) -> Result<Many, Error> {
     let batch = Batch { make_namespaces, lock_wait, now };
-    match batch.store(&*client, definitions).await {
+    match batch.store(client, definitions).await {
         Ok(stored) => Ok(stored.into_iter().map(Ok).collect()),
-        Err(error) if is_about_one(&error) => {
+        Err(error) if error.is_about_one() => {
             Batch { lock_wait: lock_wait.min(PART_LOCK_WAIT), ..batch }.store_in_parts(client, definitions).await
         }
         Err(error) => Err(error),
     }
-}
-
-/// Whether a statement failed for the sake of one of its rows.
-fn is_about_one(error: &Error) -> bool {
-    let locked = [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED];
-    error.is_about_rows() || error.sql_state().is_some_and(|state| locked.contains(state))
 }
 
 /// How many timers are stored.
@@ -121,57 +105,68 @@ struct Batch {
 
 impl Batch {
     /// All by one statement.
-    async fn store(
-        self,
-        client: &impl GenericClient,
-        definitions: &[&Definition],
-    ) -> Result<Vec<Written<Timestamp>>, Error> {
-        let doing = "creating timers";
-        let statement = client.prepare_cached(CREATE_MANY).await.map_err(Error::unavailable(doing))?;
+    async fn store(self, client: &Lent, definitions: &[&Definition]) -> Result<Vec<Written<Timestamp>>, Error> {
         let columns = Columns::of(definitions);
         let wait = format!("{}ms", self.lock_wait.as_millis());
         let mut parameters = columns.parameters();
         let ahead = Span(limits::EXECUTE_AT_AHEAD_MAX);
         let settings: [&(dyn ToSql + Sync); 4] = [&self.make_namespaces, &ahead, &wait, &self.now];
         parameters.extend(settings);
-        let row = client.query_one(&statement, &parameters).await.map_err(Error::unavailable(doing))?;
-        let (now, unknown): (_, Vec<&str>) =
-            both(&row, "now", "unknown_namespaces").map_err(Error::unavailable(doing))?;
-        let is_known = |definition: &Definition| !unknown.contains(&&*definition.key.namespace);
-        Ok(definitions.iter().map(|definition| created(definition, now, is_known(definition))).collect())
+        let stored = client.ask("creating timers", async {
+            let statement = client.prepare_cached(CREATE_MANY).await?;
+            let row = client.query_one(&statement, &parameters).await?;
+            let (now, unknown): (_, Vec<&str>) = (row.try_get("now")?, row.try_get("unknown_namespaces")?);
+            let is_known = |definition: &Definition| !unknown.contains(&&*definition.key.namespace);
+            Ok::<_, tokio_postgres::Error>(
+                definitions.iter().map(|definition| created(definition, now, is_known(definition))).collect(),
+            )
+        });
+        stored.await
     }
 
-    /// Halves what fails until what is to blame stands alone. All in one transaction, in the order of the timers: of two of
-    /// one name the later is stored later.
-    async fn store_in_parts(self, client: &mut Client, definitions: &[&Definition]) -> Result<Many, Error> {
-        let doing = "creating timers one by one";
+    /// Halves what fails until what is to blame stands alone. All in one transaction.
+    async fn store_in_parts(self, client: &Lent, definitions: &[&Definition]) -> Result<Many, Error> {
+        run(client, pool::BEGIN).await?;
+        match self.store_parts(client, definitions).await {
+            Ok(stored) => run(client, pool::COMMIT).await.map(|()| stored),
+            Err(error) => {
+                run(client, pool::ROLLBACK).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// In the order of the timers: of two of one name the later is stored later.
+    async fn store_parts(self, client: &Lent, definitions: &[&Definition]) -> Result<Many, Error> {
         let began = Instant::now();
-        let mut transaction = client.transaction().await.map_err(Error::unavailable(doing))?;
         let mut stored = Vec::with_capacity(definitions.len());
         let mut parts = vec![definitions];
         while let Some(part) = parts.pop() {
             if began.elapsed() > PARTS_TIME_MAX {
-                return Err(Error::unavailable(doing)("too many of them are held or refused"));
+                return Err(Error::unavailable(ONE_BY_ONE)("too many of them are held or refused"));
             }
-            let savepoint = transaction.transaction().await.map_err(Error::unavailable(doing))?;
-            match (self.store(&savepoint, part).await, part) {
+            run(client, BEGIN_PART).await?;
+            match (self.store(client, part).await, part) {
                 (Ok(part), _) => {
-                    savepoint.commit().await.map_err(Error::unavailable(doing))?;
+                    run(client, KEEP_PART).await?;
                     stored.extend(part.into_iter().map(Ok));
                     continue;
                 }
-                (Err(error), _) if !is_about_one(&error) => return Err(error),
+                (Err(error), _) if !error.is_about_one() => return Err(error),
                 (Err(error), [_]) => stored.push(refused(error)),
                 (Err(_), part) => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
             }
-            savepoint.rollback().await.map_err(Error::unavailable(doing))?;
+            run(client, UNDO_PART).await?;
         }
-        transaction.commit().await.map_err(Error::unavailable(doing))?;
         Ok(stored)
     }
+}
+
+async fn run(client: &Lent, statement: &'static str) -> Result<(), Error> {
+    client.ask(ONE_BY_ONE, client.batch_execute(statement)).await
 }
 
 /// The definitions as the columns of a statement.

@@ -128,8 +128,32 @@ pub async fn a_timer_that_has_the_id_already_is_left_as_it_is(world: &impl World
     assert!(before.is_some());
     assert!(settle(world, "report", go_on(next, vec![fire(now)])).await);
     assert_eq!(world.callback("report", now).await, before);
-    assert_eq!(states(world, "report").await, [(now, State::Fired)]);
-    assert!(read(world, "report").await.active, "it stands for the moment from here on");
+    // The moment has made nothing, and what is in its place is not in the way of the next one.
+    let reason = Some(Reason::Taken.as_str().to_owned());
+    assert_eq!(
+        world.moments("report").await,
+        [Moment { scheduled_for: now, state: State::Skipped, reason, through: None }]
+    );
+    assert!(!read(world, "report").await.active, "it is no callback of the schedule");
+    let after = next.after(MINUTE);
+    assert!(settle(world, "report", go_on(after, vec![fire(next)])).await);
+    assert_eq!(states(world, "report").await, [(now, State::Skipped), (next, State::Fired)]);
+
+    // Nor does what waits leave in its place, or anything end what came before.
+    world.put("buffered", &minutely(Overlap::BufferOne), false).await;
+    let plan = Plan { buffered_at: Some(now), ..go_on(next, vec![buffer(now)]) };
+    assert!(settle(world, "buffered", plan).await);
+    world.put_timer("buffered", now, after).await;
+    let planned = release(&read(world, "buffered").await, next);
+    assert_eq!(settle_all(world, &[planned]).await, [true]);
+    assert_eq!(states(world, "buffered").await, [(now, State::Skipped)]);
+    world.put("ending", &minutely(Overlap::CancelOther), false).await;
+    assert!(settle(world, "ending", go_on(next, vec![fire(now)])).await);
+    world.put_timer("ending", next, after).await;
+    let plan = Plan { cancel: true, ..go_on(after, vec![fire(next)]) };
+    assert!(settle(world, "ending", plan).await);
+    assert_eq!(states(world, "ending").await, [(now, State::Fired), (next, State::Skipped)]);
+    assert!(world.callback("ending", now).await.is_some());
 }
 
 /// What lets go what waits at a moment.
@@ -264,8 +288,8 @@ pub async fn what_makes_no_sense_is_told_and_rests_until_it_is_changed(world: &i
     assert_eq!(look(world, now.before(MINUTE), now).await.next_at, None);
     world.put("report", &minutely(Overlap::Skip), false).await;
     let after = world.row("report").await.unwrap();
-    // What it was planned by may have made no sense, so its moments are looked for anew.
-    assert_eq!((after.error, after.next_at, after.changed_at), (None, Timestamp::MIN, row.changed_at));
+    // Moments before this one are settled, also where nothing stands with them any more.
+    assert_eq!((after.error, after.next_at, after.changed_at), (None, now, row.changed_at));
     assert_eq!(ids(&look(world, now, now).await), ["report"]);
 }
 

@@ -6,6 +6,7 @@
 mod amid;
 mod checks;
 mod crowd;
+mod disk;
 mod frozen;
 mod gaps;
 mod kills;
@@ -13,6 +14,7 @@ mod ledger;
 mod links;
 mod mixed;
 mod planted;
+mod promotion;
 pub mod proxy;
 mod readers;
 mod rude;

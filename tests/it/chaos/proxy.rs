@@ -82,6 +82,13 @@ impl Proxy {
         proxy
     }
 
+    /// In front of the server of this database.
+    pub async fn before(database: &str) -> Self {
+        let (server, _) = database.rsplit_once('/').unwrap();
+        let (_, port) = server.rsplit_once(':').unwrap();
+        Self::start(port.parse().unwrap()).await
+    }
+
     /// The same database through the proxy.
     pub fn url(&self, direct: &str) -> String {
         let (server, database) = direct.rsplit_once('/').unwrap();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::{Signal, kill_process};
 use walclock::domain::sequence::{Lsn, Sequence};
 use walclock::feed::journal;
 
@@ -59,6 +60,9 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
+/// Starts a walclock on a database, over a folder, with flags; none where the machine does not permit that.
+pub type Spawn = Box<dyn Fn(&str, &Path, &[&str]) -> Option<Server>>;
+
 /// Everything of one run.
 pub struct World {
     /// The database, with nothing between.
@@ -70,6 +74,7 @@ pub struct World {
     pub server: Option<Server>,
     pub place: Place,
     flags: Vec<&'static str>,
+    spawn: Spawn,
     load: Option<Load>,
     readers: Vec<Reader>,
     pub rng: fastrand::Rng,
@@ -88,19 +93,29 @@ impl World {
     /// On an empty database, which walclock reaches through `via`. The load begins when walclock is ready, and readers
     /// of all kinds follow it from the first change on.
     pub async fn start(database: &str, via: &str) -> Self {
-        Self::empty(database, via, Seed::new()).await.begin().await
+        let mut world = Self::empty(database, via, Seed::new()).await;
+        world.restart();
+        world.begin().await
+    }
+
+    /// The same with a walclock that is started in another way, now and ever after; none where that is not permitted.
+    pub async fn start_by(database: &str, spawn: Spawn) -> Option<Self> {
+        let mut world = Self::empty(database, database, Seed::new()).await;
+        world.spawn = spawn;
+        world.try_restart()?;
+        Some(world.begin().await)
     }
 
     /// The same with a load that is the same every time, and further flags.
     pub async fn start_steady(database: &str, via: &str, flags: &[&'static str]) -> Self {
         let mut world = Self::empty(database, via, Seed::steady()).await;
         world.flags.extend(flags);
+        world.restart();
         world.begin().await
     }
 
     async fn begin(mut self) -> Self {
         let world = &mut self;
-        world.restart();
         world.server().until_ready().await;
         world.load = Some(Load::start(&world.database, &mut world.rng, WRITERS, PAUSE_MAX));
         for scopes in READERS {
@@ -136,8 +151,9 @@ impl World {
         make_tables(&connect(database).await).await;
         let (database, via) = (database.to_owned(), via.to_owned());
         let (place, readers) = (Place::default(), Vec::new());
-        let flags = FLAGS.to_vec();
-        Self { database, via, folder: folder(), server: None, place, flags, load: None, readers, rng, _seed: seed }
+        let (folder, flags) = (folder(), FLAGS.to_vec());
+        let spawn: Spawn = Box::new(|via, folder, flags| Some(Server::spawn_unmigrated(via, folder, flags)));
+        Self { database, via, folder, server: None, place, flags, spawn, load: None, readers, rng, _seed: seed }
     }
 
     pub fn server(&self) -> &Server {
@@ -161,9 +177,14 @@ impl World {
 
     /// Starts walclock anew, without waiting for it.
     pub fn restart(&mut self) {
-        let server = Server::spawn_unmigrated(&self.via, &self.folder, &self.flags);
+        self.try_restart().expect("it was permitted the first time");
+    }
+
+    fn try_restart(&mut self) -> Option<()> {
+        let server = (self.spawn)(&self.via, &self.folder, &self.flags)?;
         *self.place.lock() = server.url();
         self.server = Some(server);
+        Some(())
     }
 
     /// Ends walclock as a crash would, and compares what it acknowledged with what it left in its journal.
@@ -174,13 +195,25 @@ impl World {
 
     /// Compares what was acknowledged with what is in the journal, while walclock is down.
     pub async fn check_acknowledged(&self) {
+        self.check_acknowledged_in(&self.folder).await;
+    }
+
+    /// The same while walclock is there and has given its connection up: it is stopped for as long as its files are looked at.
+    pub async fn check_acknowledged_stopped(&self) {
+        let server = self.server();
+        kill_process(server.pid(), Signal::STOP).unwrap();
+        self.check_acknowledged_in(&server.file(&self.folder)).await;
+        kill_process(server.pid(), Signal::CONT).unwrap();
+    }
+
+    async fn check_acknowledged_in(&self, folder: &Path) {
         let sql = connect(&self.database).await;
         let released = async || {
             let (confirmed, pid) = slot(&sql, self.slot()).await?;
             pid.is_none().then_some(confirmed)
         };
         let confirmed = eventually(PATIENCE, "the walsender notices", released).await;
-        assert_eq!(acknowledged(confirmed, durable(&self.folder)), [], "after a kill");
+        assert_eq!(acknowledged(confirmed, durable(folder)), [], "with what is left");
     }
 
     /// Waits until walclock, which cannot start, has said so and ended; returns all that it ever said.
@@ -324,8 +357,8 @@ pub async fn slot(sql: &tokio_postgres::Client, name: &str) -> Option<(Lsn, Opti
     Some((row.get::<_, Option<&str>>(0)?.parse().unwrap(), row.get(1)))
 }
 
-/// Up to where the journal of a process that is gone takes up the stream. It is looked at in a copy: to open it is to
-/// repair it.
+/// Up to where the journal of a process that is gone, or stopped, takes up the stream. It is looked at in a copy: to open it
+/// is to repair it.
 fn durable(folder: &Path) -> Lsn {
     let copy = tempfile::tempdir_in(scratch()).unwrap();
     for file in std::fs::read_dir(folder.join("journal")).unwrap() {

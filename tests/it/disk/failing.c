@@ -1,5 +1,6 @@
 /* Preloaded into a server: its disk fails for as long as a file of the folder DISK_FAULTS says so. A sync then fails as on
- * a broken disk, a write to an open file as on a file system that the kernel has made read-only after an error. */
+ * a broken disk, a write to an open file as on a file system that the kernel has made read-only after an error. While there
+ * is a file named stall, a sync has not ended yet. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <limits.h>
@@ -17,6 +18,8 @@ static int fails(const char *call)
 
 static int sync_file(long call, int file)
 {
+    while (fails("stall"))
+        usleep(1000);
     if (fails("sync")) {
         errno = EIO;
         return -1;

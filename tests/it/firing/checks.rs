@@ -6,6 +6,7 @@ use std::time::Duration;
 use walclock::clock::Timestamp;
 use walclock::domain::shard::Shard;
 
+use super::doubles::Doubles;
 use super::ledger::{
     ATTEMPTS_MAX, Act, Attempt, BUSY, Call, Deed, Evidence, Fault, Lease, NAMESPACE, Outcome, RETRY_FIRST, RETRY_MAX,
     Residue, Run, Script, Want,
@@ -24,7 +25,8 @@ pub enum Rule {
     NeverEarly,
     /// What a client wanted last is called, in time, and ends as its receiver decides.
     NeverLost,
-    /// One firing has one id. The same attempt comes twice only across a fault.
+    /// One firing has one id. The same attempt comes twice only where its shard had to change its owner meanwhile, and never
+    /// once its outcome is written.
     DuplicatesExplained,
     /// Every write is made under the epoch that the lease has; an epoch has one owner.
     Fenced,
@@ -132,10 +134,9 @@ impl<'a> Timers<'a> {
             return broken.push((Rule::NeverLost, format!("{act:?} was never called")));
         };
         let from = want.due.max(act.answered_at);
-        let faults = || self.evidence.faults.iter().filter(|fault| overlaps(fault, from, first));
-        let patience = faults().fold(self.evidence.late_max, |sum, fault| sum + fault.until.since(fault.from));
-        if first.since(from) > patience {
-            let faults: Vec<&str> = faults().map(|fault| &*fault.what).collect();
+        if first > self.due_by(from) {
+            let faults = self.evidence.faults.iter().filter(|fault| fault.overlaps(from, first));
+            let faults: Vec<&str> = faults.map(|fault| &*fault.what).collect();
             broken.push((Rule::NeverLost, format!("{act:?} was called {:?} late, at {faults:?}", first.since(from))));
         }
         let last_due = want.script.last_due(want.due);
@@ -150,6 +151,17 @@ impl<'a> Timers<'a> {
         if !ends.iter().any(|run| as_wanted(run) || self.is_abandoned(run)) {
             broken.push((Rule::NeverLost, format!("{act:?} should be {state} after {attempts}, and is {ends:?}")));
         }
+    }
+
+    /// By when something has to be called that is due at this moment. A fault that begins before then puts it off.
+    fn due_by(&self, due: Timestamp) -> Timestamp {
+        let mut faults: Vec<&Fault> = self.evidence.faults.iter().collect();
+        faults.sort_by_key(|fault| fault.from);
+        let late_max = self.evidence.late_max;
+        faults.into_iter().fold(due.after(late_max), |by, fault| match fault.from <= by {
+            true => by.max(fault.until.after(late_max)),
+            false => by,
+        })
     }
 
     /// Whether the last attempt of a run was given up, because one dispatcher after the other was gone before it was over:
@@ -188,12 +200,8 @@ impl<'a> Timers<'a> {
     }
 }
 
-fn overlaps(fault: &Fault, from: Timestamp, to: Timestamp) -> bool {
-    fault.from <= to && fault.until >= from
-}
-
-/// One firing is one want at one moment under one id; its attempts count from 1 without holes, and come twice only across
-/// a fault.
+/// One firing is one want at one moment under one id; its attempts count from 1 without holes, and come twice only for a
+/// reason.
 fn firings(evidence: &Evidence, broken: &mut Vec<Violation>) {
     let mut ids: BTreeMap<(&str, i64, Timestamp), BTreeSet<&str>> = BTreeMap::new();
     let mut firings: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
@@ -210,29 +218,25 @@ fn firings(evidence: &Evidence, broken: &mut Vec<Violation>) {
     for attempt in &evidence.attempts {
         logged.insert((&attempt.timer, attempt.attempt));
     }
+    let doubles = Doubles::of(evidence);
     for (id, mut calls) in firings {
         calls.sort_by_key(|call| call.at);
         let named = |call: &&Call| (call.timer.clone(), call.number, call.execute_at);
         if calls.iter().map(named).collect::<BTreeSet<_>>().len() > 1 {
             broken.push((Rule::DuplicatesExplained, format!("{id} is several firings: {calls:?}")));
         }
-        let mut attempts: BTreeMap<u32, &Call> = BTreeMap::new();
+        let mut attempts: BTreeMap<u32, Vec<&Call>> = BTreeMap::new();
         let mut newest = 0;
         for call in calls {
-            if let Some(before) = attempts.insert(call.attempt, call) {
-                let lapsed = evidence.short_leases && before.fence != call.fence;
-                let explained = lapsed || evidence.faults.iter().any(|fault| overlaps(fault, before.at, call.at));
-                if !explained {
-                    broken.push((Rule::DuplicatesExplained, format!("{before:?} and again {call:?}")));
-                }
-                continue;
-            }
-            if call.attempt < newest {
+            let made = attempts.entry(call.attempt).or_default();
+            if made.is_empty() && call.attempt < newest {
                 broken.push((Rule::AttemptsCounted, format!("attempt {newest} came before {call:?}")));
             }
+            made.push(call);
             newest = newest.max(call.attempt);
         }
-        let Some((_, any)) = attempts.first_key_value() else { continue };
+        attempts.values_mut().for_each(|calls| doubles.judge(calls, broken));
+        let Some(any) = attempts.values().flatten().next() else { continue };
         // One that failed before it reached its receiver is known from the log.
         let is_known = |attempt: &u32| attempts.contains_key(attempt) || logged.contains(&(&*any.timer, *attempt));
         let attempts_max = if endless.contains(&any.number) { u32::MAX } else { ATTEMPTS_MAX };

@@ -7,7 +7,6 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use walclock::clock::wall;
@@ -16,47 +15,42 @@ use super::ledger::{Deed, Outcome, Script};
 use super::world::{Node, PATIENCE, World};
 use crate::chaos::soak;
 use crate::support::server::folder;
-use crate::support::{connect, eventually, http, migrated, say_skipped};
+use crate::support::{connect, eventually, http, migrated, preload, say_skipped};
 
 const SECOND: i64 = 1_000_000;
-const HOUR: i64 = 3600 * SECOND;
+pub const HOUR: i64 = 3600 * SECOND;
 
 /// The wall clock of some process.
-struct WallClock {
+pub struct WallClock {
     library: PathBuf,
     path: PathBuf,
     offset: File,
 }
 
 impl WallClock {
-    /// One that is right. None where there is no compiler for the library.
-    fn new() -> Option<Self> {
-        let compiler = Command::new("cc").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if !cfg!(target_os = "linux") || !compiler.is_ok_and(|status| status.success()) {
-            return None;
-        }
-        let folder = folder();
+    /// One that is right. None where nothing can be preloaded.
+    pub fn new() -> Option<Self> {
+        let (library, folder) = (preload::library("firing/clock.c")?, folder());
         std::fs::create_dir_all(&folder).unwrap();
-        let (source, library, path) = (folder.join("clock.c"), folder.join("clock.so"), folder.join("offset"));
-        std::fs::write(&source, include_str!("clock.c")).unwrap();
-        let mut compile = Command::new("cc");
-        let output =
-            compile.args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]).arg("-ldl").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let path = folder.join("offset");
         let clock = Self { library, offset: File::create(&path).unwrap(), path };
         clock.set(0);
         Some(clock)
     }
 
     /// Sets it to so many microseconds ahead of the real one.
-    fn set(&self, micros: i64) {
+    pub fn set(&self, micros: i64) {
         self.offset.write_all_at(&micros.to_ne_bytes(), 0).unwrap();
     }
 
     /// A process that goes by it.
     fn node(&self, database: &str, flags: &[&str]) -> Node {
-        let variables = [("LD_PRELOAD", &self.library), ("CLOCK_OFFSET_FILE", &self.path)];
-        Node::new(database, flags).among(variables.map(|(name, path)| (name.to_owned(), path.clone())).into())
+        Node::new(database, flags).among(self.variables())
+    }
+
+    /// The environment of a process that goes by it.
+    pub fn variables(&self) -> Vec<(String, PathBuf)> {
+        preload::variables(&self.library, "CLOCK_OFFSET_FILE", &self.path)
     }
 }
 
@@ -114,7 +108,7 @@ async fn goes_on_by_a_saw(world: &World, clocks: &[WallClock]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wall_clock_that_is_set_moves_no_timer() {
     let (Some(one), Some(other)) = (WallClock::new(), WallClock::new()) else {
-        return say_skipped("a_wall_clock_that_is_set_moves_no_timer", "no C compiler for the library that sets it");
+        return say_skipped("a_wall_clock_that_is_set_moves_no_timer", "nothing can be preloaded here");
     };
     let (database, clocks) = (migrated().await, [one, other]);
     // What the wall clock says later than at the start does not count, however far it is.
@@ -161,7 +155,7 @@ async fn a_wall_clock_that_was_never_near_the_databases_holds_timers_back_until_
     const DUE: usize = 30;
     let Some(clock) = WallClock::new() else {
         let test = "a_wall_clock_that_was_never_near_the_databases_holds_timers_back_until_it_is";
-        return say_skipped(test, "no C compiler for the library that sets it");
+        return say_skipped(test, "nothing can be preloaded here");
     };
     let database = migrated().await;
     // No other doubt, however busy the machine is.

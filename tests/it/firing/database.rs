@@ -28,7 +28,10 @@ async fn postgresql_crashes_and_restarts_under_load() {
     for at in 0..2 * soak() {
         world.progress(40).await;
         tokio::time::sleep(world.span(0..300)).await;
-        world.broken("PostgreSQL is away");
+        match at % 2 {
+            0 => world.crashes(),
+            _ => world.broken("PostgreSQL restarts"),
+        }
         let restart = tokio::task::spawn_blocking(move || {
             if at % 2 == 0 {
                 cluster.crash()
@@ -40,9 +43,8 @@ async fn postgresql_crashes_and_restarts_under_load() {
         });
         cluster = restart.await.unwrap();
         world.progress(20).await;
-        world.mended();
+        world.recovered().await;
     }
-    world.progress(40).await;
     world.finish().await;
 }
 
@@ -135,8 +137,7 @@ async fn a_full_disk_of_postgresql_makes_timers_wait() {
     eventually(PATIENCE, "claims find no room", refused).await;
     assert!(world.nodes.iter().all(|node| node.server.is_some()));
     sql.batch_execute("drop table filler").await.unwrap();
-    world.mended();
-    world.progress(30).await;
+    world.recovered().await;
     world.finish().await;
     drop(cluster);
 }

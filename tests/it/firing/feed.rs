@@ -57,7 +57,6 @@ async fn timers_fire_without_the_feed_and_by_it_when_it_is_back() {
     world.restart(0);
     proxy.aim(port(world.nodes[0].server()));
     world.nodes[0].server().until_ready().await;
-    world.progress(30).await;
     world.finish().await;
 }
 
@@ -81,6 +80,5 @@ async fn a_gap_of_the_feed_is_made_good_by_loading_anew() {
     proxy.aim(port(world.nodes[0].server()));
     let reloaded = async || (count(&world, "walclock_feed_reloads_total").await >= 2.0).then_some(());
     eventually(PATIENCE, "both dispatchers are told of the gap", reloaded).await;
-    world.progress(30).await;
     world.finish().await;
 }

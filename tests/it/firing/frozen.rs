@@ -6,13 +6,16 @@ use walclock::clock::{Timestamp, wall};
 
 use super::ledger::Script;
 use super::sink::Mood;
-use super::world::{LEASE, Node, PATIENCE, World};
+use super::world::{Node, PATIENCE, World};
 use crate::chaos::proxy::{Proxy, Weather};
 use crate::chaos::soak;
 use crate::support::{connect, eventually, migrated};
 
 /// Timers whose callbacks are under way when the owner stops.
 const UNDER_WAY: usize = 60;
+
+/// How long the leases last of one that stands still.
+const LEASE: &str = "2s";
 
 /// Waits until so many dispatchers hold all shards, by the lease table.
 async fn held_by(world: &World, dispatchers: i64) {
@@ -32,9 +35,20 @@ async fn call_many(world: &World) {
     }
 }
 
+/// Waits until three of these lease times have passed since that moment, by the database's clock.
+async fn three_leases_since(world: &World, since: Timestamp) {
+    let sql = connect(&world.database).await;
+    let query = "select clock_timestamp() >= $1::timestamptz + 3 * $2::text::interval";
+    let passed = async || sql.query_one(query, &[&since, &LEASE]).await.unwrap().get::<_, bool>(0).then_some(());
+    eventually(PATIENCE, "three lease times are over", passed).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_owner_writes_nothing_when_it_thaws() {
-    let mut world = World::start(&migrated().await, 2).await;
+    let database = migrated().await;
+    let nodes = (0..2).map(|_| Node::new(&database, &["--lease-ttl", LEASE])).collect();
+    let mut world = World::start_with(&database, nodes).await;
+    let sql = connect(&database).await;
     world.load();
     for at in 0..soak() {
         let (frozen, before) = (at % 2, world.stale(at % 2).await);
@@ -45,18 +59,17 @@ async fn a_frozen_owner_writes_nothing_when_it_thaws() {
         let under_way = async || (world.sink.count() >= calls + UNDER_WAY).then_some(());
         eventually(PATIENCE, "many calls are under way", under_way).await;
         world.freeze(frozen);
+        let frozen_at = sql.query_one("select clock_timestamp()", &[]).await.unwrap().get(0);
         // The receivers answer, and nobody is there to hear it.
         world.sink.set(Mood::Well);
         held_by(&world, 1).await;
-        tokio::time::sleep(LEASE).await;
         world.progress(30).await;
+        three_leases_since(&world, frozen_at).await;
         world.thaw(frozen);
         let refused = async || (world.stale(frozen).await > before).then_some(());
         eventually(PATIENCE, "writes of the frozen one are refused", refused).await;
-        world.settled(&connect(&world.database).await).await;
-        world.mended();
+        world.recovered().await;
     }
-    world.progress(30).await;
     let evidence = world.finish().await;
     let fences = |id: &str| evidence.calls.iter().filter(|call| call.webhook_id == id).map(|call| call.fence).max();
     let doubles = evidence.calls.iter().filter(|call| fences(&call.webhook_id) > Some(call.fence)).count();
@@ -68,8 +81,7 @@ async fn a_frozen_owner_writes_nothing_when_it_thaws() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_comes_when_another_has_taken_over_changes_nothing() {
     let database = migrated().await;
-    let port = database.rsplit_once('/').unwrap().0.rsplit_once(':').unwrap().1.parse().unwrap();
-    let proxy = Proxy::start(port).await;
+    let proxy = Proxy::before(&database).await;
     // Those of a real server: a busy machine does not lose them.
     let lease = ["--lease-ttl", "10s"];
     let nodes = vec![Node::new(&proxy.url(&database), &lease), Node::new(&database, &lease)];
@@ -97,10 +109,8 @@ async fn a_write_that_comes_when_another_has_taken_over_changes_nothing() {
         held_by(&world, 2).await;
         assert_eq!(succeeded(&world, &taken_over).await, 0, "written by who had lost its shard");
         world.sink.set(Mood::Well);
-        world.settled(&connect(&world.database).await).await;
-        world.mended();
+        world.recovered().await;
     }
-    world.progress(30).await;
     world.finish().await;
 }
 

@@ -172,6 +172,71 @@ async fn a_host_is_spared_once_it_has_failed_as_often_in_a_row_as_it_may() {
     assert_eq!(calls, 2.0 + spared, "three calls, and one for each time after the first");
 }
 
+/// Notes whose timers are put back, with or without an attempt.
+const NOTE_PUT_BACK: &str = "create table put_back (namespace text not null, error text not null);
+    create function note_put_back() returns trigger language plpgsql as $$ begin
+        insert into put_back values (new.namespace, new.last_error);
+        return null;
+    end $$;
+    create trigger note_put_back after insert on walclock.timers for each row when (new.retry_at is not null)
+        execute function note_put_back()";
+
+/// Behind one gateway each namespace has a receiver of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_whose_callbacks_fail_puts_off_no_other_at_the_same_host() {
+    const DUE: usize = 40;
+    let host = Host::start(&["--callbacks-per-host-failures", "3", "--callbacks-per-host-max", "4"]).await;
+    host.sql.batch_execute(NOTE_PUT_BACK).await.unwrap();
+    let gateway = Receiver::answering(|call| {
+        let fails = call.body["namespace"] == "failing";
+        let status = if fails { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+        Box::pin(async move { (status, r#"{"ok":true}"#.to_owned()) })
+    });
+    let gateway = gateway.await;
+    let count =
+        async |query: &str| usize::try_from(host.sql.query_one(query, &[]).await.unwrap().get::<_, i64>(0)).unwrap();
+    host.set("failing", &gateway.url(), DUE).await;
+    let is_put_off = async || {
+        let put_off = count("select count(*) from put_back where namespace = 'failing'").await;
+        (put_off > 0).then_some(())
+    };
+    eventually(PATIENCE, "the failing one is spared", is_put_off).await;
+
+    host.set("well", &gateway.url(), DUE).await;
+    let over = "select count(*) from walclock.runs where namespace = 'well' and state = 'succeeded' and attempts = 1";
+    eventually(PATIENCE, "the other is called", async || (count(over).await == DUE).then_some(())).await;
+    assert_eq!(count("select count(*) from put_back where namespace = 'well'").await, 0);
+    // It was spared throughout, but for the calls that tried.
+    let failed = gateway.calls().iter().filter(|call| call.body["namespace"] == "failing").count();
+    assert!(failed < DUE / 2, "{failed} calls of the failing one");
+    assert!(host.spared().await >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_whose_callbacks_hang_leaves_places_for_others_at_the_same_host() {
+    /// Of nine places eight.
+    const PLACES: &str = "18";
+    const SHARE: usize = 16;
+    const DUE: usize = 10;
+    let host = Host::start(&["--callbacks-per-host-max", PLACES]).await;
+    let gateway = Receiver::answering(|call| {
+        let hangs = call.body["namespace"] == "hanging";
+        Box::pin(async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            (StatusCode::OK, r#"{"ok":true}"#.to_owned())
+        })
+    });
+    let gateway = gateway.await;
+    let count = |namespace: &str| gateway.calls().iter().filter(|call| call.body["namespace"] == namespace).count();
+    host.set("hanging", &gateway.url(), 100).await;
+    eventually(PATIENCE, "its share is taken", async || (count("hanging") >= SHARE).then_some(())).await;
+    host.set("well", &gateway.url(), DUE).await;
+    eventually(PATIENCE, "the other is called", async || (count("well") >= DUE).then_some(())).await;
+    assert_eq!((count("hanging"), count("well")), (SHARE, DUE), "none of those that hang has its answer");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_host_is_spared_where_none_is_to_be() {
     const DUE: usize = 60;

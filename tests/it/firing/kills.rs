@@ -15,9 +15,8 @@ async fn an_owner_is_killed_again_and_again() {
         // The other one alone takes over what is left.
         world.progress(60).await;
         world.restart(at % 2);
-        world.nodes[at % 2].server().until_ready().await;
+        world.recovered().await;
     }
-    world.progress(30).await;
     world.finish().await;
 }
 
@@ -43,7 +42,6 @@ async fn processes_come_and_go_at_random() {
     for at in 0..NODES {
         world.restart(at);
     }
-    world.progress(60).await;
     let evidence = world.finish().await;
     let owners: std::collections::BTreeSet<_> =
         evidence.leases.iter().filter_map(|lease| lease.owner.as_ref()).collect();

@@ -167,9 +167,15 @@ pub struct Attempt {
 #[derive(Clone, Debug)]
 pub struct Write {
     pub timer: String,
+    /// The want that the run carries; none where it carries none.
+    pub number: Option<i64>,
+    pub execute_at: Timestamp,
+    pub attempt: u32,
     /// The epoch that it was made under, and the one of the shard's lease at that moment.
     pub epoch: i64,
     pub lease: i64,
+    /// It was the outcome: from then on nobody has to make the attempt.
+    pub is_end: bool,
 }
 
 /// A change of a lease's owner, in the order in which they were committed.
@@ -179,6 +185,8 @@ pub struct Lease {
     pub shard: i16,
     pub epoch: i64,
     pub owner: Option<String>,
+    /// The one before it had run out, without having been given up.
+    pub lapsed: bool,
 }
 
 /// What is left when all is quiet.
@@ -198,9 +206,23 @@ pub struct Residue {
 #[derive(Clone, Debug)]
 pub struct Fault {
     pub what: String,
+    /// PostgreSQL crashes, and forgets claims: what is made under the same epoch again is explained, too.
+    pub forgets: bool,
     pub from: Timestamp,
-    /// Until when its consequences may last.
+    /// When the leases were where they belong again. A change of owner after that has to have another reason.
     pub until: Timestamp,
+}
+
+impl Fault {
+    /// Whether it was there at this moment.
+    pub fn covers(&self, at: Timestamp) -> bool {
+        self.overlaps(at, at)
+    }
+
+    /// Whether it was there within this span.
+    pub fn overlaps(&self, from: Timestamp, to: Timestamp) -> bool {
+        self.from <= to && self.until >= from
+    }
 }
 
 /// All that is known of a run.
@@ -216,8 +238,6 @@ pub struct Evidence {
     pub residue: Residue,
     /// What was due by then has had its chance.
     pub quiet_at: Timestamp,
-    /// How late a first call may be, besides the length of the faults on its way.
+    /// How late a first call may be, counted from the end of the last fault on its way.
     pub late_max: Duration,
-    /// The leases are so short that a busy machine loses some: a new owner, whom the fence shows, explains a double.
-    pub short_leases: bool,
 }

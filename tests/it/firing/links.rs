@@ -7,49 +7,47 @@ use crate::chaos::proxy::{End, Proxy, Weather};
 use crate::chaos::soak;
 use crate::support::migrated;
 
-/// Two dispatchers that reach the database through a proxy each.
-async fn behind_proxies() -> (World, [Proxy; 2]) {
+/// Two dispatchers with these flags that reach the database through a proxy each.
+async fn behind_proxies(flags: &[&str]) -> (World, [Proxy; 2]) {
     let database = migrated().await;
-    let port = database.rsplit_once('/').unwrap().0.rsplit_once(':').unwrap().1.parse().unwrap();
-    let proxies = [Proxy::start(port).await, Proxy::start(port).await];
-    let nodes = proxies.iter().map(|proxy| Node::new(&proxy.url(&database), &[])).collect();
+    let proxies = [Proxy::before(&database).await, Proxy::before(&database).await];
+    let nodes = proxies.iter().map(|proxy| Node::new(&proxy.url(&database), flags)).collect();
     (World::start_with(&database, nodes).await, proxies)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_cut_reset_and_closed_by_half_all_the_time() {
-    let (mut world, proxies) = behind_proxies().await;
+    let (mut world, proxies) = behind_proxies(&[]).await;
     world.load();
     world.broken("connections end");
     for at in 0..24 * soak() {
         tokio::time::sleep(world.span(20..300)).await;
         proxies[at % 2].end([End::Reset, End::Cut, End::HalfClose][at % 3]);
     }
-    world.mended();
+    world.recovered().await;
     assert!(proxies[0].accepted() > 10, "it came back after each end: {}", proxies[0].accepted());
-    world.progress(30).await;
     world.finish().await;
 }
 
 /// Neither a FIN nor a RST comes, and what was sent stays unanswered.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_whose_other_end_vanished_are_given_up() {
-    let (mut world, proxies) = behind_proxies().await;
+    let (mut world, proxies) = behind_proxies(&[]).await;
     world.load();
     for at in 0..2 * soak() {
         world.progress(30).await;
         world.broken("connections are forgotten");
         proxies[at % 2].end(End::Forget);
         world.progress(20).await;
-        world.mended();
+        world.recovered().await;
     }
-    world.progress(30).await;
     world.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_network_in_tiny_pieces_makes_nothing_early_and_nothing_double() {
-    let (mut world, proxies) = behind_proxies().await;
+    // A busy machine, too, holds them for long enough to get something done.
+    let (mut world, proxies) = behind_proxies(&["--lease-ttl", "6s"]).await;
     world.load();
     world.progress(30).await;
     for (piece_bytes_max, delay) in [(40, Duration::ZERO), (0, Duration::from_millis(30))] {
@@ -59,15 +57,14 @@ async fn a_slow_network_in_tiny_pieces_makes_nothing_early_and_nothing_double() 
         world.progress(60 * soak()).await;
     }
     proxies.iter().for_each(|proxy| proxy.set(Weather::default()));
-    world.mended();
-    world.progress(30).await;
+    world.recovered().await;
     world.finish().await;
 }
 
 /// Statements and answers stay on their way for longer than anybody waits, and arrive afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn stalls_of_either_way_are_survived() {
-    let (mut world, proxies) = behind_proxies().await;
+    let (mut world, proxies) = behind_proxies(&[]).await;
     world.load();
     for at in 0..4 * soak() {
         world.progress(30).await;
@@ -76,8 +73,7 @@ async fn stalls_of_either_way_are_survived() {
         proxies[at % 2].set(Weather { up_stalls, down_stalls, ..Weather::default() });
         tokio::time::sleep(world.span(500..3_500)).await;
         proxies[at % 2].set(Weather::default());
-        world.mended();
+        world.recovered().await;
     }
-    world.progress(30).await;
     world.finish().await;
 }

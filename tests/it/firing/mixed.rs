@@ -36,7 +36,6 @@ async fn any_faults_in_any_order() {
     for at in 0..NODES {
         world.restart(at);
     }
-    world.progress(60).await;
     world.finish().await;
 }
 
@@ -87,6 +86,7 @@ impl Chaos {
     }
 
     async fn crash(&mut self) {
+        self.world.crashes();
         let mut cluster = self.cluster.take().unwrap();
         let crash = tokio::task::spawn_blocking(move || {
             cluster.crash();

@@ -6,8 +6,9 @@
 
 mod checks;
 mod clients;
-mod clocks;
+pub mod clocks;
 mod database;
+mod doubles;
 mod endpoints;
 mod feed;
 mod frozen;

@@ -89,19 +89,29 @@ fn evidence() -> Evidence {
     ];
     let attempts = vec![attempt("b", 1, 100, 120, 500), attempt("b", 2, 220, 230, 200)];
     let shard = i16::from(Shard::of(NAMESPACE, "c").0);
-    let lease = |epoch, owner: Option<&str>| Lease { at: at(0), shard, epoch, owner: owner.map(str::to_owned) };
+    let lease = |epoch, owner: Option<&str>| {
+        let owner = owner.map(str::to_owned);
+        Lease { at: at(0), shard, epoch, owner, lapsed: false }
+    };
     Evidence {
         acts,
         calls,
         runs,
         attempts,
-        writes: vec![Write { timer: "a".to_owned(), epoch: 1, lease: 1 }],
+        writes: vec![Write {
+            timer: "a".to_owned(),
+            number: Some(1),
+            execute_at: at(100),
+            attempt: 1,
+            epoch: 1,
+            lease: 1,
+            is_end: false,
+        }],
         leases: vec![lease(1, Some("one")), lease(1, None), lease(2, Some("two"))],
         faults: Vec::new(),
         residue: Residue::default(),
         quiet_at: at(10_000),
         late_max: SECOND,
-        short_leases: false,
     }
 }
 
@@ -115,7 +125,7 @@ fn broken(plant: impl FnOnce(&mut Evidence)) -> Vec<Rule> {
 }
 
 fn fault(from: i64, until: i64) -> Fault {
-    Fault { what: "planted".to_owned(), from: at(from), until: at(until) }
+    Fault { what: "planted".to_owned(), forgets: false, from: at(from), until: at(until) }
 }
 
 #[test]
@@ -154,6 +164,16 @@ fn a_lost_timer_is_found() {
         evidence.faults.push(fault(50, 1_500));
     };
     assert_eq!(broken(across_a_fault), []);
+    let long_behind_it = |evidence: &mut Evidence| {
+        across_a_fault(evidence);
+        evidence.calls[0].at = at(2_501);
+    };
+    assert_eq!(broken(long_behind_it), [Rule::NeverLost]);
+    let late_before_it = |evidence: &mut Evidence| {
+        late(evidence);
+        evidence.faults.push(fault(1_200, 1_500));
+    };
+    assert_eq!(broken(late_before_it), [Rule::NeverLost], "a fault excuses nothing that was lost before");
     let unknown_move = |evidence: &mut Evidence| {
         let deed = Deed::Move(want(10, 300, Script::Takes));
         evidence.acts.insert(1, act("a", deed, 50, Outcome::Unknown));
@@ -170,7 +190,8 @@ fn a_run_that_is_given_up_without_a_reason_is_found() {
         move |evidence: &mut Evidence| {
             let (state, error) = ("failed".to_owned(), Some(error.to_owned()));
             evidence.runs[1] = Run { state, attempts, error, ..evidence.runs[1].clone() };
-            let lease = |n: i64| Lease { at: at(200 + n), shard, epoch: 10 + n, owner: Some(n.to_string()) };
+            let owner = |n: i64| Some(n.to_string());
+            let lease = |n: i64| Lease { at: at(200 + n), shard, epoch: 10 + n, owner: owner(n), lapsed: true };
             evidence.leases.extend((0..takeovers).map(lease));
         }
     };
@@ -181,40 +202,101 @@ fn a_run_that_is_given_up_without_a_reason_is_found() {
     assert_eq!(broken(given_up(3, ATTEMPTS_MAX, "answered 500")), [Rule::NeverLost]);
 }
 
+/// `a` is called again at 1000.
+fn double(evidence: &mut Evidence) {
+    evidence.calls.push(Call { at: at(1_000), ..evidence.calls[0].clone() });
+}
+
+/// The same by another owner, who got the shard at 900: it had run out, or was given up.
+fn taken_over(evidence: &mut Evidence, lapsed: bool) {
+    double(evidence);
+    evidence.calls.last_mut().unwrap().fence = 2;
+    let shard = i16::from(Shard::of(NAMESPACE, "a").0);
+    let lease = |from, epoch, owner: &str, lapsed| {
+        let owner = Some(owner.to_owned());
+        Lease { at: at(from), shard, epoch, owner, lapsed }
+    };
+    evidence.leases.extend([lease(1, 1, "one", false), lease(900, 2, "two", lapsed)]);
+}
+
+/// The same while something was broken.
+fn taken_over_at_a_fault(evidence: &mut Evidence) {
+    taken_over(evidence, false);
+    evidence.faults.push(fault(500, 950));
+}
+
 #[test]
 fn an_unexplained_double_is_found() {
-    let double = |evidence: &mut Evidence| {
-        let again = Call { at: at(1_000), ..evidence.calls[0].clone() };
-        evidence.calls.push(again);
+    const FOUND: [Rule; 1] = [Rule::DuplicatesExplained];
+    assert_eq!(broken(double), FOUND);
+    assert_eq!(broken(taken_over_at_a_fault), []);
+    let under_one_epoch = |evidence: &mut Evidence| {
+        taken_over_at_a_fault(evidence);
+        evidence.calls.last_mut().unwrap().fence = 1;
     };
-    assert_eq!(broken(double), [Rule::DuplicatesExplained]);
-    let explained = |evidence: &mut Evidence| {
-        double(evidence);
-        evidence.faults.push(fault(500, 600));
+    assert_eq!(broken(under_one_epoch), FOUND, "no fault makes an owner call twice");
+    let by_one_owner = |evidence: &mut Evidence| {
+        taken_over_at_a_fault(evidence);
+        evidence.leases.last_mut().unwrap().owner = Some("one".to_owned());
     };
-    assert_eq!(broken(explained), []);
-    let short_leases = |evidence: &mut Evidence| {
-        double(evidence);
-        evidence.short_leases = true;
+    assert_eq!(broken(by_one_owner), FOUND, "it knows what it has under way");
+    for (from, until) in [(901, 1_200), (0, 899)] {
+        let elsewhere = |evidence: &mut Evidence| {
+            taken_over(evidence, false);
+            evidence.faults.push(fault(from, until));
+        };
+        assert_eq!(broken(elsewhere), FOUND, "the shard went to another for nothing");
+    }
+    let left_behind = |evidence: &mut Evidence| {
+        taken_over_at_a_fault(evidence);
+        evidence.calls[0].at = at(1_100);
     };
-    assert_eq!(broken(short_leases), [Rule::DuplicatesExplained], "the owner is the same");
-    let new_owner = |evidence: &mut Evidence| {
-        short_leases(evidence);
-        evidence.calls.last_mut().unwrap().fence = 2;
+    assert_eq!(broken(left_behind), [], "its receiver can tell by the fence");
+    let over = |evidence: &mut Evidence| {
+        taken_over_at_a_fault(evidence);
+        evidence.writes[0].is_end = true;
     };
-    assert_eq!(broken(new_owner), []);
-    let elsewhere = |evidence: &mut Evidence| {
-        double(evidence);
-        evidence.faults.push(fault(1_001, 1_200));
-    };
-    assert_eq!(broken(elsewhere), [Rule::DuplicatesExplained]);
+    assert_eq!(broken(over), FOUND, "its outcome was written");
     let other_id = |evidence: &mut Evidence| {
-        explained(evidence);
+        taken_over_at_a_fault(evidence);
         evidence.calls.last_mut().unwrap().webhook_id = "another".to_owned();
     };
-    assert_eq!(broken(other_id), [Rule::DuplicatesExplained], "a receiver could not tell that it is the same");
+    assert_eq!(broken(other_id), FOUND, "a receiver could not tell that it is the same");
     let shared_id = |evidence: &mut Evidence| evidence.calls[5].webhook_id = evidence.calls[0].webhook_id.clone();
     assert_eq!(broken(shared_id)[0], Rule::DuplicatesExplained);
+}
+
+#[test]
+fn a_lease_that_a_busy_machine_has_lost_explains_a_double() {
+    assert_eq!(broken(|evidence| taken_over(evidence, true)), []);
+    let by_one_owner = |evidence: &mut Evidence| {
+        taken_over(evidence, true);
+        evidence.leases.last_mut().unwrap().owner = Some("one".to_owned());
+    };
+    assert_eq!(broken(by_one_owner), [], "it had lost the lease, and what was under way with it");
+    // That one ran out because its owner was dead, which is no sign of a busy machine.
+    let dead = |evidence: &mut Evidence| {
+        taken_over_at_a_fault(evidence);
+        evidence.leases.last_mut().unwrap().lapsed = true;
+        let shard = i16::from(Shard::of(NAMESPACE, "b").0);
+        for (from, epoch, owner) in [(1, 1, "one"), (980, 2, "two")] {
+            let owner = Some(owner.to_owned());
+            evidence.leases.push(Lease { at: at(from), shard, epoch, owner, lapsed: false });
+        }
+        evidence.calls.push(Call { at: at(1_000), fence: 2, ..evidence.calls[2].clone() });
+    };
+    assert_eq!(broken(dead), [Rule::DuplicatesExplained]);
+}
+
+#[test]
+fn a_crash_of_postgresql_explains_a_double_of_one_owner() {
+    for (from, until, rules) in [(500, 600, &[][..]), (1_001, 1_200, &[Rule::DuplicatesExplained])] {
+        let crash = |evidence: &mut Evidence| {
+            double(evidence);
+            evidence.faults.push(Fault { forgets: true, ..fault(from, until) });
+        };
+        assert_eq!(broken(crash), rules);
+    }
 }
 
 #[test]

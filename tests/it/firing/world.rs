@@ -17,28 +17,34 @@ pub use crate::support::PATIENCE;
 use crate::support::server::{Server, folder};
 use crate::support::{connect, eventually};
 
-/// How long the leases last that [`Server`] asks for.
-pub const LEASE: Duration = Duration::from_secs(2);
 const CLIENTS: usize = 4;
 const PAUSE_MAX: Duration = Duration::from_millis(12);
+
+/// Calls behind the last fault, for which nothing excuses anything.
+const CALM_CALLS: usize = 30;
 
 /// Notes each write to the runs with the epoch that its shard's lease has at that moment, and each change of a lease.
 const AUDIT: &str = "
     create schema audit;
-    create table audit.writes (timer text not null, epoch bigint not null, lease bigint not null);
+    create table audit.writes (timer text not null, number bigint, execute_at timestamptz not null, attempt integer not null,
+                               epoch bigint not null, lease bigint not null, is_end boolean not null);
     create table audit.leases (number bigserial, at timestamptz not null default clock_timestamp(),
-                               shard smallint not null, epoch bigint not null, owner text);
+                               shard smallint not null, epoch bigint not null, owner text, lapsed boolean not null);
     create function audit.note_write() returns trigger language plpgsql as $$
     declare run walclock.runs;
     begin
         if tg_op = 'DELETE' then run := old; else run := new; end if;
         insert into audit.writes
-        select run.id, run.epoch, epoch from walclock.shards where shard = run.shard;
+        select run.id, (run.payload->>'n')::bigint, run.execute_at, run.attempts, run.epoch, epoch,
+               tg_op = 'UPDATE' and old.answered_at is null and run.answered_at is not null
+        from walclock.shards where shard = run.shard;
         return null;
     end $$;
     create function audit.note_lease() returns trigger language plpgsql as $$
     begin
-        insert into audit.leases (shard, epoch, owner) values (new.shard, new.epoch, new.owner);
+        insert into audit.leases (shard, epoch, owner, lapsed)
+        values (new.shard, new.epoch, new.owner,
+                old.owner is not null and old.epoch <> new.epoch and old.expires_at <= clock_timestamp());
         return null;
     end $$;
     create trigger note_write after insert or update or delete on walclock.runs
@@ -83,12 +89,6 @@ impl Node {
     fn has(&self, role: &str) -> bool {
         let roles = self.flags.iter().position(|flag| flag == "--roles").map(|at| &self.flags[at + 1]);
         roles.is_none_or(|roles| roles.contains(role))
-    }
-
-    /// How long its leases last.
-    fn lease(&self) -> Duration {
-        let lease = self.flags.iter().position(|flag| flag == "--lease-ttl").map(|at| &self.flags[at + 1]);
-        lease.map_or(LEASE, |lease| Duration::from_secs(lease.trim_end_matches('s').parse().unwrap()))
     }
 
     /// The value of a metric; none where nobody answers.
@@ -150,20 +150,26 @@ impl World {
         for node in &world.nodes {
             node.server().until_ready().await;
         }
-        world.settled(&sql).await;
         // Until each has its share, shards go from one to another with calls under way.
-        world.faults.push(Fault { what: "the start".to_owned(), from: Timestamp::MIN, until: wall().after(LEASE) });
+        world.begin_fault("the start", false, Timestamp::MIN);
+        world.recovered().await;
         world
     }
 
-    /// Waits until every shard has an owner, and each owner its share.
-    pub async fn settled(&self, sql: &Client) {
+    /// Waits until every shard has an owner, and each owner its share to the very shard: then nothing moves any more.
+    async fn settled(&self) {
+        let sql = connect(&self.database).await;
         let alive = self.nodes.iter().filter(|node| node.server.is_some() && node.has("dispatcher")).count();
-        let share = i64::try_from(256_usize.div_ceil(alive.max(1))).unwrap();
-        let query = "select count(*) = 256 and max(held) <= $1 and count(distinct owner) = $2 from
-            (select owner, count(*) over (partition by owner) as held from walclock.shards where expires_at > now()) as s";
+        let query = "with alive as (
+                select owner, row_number() over (order by started_at, owner) as rank, count(*) over () as owners
+                from walclock.dispatchers where expires_at > now()
+            ), held as (
+                select owner, count(*) as shards from walclock.shards where expires_at > now() group by owner
+            )
+            select count(*) = $1 and bool_and(coalesce(shards, 0) = 256 / owners + (rank <= 256 % owners)::integer)
+            from alive left join held using (owner)";
         let alive = i64::try_from(alive).unwrap();
-        let is_settled = async || sql.query_one(query, &[&share, &alive]).await.ok()?.get::<_, bool>(0).then_some(());
+        let is_settled = async || sql.query_one(query, &[&alive]).await.ok()?.get::<_, Option<bool>>(0)?.then_some(());
         eventually(PATIENCE, "each dispatcher has its share", is_settled).await;
     }
 
@@ -200,17 +206,25 @@ impl World {
         Duration::from_millis(self.rng.u64(milliseconds))
     }
 
-    /// Notes that something is broken from now on, until [`World::mended`].
+    /// Notes that something is broken from now on, until [`World::recovered`].
     pub fn broken(&mut self, what: &str) {
-        self.faults.push(Fault { what: what.to_owned(), from: wall(), until: Timestamp::MAX });
+        self.begin_fault(what, false, wall());
     }
 
-    /// All that was broken is well; what followed from it may go on for as long as leases and a statement last.
-    pub fn mended(&mut self) {
-        let lease = self.nodes.iter().map(Node::lease).max().unwrap_or(LEASE);
-        let until = wall().after(lease * 2);
+    /// The same of PostgreSQL, which does not bring each claim to the disk before it says that it is made.
+    pub fn crashes(&mut self) {
+        self.begin_fault("PostgreSQL crashes", true, wall());
+    }
+
+    fn begin_fault(&mut self, what: &str, forgets: bool, from: Timestamp) {
+        self.faults.push(Fault { what: what.to_owned(), forgets, from, until: Timestamp::MAX });
+    }
+
+    /// All that was broken is well. Its consequences are over once the leases are where they belong.
+    pub async fn recovered(&mut self) {
+        self.settled().await;
         for fault in self.faults.iter_mut().filter(|fault| fault.until == Timestamp::MAX) {
-            fault.until = until;
+            fault.until = wall();
         }
     }
 
@@ -250,7 +264,6 @@ impl World {
 
     pub fn thaw(&mut self, at: usize) {
         kill_process(self.nodes[at].server().pid(), Signal::CONT).unwrap();
-        self.mended();
     }
 
     /// Tells the clients where the API is.
@@ -265,10 +278,12 @@ impl World {
         eventually(PATIENCE, "it tells of its writes", told).await
     }
 
-    /// The load ends, all that is due comes to its end, and everything is compared. The processes stay.
+    /// What was broken is over, the load goes on for a while and ends, all that is due comes to its end, and everything is
+    /// compared. The processes stay.
     pub async fn finish(&mut self) -> Evidence {
-        self.mended();
+        self.recovered().await;
         if let Some(load) = self.load.take() {
+            self.progress(CALM_CALLS).await;
             load.finish().await;
         }
         let sql = connect(&self.database).await;
@@ -292,7 +307,6 @@ impl World {
             residue,
             quiet_at,
             late_max: PATIENCE,
-            short_leases: !self.nodes.iter().all(|node| node.flags.iter().any(|flag| flag == "--lease-ttl")),
         };
         assert!(evidence.calls.len() > 20, "only {} calls: nothing was tested", evidence.calls.len());
         assert_fine(&check(&evidence));
@@ -350,13 +364,27 @@ async fn attempts(sql: &Client) -> Vec<Attempt> {
 }
 
 async fn writes(sql: &Client) -> Vec<Write> {
-    let rows = sql.query("select timer, epoch, lease from audit.writes", &[]).await.unwrap();
-    rows.iter().map(|row| Write { timer: row.get(0), epoch: row.get(1), lease: row.get(2) }).collect()
+    let query = "select timer, number, execute_at, attempt, epoch, lease, is_end from audit.writes";
+    let write = |row: &tokio_postgres::Row| Write {
+        timer: row.get(0),
+        number: row.get(1),
+        execute_at: row.get(2),
+        attempt: u32::try_from(row.get::<_, i32>(3)).unwrap(),
+        epoch: row.get(4),
+        lease: row.get(5),
+        is_end: row.get(6),
+    };
+    sql.query(query, &[]).await.unwrap().iter().map(write).collect()
 }
 
 async fn leases(sql: &Client) -> Vec<Lease> {
-    let rows = sql.query("select at, shard, epoch, owner from audit.leases order by number", &[]).await.unwrap();
-    let lease =
-        |row: &tokio_postgres::Row| Lease { at: row.get(0), shard: row.get(1), epoch: row.get(2), owner: row.get(3) };
-    rows.iter().map(lease).collect()
+    let query = "select at, shard, epoch, owner, lapsed from audit.leases order by number";
+    let lease = |row: &tokio_postgres::Row| Lease {
+        at: row.get(0),
+        shard: row.get(1),
+        epoch: row.get(2),
+        owner: row.get(3),
+        lapsed: row.get(4),
+    };
+    sql.query(query, &[]).await.unwrap().iter().map(lease).collect()
 }

@@ -14,6 +14,27 @@ use walclock::domain::shard::Shard;
 use crate::support::server::{Server, folder};
 use crate::support::{PATIENCE, connect, eventually, migrated};
 
+/// Notes each round of a dispatcher with the lease table, and the shards that it took or gave away in it.
+const AUDIT: &str = "
+    create schema audit;
+    create table audit.rounds (number bigserial, owner text not null, at timestamptz not null default clock_timestamp(),
+                               xid xid8 not null default pg_current_xact_id());
+    create table audit.moves (xid xid8 not null default pg_current_xact_id());
+    create function audit.note_round() returns trigger language plpgsql as $$
+    begin
+        insert into audit.rounds (owner) values (new.owner);
+        return null;
+    end $$;
+    create function audit.note_move() returns trigger language plpgsql as $$
+    begin
+        insert into audit.moves default values;
+        return null;
+    end $$;
+    create trigger note_round after insert or update on walclock.dispatchers
+        for each row execute function audit.note_round();
+    create trigger note_move after update on walclock.shards
+        for each row when (old.owner is distinct from new.owner) execute function audit.note_move()";
+
 /// A database, a changeserver, and dispatchers that follow it.
 struct Ring {
     database: String,
@@ -26,7 +47,9 @@ impl Ring {
         let database = migrated().await;
         let changes = Server::spawn_unmigrated(&database, &folder(), &["--roles", "changeserver"]);
         changes.until_ready().await;
-        Self { sql: connect(&database).await, database, changes }
+        let sql = connect(&database).await;
+        sql.batch_execute(AUDIT).await.unwrap();
+        Self { sql, database, changes }
     }
 
     /// Starts a dispatcher whose leases last so long.
@@ -40,6 +63,13 @@ impl Ring {
         let expire = "update walclock.shards set expires_at = clock_timestamp() where owner is not null;
                       update walclock.dispatchers set expires_at = clock_timestamp()";
         self.sql.batch_execute(expire).await.unwrap();
+    }
+
+    /// Leaves the leases as they are when PostgreSQL's clock is set back by an hour: that much farther ahead.
+    async fn set_clock_back(&self) {
+        let set_back = "update walclock.shards set expires_at = expires_at + interval '1 hour' where owner is not null;
+                        update walclock.dispatchers set expires_at = expires_at + interval '1 hour'";
+        self.sql.batch_execute(set_back).await.unwrap();
     }
 
     /// Who holds which shards by leases that have not run out.
@@ -86,6 +116,41 @@ impl Ring {
             let renewed = async || (read().await.0 > newest).then_some(());
             eventually(PATIENCE, "the leases are renewed", renewed).await;
         }
+    }
+
+    /// The number of a dispatcher's first round: it joined.
+    async fn joined(&self, owner: &str) -> i64 {
+        self.number("select min(number) from audit.rounds where owner = $1", owner).await
+    }
+
+    /// The number of the last round in which a dispatcher took something or gave it away.
+    async fn moved(&self, owner: &str) -> i64 {
+        self.number("select max(number) from audit.rounds join audit.moves using (xid) where owner = $1", owner).await
+    }
+
+    /// The number of the last round of anybody's before the leases of a dispatcher ran out.
+    async fn ran_out(&self, owner: &str) -> i64 {
+        let query = "select max(number) from audit.rounds
+                     where at <= (select expires_at from walclock.dispatchers where owner = $1)";
+        self.number(query, owner).await
+    }
+
+    async fn number(&self, query: &str, owner: &str) -> i64 {
+        self.sql.query_one(query, &[&owner]).await.unwrap().get(0)
+    }
+
+    /// How many rounds a dispatcher needed after that one until it had taken, or given away, the last shard.
+    async fn rounds(&self, owner: &str, after: i64) -> i64 {
+        let query = "select count(*) from audit.rounds where owner = $1 and number > $2 and number <= $3";
+        let moved = self.moved(owner).await;
+        self.sql.query_one(query, &[&owner, &after, &moved]).await.unwrap().get(0)
+    }
+
+    /// In how many rounds after that one a dispatcher has taken something or given it away.
+    async fn moves(&self, owner: &str, after: i64) -> i64 {
+        let query = "select count(*) from audit.rounds where owner = $1 and number > $2
+                     and exists (select from audit.moves where moves.xid = rounds.xid)";
+        self.sql.query_one(query, &[&owner, &after]).await.unwrap().get(0)
     }
 
     /// The owner of a process, as it has announced it.

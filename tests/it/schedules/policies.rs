@@ -1,6 +1,7 @@
 //! Every policy on the tables: what overlaps, what was missed, what is paused.
 
 use super::rows::World;
+use crate::support::connect;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn skip_leaves_out_what_overlaps() {
@@ -59,6 +60,34 @@ async fn of_two_that_let_go_what_waits_one_does() {
     assert_eq!(world.store.settle(&one).await.unwrap(), [true]);
     assert_eq!(world.store.settle(&other).await.unwrap(), [false]);
     assert_eq!(world.count("walclock.timers").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_somebody_holds_hold_up_their_own_schedules_only() {
+    let world = World::new().await;
+    for (id, policy) in [("ends", "cancel_other"), ("makes", "allow"), ("free", "cancel_other")] {
+        world.add(id, &format!("overlap = '{policy}', catch_up = 'none'")).await;
+    }
+    assert_eq!(world.look(world.minute(0).await).await, 3);
+    let now = world.minute(1).await;
+    let holder = connect(&world.url).await;
+    let hold = format!(
+        "begin;
+         update walclock.timers set payload = '1' where id like 'ends@%';
+         insert into walclock.timers (namespace, id, execute_at, callback_url)
+         values ('n', 'makes@{now}', now(), 'http://127.0.0.1:9/')"
+    );
+    holder.batch_execute(&hold).await.unwrap();
+    assert_eq!(world.look(now).await, 1);
+    assert_eq!(world.states("free").await, ["cancelled", "fired (pending)"]);
+    for id in ["ends", "makes"] {
+        assert_eq!(world.states(id).await, ["fired (pending)"], "{id}");
+    }
+    holder.batch_execute("rollback").await.unwrap();
+    // Nothing is wrong with them: they are not at rest.
+    assert_eq!(world.look(now).await, 2);
+    assert_eq!(world.states("ends").await, ["cancelled", "fired (pending)"]);
+    assert_eq!(world.states("makes").await, ["fired (pending)", "fired (pending)"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

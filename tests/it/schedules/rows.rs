@@ -14,6 +14,7 @@ use crate::support::{connect, migrated};
 
 /// A database, and a dispatcher's view of its schedules.
 pub struct World {
+    pub url: String,
     pub sql: Client,
     pub store: Store,
 }
@@ -22,7 +23,8 @@ impl World {
     pub async fn new() -> Self {
         let url = migrated().await;
         let settings = walclock::pg::Settings::parse(&url).unwrap();
-        Self { sql: connect(&url).await, store: Store::new(Config::new(settings)).unwrap() }
+        let (sql, store) = (connect(&url).await, Store::new(Config::new(settings)).unwrap());
+        Self { url, sql, store }
     }
 
     /// Adds a schedule of every minute; `more` are columns with their values, `overlap = 'allow'`.
@@ -158,7 +160,7 @@ async fn a_schedule_that_makes_no_sense_holds_up_no_other() {
     assert_eq!((world.count("walclock.timers").await, world.look(minute).await), (1, 0));
     let errors =
         "select string_agg(split_part(error, ' ', 1), ' ' order by id) from walclock.schedules where error is not null";
-    assert_eq!(world.sql.query_one(errors, &[]).await.unwrap().get::<_, String>(0), "Cron Cron TimeZone");
+    assert_eq!(world.sql.query_one(errors, &[]).await.unwrap().get::<_, String>(0), "cron cron time_zone");
     world.sql.batch_execute("update walclock.schedules set cron = '* * * * *', time_zone = 'UTC'").await.unwrap();
     assert_eq!(world.look(minute).await, 4);
     assert_eq!(world.count("walclock.timers").await, 4);

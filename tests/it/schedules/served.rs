@@ -127,6 +127,6 @@ async fn a_callback_whose_place_is_taken_is_not_tried_again() {
     let ask = "select last_error from walclock.runs where id = $1 and state = 'failed'";
     let look = async || world.sql.query_opt(ask, &[&first]).await.unwrap().map(|row| row.get::<_, String>(0));
     let error = eventually(PATIENCE, "it has failed", look).await;
-    assert_eq!(error, "cancelled: a later occurrence of its schedule takes its place");
+    assert_eq!(error, "cancelled: it was deleted, or a later occurrence of its schedule takes its place");
     assert_eq!(world.receiver.by_timer()[&first].len(), 1);
 }

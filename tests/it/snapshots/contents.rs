@@ -84,6 +84,8 @@ async fn a_scope_is_found_as_the_feed_finds_it() {
         told.sort();
         assert_eq!(held, told, "{query}");
         assert!(query == "scope=nothing" || !held.is_empty(), "{query}");
+        let is_padded = held.contains(&("public.padded".to_owned(), "1".to_owned()));
+        assert_eq!(is_padded, query.contains("scope=7") && query != "scope=7777", "{query}");
         assert!(!super::tables(&snapshot).contains(&"public.without"));
     }
 }

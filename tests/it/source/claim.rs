@@ -6,7 +6,7 @@ use walclock::feed::ingest::Status;
 use walclock::feed::source::{self, Connection, Error, Server};
 
 use super::feed::{Feed, filled, insert, range, while_down};
-use super::{PATIENCE, PUBLICATION};
+use super::{PATIENCE, PUBLICATION, publish_notes};
 use crate::support;
 
 /// The walsender that streams from a slot.
@@ -32,27 +32,53 @@ async fn a_slot_that_a_live_walclock_has_is_waited_for_and_never_taken() {
     waiting.stop().await;
 }
 
+/// Takes the claim on a slot from a feed that runs, for as long as what is returned lives.
+async fn take_claim(url: &str, slot: &str) -> tokio_postgres::Client {
+    let (client, other) = (support::connect(url).await, support::connect(url).await);
+    // Who queues for a lock has it before anybody who only tries.
+    let lock = format!("select pg_advisory_lock(hashtextextended('walclock slot {slot}', 0))");
+    let taking = tokio::spawn(async move { other.batch_execute(&lock).await.map(|()| other) });
+    let locks = "from pg_locks where locktype = 'advisory'
+                 and database = (select oid from pg_database where datname = current_database())";
+    let waits = format!("select exists (select {locks} and not granted)");
+    let queued = async || client.query_one(&waits, &[]).await.unwrap().get::<_, bool>(0).then_some(());
+    support::eventually(PATIENCE, "another one queues for the claim", queued).await;
+    let end = format!("select pg_terminate_backend(pid) {locks} and granted");
+    assert_eq!(client.query(&end, &[]).await.unwrap().len(), 1);
+    taking.await.unwrap().unwrap()
+}
+
+fn is_stale(status: &Status, word: &str) -> bool {
+    matches!(status, Status::Stale { why } if why.contains(word))
+}
+
+/// Its slot was another's for a while, and is gone by now: what it tells readers is no better while it waits for a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_feed_that_waits_for_a_new_slot_is_stale() {
+    let url = support::database().await;
+    let (client, feed, mut running, _) = filled(&url).await;
+    let other = take_claim(&url, feed.slot()).await;
+    running.wait_for("told that the slot is another's", |status| is_stale(status, "another walclock")).await;
+    let drop_slot = "select pg_drop_replication_slot($1)";
+    let dropped = async || client.execute(drop_slot, &[&feed.slot()]).await.ok().map(drop);
+    support::eventually(PATIENCE, "the walsender is gone, and the slot with it", dropped).await;
+    let writer = support::connect(&url).await;
+    writer.batch_execute("begin; insert into other values (1)").await.unwrap();
+    drop(other);
+    running.wait_for("told whom the slot waits for", |status| is_stale(status, "waits for transactions")).await;
+    writer.batch_execute("commit").await.unwrap();
+    running.wait_for("live", |status| *status == Status::Streaming).await;
+    running.stop().await;
+}
+
 /// Whoever has the claim now moves the slot on, and nothing of what it is told arrives here: the journal does not become
 /// right again by waiting, also where PostgreSQL goes away meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_whose_slot_was_taken_is_not_ready_before_it_streams_again() {
     let mut cluster = tokio::task::spawn_blocking(|| support::new_cluster(&[])).await.unwrap();
     let url = cluster.url("postgres");
-    let (client, feed, mut running, _) = filled(&url).await;
-    let other = support::connect(&url).await;
-    // Who queues for a lock has it before anybody who only tries.
-    let lock = format!("select pg_advisory_lock(hashtextextended('walclock slot {}', 0))", feed.slot());
-    let taking = tokio::spawn(async move { other.batch_execute(&lock).await.map(|()| other) });
-    let queued = async || {
-        let waits = "select exists (select from pg_locks where locktype = 'advisory' and not granted)";
-        client.query_one(waits, &[]).await.unwrap().get::<_, bool>(0).then_some(())
-    };
-    support::eventually(PATIENCE, "another one queues for the claim", queued).await;
-    let end = "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted";
-    assert_eq!(client.query(end, &[]).await.unwrap().len(), 1);
-    let _other = taking.await.unwrap().unwrap();
-
-    let is_stale = |status: &Status, word: &str| matches!(status, Status::Stale { why } if why.contains(word));
+    let (_client, feed, mut running, _) = filled(&url).await;
+    let _other = take_claim(&url, feed.slot()).await;
     running.wait_for("told that the slot is another's", |status| is_stale(status, "another walclock")).await;
     assert!(running.status.borrow().not_ready().is_some());
     assert_eq!(running.ids(10).await, range(0..10), "the journal is served all the same");
@@ -65,9 +91,17 @@ async fn a_feed_whose_slot_was_taken_is_not_ready_before_it_streams_again() {
     .unwrap();
     running.wait_for("told of the outage", |status| is_stale(status, "cannot reach PostgreSQL")).await;
     assert!(running.status.borrow().not_ready().is_some(), "what it missed before is still missing");
-    let _cluster = while_down(cluster, || {}).await;
+    cluster = while_down(cluster, || {}).await;
     running.wait_for("live", |status| *status == Status::Streaming).await;
     assert_eq!(running.status.borrow().not_ready(), None);
+    let _cluster = tokio::task::spawn_blocking(move || {
+        cluster.crash();
+        cluster
+    })
+    .await
+    .unwrap();
+    let waits = |status: &Status| matches!(status, Status::Waiting { why } if why.contains("cannot reach PostgreSQL"));
+    running.wait_for("told of the next outage, which is no more than that", waits).await;
     running.stop().await;
 }
 
@@ -134,4 +168,33 @@ async fn a_claim_ends_with_its_session_and_a_silent_session_ends() {
         third.claim("silent_slot", PATIENCE).await.ok()
     })
     .await;
+}
+
+/// One that answers nothing because it has much to do is not lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_at_work_is_told_from_one_that_waits_for_its_client() {
+    let url = support::database().await;
+    let client = publish_notes(&url).await;
+    let config = super::config(&url);
+    let (first, _connection, facts) = super::connect(&config.settings).await;
+    let second = Server::connect(&config.settings).await.unwrap();
+    let session = first.session().await.unwrap();
+    let deserted = async |idle_min| second.is_deserted(session, idle_min).await.unwrap();
+    assert!(!deserted(PATIENCE).await, "it has just answered");
+    support::eventually(PATIENCE, "it waits", async || deserted(Duration::ZERO).await.then_some(())).await;
+
+    client.batch_execute("begin; insert into other values (1)").await.unwrap();
+    let slot = config.slot.clone();
+    let work = tokio::spawn(async move {
+        let made = first.create_slot(&slot, &facts, PATIENCE).await;
+        (first, made)
+    });
+    support::eventually(PATIENCE, "it works", async || (!deserted(Duration::ZERO).await).then_some(())).await;
+    client.batch_execute("commit").await.unwrap();
+    let (first, made) = work.await.unwrap();
+    made.unwrap();
+    support::eventually(PATIENCE, "it waits again", async || deserted(Duration::ZERO).await.then_some(())).await;
+    first.drop_slot(&config.slot).await.unwrap();
+    second.end_session(session).await.unwrap();
+    assert!(deserted(PATIENCE).await, "it is gone");
 }

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use tokio_postgres::Client;
+use walclock::domain::scope::Scope;
 use walclock::domain::sequence::{Lsn, Sequence};
 use walclock::feed::ingest::Status;
 use walclock::feed::query;
+use walclock::feed::snapshots::{self, Snapshot, Snapshots};
 use walclock::localpg::{Cluster, Config};
 use walclock::pg::Settings;
 use walclock::store::doctor;
@@ -33,30 +35,15 @@ impl Pair {
     /// A primary whose feed has ten notes and is stopped, and a standby of it, which takes over the slot if it
     /// `synchronizes`.
     async fn new(synchronizes: bool) -> Self {
-        let mut primary = tokio::task::spawn_blocking(|| support::new_cluster(&[])).await.unwrap();
+        let primary = tokio::task::spawn_blocking(|| support::new_cluster(&[])).await.unwrap();
         let mut feed = Feed::new(&primary.url("postgres"));
         let client = publish_notes(&primary.url("postgres")).await;
-        let slot = format!("select pg_create_physical_replication_slot('{STANDBY}', true)");
-        client.batch_execute(&slot).await.unwrap();
         let running = feed.live().await;
         insert(&client, 0..10).await;
         running.ids(10).await;
         running.stop().await;
-        let (primary, standby) = tokio::task::spawn_blocking(move || {
-            primary.stop();
-            let folder = copy(&primary);
-            primary.restart().unwrap();
-            let standby = start_standby(&primary, folder, synchronizes);
-            (primary, standby)
-        })
-        .await
-        .unwrap();
-        let both = format!(
-            "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
-            primary.port(),
-            standby.port()
-        );
-        feed.config.source.settings = Settings::parse(&both).unwrap();
+        let (primary, standby) = with_standby(primary, synchronizes).await;
+        feed.config.source.settings = Settings::parse(&either(&primary, &standby)).unwrap();
         let client = support::connect(&primary.url("postgres")).await;
         Self { primary, standby, feed, client }
     }
@@ -98,22 +85,24 @@ impl Pair {
     /// The primary dies and the standby, which is started where it was stopped, takes its place.
     async fn fail_over(self) -> Promoted {
         let Self { mut primary, mut standby, feed, .. } = self;
-        let standby = tokio::task::spawn_blocking(move || {
+        let both = tokio::task::spawn_blocking(move || {
             primary.crash();
             standby.stop();
             standby.restart().unwrap();
-            standby
+            (primary, standby)
         });
-        let standby = standby.await.unwrap();
+        let (primary, standby) = both.await.unwrap();
         let client = support::connect(&standby.url("postgres")).await;
         assert!(client.query_one("select pg_promote(true, 60)", &[]).await.unwrap().get::<_, bool>(0));
-        Promoted { _cluster: standby, feed, client }
+        Promoted { primary, cluster: standby, feed, client }
     }
 }
 
 /// What is left of the two.
 struct Promoted {
-    _cluster: Cluster,
+    /// The one that died.
+    primary: Cluster,
+    cluster: Cluster,
     feed: Feed,
     client: Client,
 }
@@ -124,6 +113,27 @@ impl Promoted {
         let sql = "select split_part(pg_read_file('pg_wal/00000002.history'), E'\\t', 2)";
         self.client.query_one(sql, &[]).await.unwrap().get::<_, String>(0).parse().unwrap()
     }
+}
+
+/// A standby that follows this primary, and takes over the slots that are made for it if it `synchronizes`.
+pub async fn with_standby(mut primary: Cluster, synchronizes: bool) -> (Cluster, Cluster) {
+    let client = support::connect(&primary.url("postgres")).await;
+    let slot = format!("select pg_create_physical_replication_slot('{STANDBY}', true)");
+    client.batch_execute(&slot).await.unwrap();
+    let started = tokio::task::spawn_blocking(move || {
+        primary.stop();
+        let folder = copy(&primary);
+        primary.restart().unwrap();
+        let standby = start_standby(&primary, folder, synchronizes);
+        (primary, standby)
+    });
+    started.await.unwrap()
+}
+
+/// Whichever of the two can be written to.
+pub fn either(primary: &Cluster, standby: &Cluster) -> String {
+    let (primary, standby) = (primary.port(), standby.port());
+    format!("postgres://postgres@127.0.0.1:{primary},127.0.0.1:{standby}/postgres?target_session_attrs=read-write")
 }
 
 /// A cold copy in a folder of its own, without the slots, as a base backup has it.
@@ -219,6 +229,72 @@ async fn a_promotion_without_the_slot_is_a_gap_and_readers_are_told() {
     let new = told(&running, Sequence::ZERO).await;
     assert!(new.iter().all(|(_, sequence)| sequence.to_string().starts_with("2.")), "{new:?}");
     running.stop().await;
+}
+
+/// An old primary that comes back, or a standby, is not the one to follow only because it is the first that answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_has_fallen_behind_is_passed_over() {
+    let mut pair = Pair::new(false).await;
+    let hosts = |first: &Cluster, second: &Cluster, attributes: &str| {
+        let (first, second) = (first.port(), second.port());
+        let url = format!("postgres://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres?{attributes}");
+        Settings::parse(&url).unwrap()
+    };
+    let first_writable = std::mem::replace(
+        &mut pair.feed.config.source.settings,
+        hosts(&pair.standby, &pair.primary, "connect_timeout=10"),
+    );
+    let running = pair.feed.live().await;
+    insert(&pair.client, 10..12).await;
+    assert_eq!(running.ids(12).await, range(0..12), "the standby has no slot, the primary has");
+    running.stop().await;
+
+    pair.feed.config.source.settings = first_writable;
+    pair.until_replayed().await;
+    let Promoted { mut primary, cluster: mut promoted, mut feed, client } = pair.fail_over().await;
+    let running = feed.live().await;
+    insert(&client, 20..25).await;
+    assert_eq!(running.ids(5).await, range(20..25));
+    let before = told(&running, Sequence::ZERO).await;
+    running.stop().await;
+    let (primary, mut cluster) = tokio::task::spawn_blocking(move || {
+        primary.restart().unwrap();
+        promoted.stop();
+        (primary, promoted)
+    })
+    .await
+    .unwrap();
+    let mut running = feed.start();
+    let is_passed_over = |status: &Status| matches!(status, Status::Starting { why } if why.contains("is passed over"));
+    running.wait_for("the old primary alone is not followed", is_passed_over).await;
+    assert_eq!(told(&running, Sequence::ZERO).await, before);
+    let alone = snapshot(&feed, Settings::parse(&primary.url("postgres")).unwrap(), &running).await;
+    assert!(matches!(alone, Err(snapshots::Error::Behind { found: 1, known: 2 })), "what it shows is not the feed's");
+    let cluster = tokio::task::spawn_blocking(move || {
+        cluster.restart().unwrap();
+        cluster
+    });
+    let cluster = cluster.await.unwrap();
+    let client = support::connect(&cluster.url("postgres")).await;
+    insert(&client, 25..30).await;
+    assert_eq!(running.ids(10).await, range(20..30));
+    assert_eq!(&told(&running, Sequence::ZERO).await[..5], before, "nothing was dropped");
+    let either = snapshot(&feed, feed.config.source.settings.clone(), &running).await;
+    assert!(either.is_ok(), "a snapshot comes from the one behind it: {:?}", either.err());
+    running.stop().await;
+
+    feed.config.source.settings = hosts(&primary, &primary, "connect_timeout=10");
+    let running = feed.live().await;
+    let answer = running.changes(before[0].1).await;
+    assert!(matches!(answer, Err(query::Error::TooOld)), "all of them say that it was restored");
+    running.stop().await;
+}
+
+/// A snapshot beside this feed, from the server of these settings.
+async fn snapshot(feed: &Feed, settings: Settings, running: &Running) -> Result<Snapshot, snapshots::Error> {
+    let (source, assemble) = (&feed.config.source, &feed.config.assemble);
+    let config = snapshots::Config::new(settings, source.publications.clone(), assemble.selector_columns.clone());
+    Snapshots::new(config, running.journal.clone()).take(&[Scope::parse("a").unwrap()]).await
 }
 
 /// The slot has followed to the standby: the same cursors are good, nothing is lost and nothing comes twice.

@@ -33,6 +33,7 @@ pub struct Running {
     pub reader: Reader,
     pub status: watch::Receiver<Status>,
     pub warning: watch::Receiver<Option<String>>,
+    pub unpublished: watch::Receiver<Option<String>>,
     pub shutdown: CancellationToken,
     pub task: JoinHandle<Result<(), source::Error>>,
 }
@@ -49,10 +50,10 @@ impl Feed {
     pub fn start(&self) -> Running {
         let (writer, journal) = journal::open(self.journal.clone()).unwrap();
         let ingest = Ingest::new(self.config.clone(), writer, journal.clone());
-        let (status, warning) = (ingest.status(), ingest.warning());
+        let (status, warning, unpublished) = (ingest.status(), ingest.warning(), ingest.unpublished());
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(ingest.run(shutdown.clone()));
-        Running { reader: Reader::new(journal.clone()), journal, status, warning, shutdown, task }
+        Running { reader: Reader::new(journal.clone()), journal, status, warning, unpublished, shutdown, task }
     }
 
     /// Starts it and waits until it is live.

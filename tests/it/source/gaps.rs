@@ -3,9 +3,11 @@
 use walclock::domain::sequence::Sequence;
 use walclock::feed::ingest::Status;
 use walclock::feed::{query, source};
+use walclock::localpg::Cluster;
+use walclock::pg::Settings;
 
-use super::PATIENCE;
-use super::feed::{copy_folder, filled, insert, while_down};
+use super::feed::{copy_folder, filled, insert, range, while_down};
+use super::{PATIENCE, publish_notes};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,4 +143,51 @@ async fn a_server_that_was_put_back_is_a_gap_and_readers_are_told() {
     });
     assert!(ids.await.iter().all(|id| !(10..20).contains(id)));
     running.stop().await;
+}
+
+/// A slip in the database URL, or a name that leads elsewhere for a moment, must not cost the journal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_of_another_cluster_is_passed_over_unless_all_are() {
+    let clusters = tokio::task::spawn_blocking(|| [(); 2].map(|()| support::new_cluster(&[])));
+    let [other, known] = clusters.await.unwrap();
+    let (client, mut feed, running, before) = filled(&known.url("postgres")).await;
+    running.stop().await;
+    let other_client = publish_notes(&other.url("postgres")).await;
+    let hosts = |second: &Cluster| {
+        let (first, second) = (other.port(), second.port());
+        let url = format!("postgres://postgres@127.0.0.1:{first},127.0.0.1:{second}/postgres");
+        Settings::parse(&url).unwrap()
+    };
+    feed.config.source.settings = hosts(&known);
+    let running = feed.live().await;
+    insert(&client, 10..12).await;
+    assert_eq!(running.ids(12).await, range(0..12));
+    running.stop().await;
+
+    // Nobody can tell whether the one that is away will come back.
+    let known = apart(known, Cluster::stop).await;
+    let mut running = feed.start();
+    let is_passed_over = |status: &Status| matches!(status, Status::Starting { why } if why.contains("is passed over"));
+    running.wait_for("the other cluster is not followed", is_passed_over).await;
+    assert_eq!(running.ids(12).await, range(0..12));
+    let known = apart(known, |known| known.restart().unwrap()).await;
+    let client = support::connect(&known.url("postgres")).await;
+    insert(&client, 12..14).await;
+    assert_eq!(running.ids(14).await, range(0..14), "nothing was dropped");
+    running.stop().await;
+
+    feed.config.source.settings = hosts(&other);
+    let running = feed.live().await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)), "all of them are of the other one");
+    insert(&other_client, 0..1).await;
+    assert_eq!(running.ids(1).await, [0]);
+    running.stop().await;
+}
+
+async fn apart(mut cluster: Cluster, act: impl FnOnce(&mut Cluster) + Send + 'static) -> Cluster {
+    let acted = tokio::task::spawn_blocking(move || {
+        act(&mut cluster);
+        cluster
+    });
+    acted.await.unwrap()
 }

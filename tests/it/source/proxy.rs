@@ -15,6 +15,8 @@ pub enum Fault {
     None,
     /// What walsenders send gets lost; all else goes through.
     SwallowStream,
+    /// What is said to walsenders and by them goes through; all else gets lost.
+    SwallowQuestions,
     /// Nothing moves, in either direction, until the fault is over.
     Freeze,
     /// The client is cut off, and the server never hears of it.
@@ -79,6 +81,7 @@ async fn forward(
                 match now {
                     Fault::None => {}
                     Fault::SwallowStream => lossy |= from_server && replicates.load(Ordering::Relaxed),
+                    Fault::SwallowQuestions => lossy |= !replicates.load(Ordering::Relaxed),
                     Fault::Freeze => {}
                     Fault::HalfOpen if from_server => {
                         drop(to);
@@ -94,7 +97,13 @@ async fn forward(
             }
             read = from.read(&mut buffer), if !frozen => read,
         };
-        let Ok(count @ 1..) = read else { return };
+        let Ok(count @ 1..) = read else {
+            if lossy {
+                // Its end gets lost, too.
+                return std::future::pending().await;
+            }
+            return;
+        };
         if buffer[..count].windows(20).any(|part| part == b"replication\0database") {
             replicates.store(true, Ordering::Relaxed);
         }

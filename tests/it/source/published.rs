@@ -1,8 +1,9 @@
 //! What is published changes while rows are written: tables, columns and partitions come and go, and nothing is lost.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use walclock::feed::ingest::Status;
+use walclock::feed::ingest::{Intervals, Status};
 
 use super::PATIENCE;
 use super::ddl::{Load, assert_fold_is_table, loaded, probe};
@@ -109,5 +110,50 @@ async fn partitions_that_come_and_go_under_load_lose_nothing() {
     load.stop().await;
     assert_fold_is_table(&client, &mut fold).await;
     assert_whole(&running, &fold);
+    running.stop().await;
+}
+
+/// Waits until the feed says this of what is published.
+async fn wait_for_hole(running: &mut Running, what: &str) {
+    let says = |shown: &Option<String>| shown.as_ref().is_some_and(|shown| shown.contains(what));
+    let said = tokio::time::timeout(PATIENCE, running.unpublished.wait_for(says)).await.map(|said| said.is_ok());
+    assert_eq!(said.ok(), Some(true), "it does not say {what}: {:?}", *running.unpublished.borrow());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unpublished_is_said_also_where_it_is_back_again() {
+    let url = support::database().await;
+    let client = support::connect(&url).await;
+    let schema = "create table notes (id int primary key, body text, _change_selector text);
+                  create table first (id int primary key); create table second (id int primary key);
+                  create table dropped (id int primary key);
+                  create publication feed for table notes, first, second, dropped";
+    client.batch_execute(schema).await.unwrap();
+    let mut feed = Feed::new(&url);
+    let short = Duration::from_millis(50);
+    feed.config.intervals = Intervals { pulse: short, heartbeat: short, ..Intervals::default() };
+    let mut running = feed.live().await;
+    // What it sees first is all that it can compare with: so again and again, until it has seen one of them.
+    support::eventually(PATIENCE, "a table that was dropped and added again", async || {
+        let again = "alter publication feed drop table second; alter publication feed add table second";
+        client.batch_execute(again).await.unwrap();
+        let shown = running.unpublished.borrow().clone();
+        shown.filter(|shown| shown.contains("dropped from the publication and added again: public.second")).map(drop)
+    })
+    .await;
+    client.batch_execute("alter publication feed set (publish = 'insert')").await.unwrap();
+    let kinds =
+        "updates, deletes, truncates no longer published: public.dropped, public.first, public.notes, public.second";
+    wait_for_hole(&mut running, kinds).await;
+    // Nor does it wait for who has a published table to himself.
+    let locking = support::connect(&url).await;
+    locking.batch_execute("begin; lock table notes in access exclusive mode").await.unwrap();
+    client.batch_execute("drop table dropped; alter publication feed drop table first").await.unwrap();
+    wait_for_hole(&mut running, "; no longer published: public.first").await;
+    locking.batch_execute("rollback").await.unwrap();
+    let shown = running.unpublished.borrow().clone().unwrap();
+    assert!(!shown.contains("no longer published: public.dropped;"), "its rows are gone with it: {shown}");
+    assert_eq!(*running.status.borrow(), Status::Streaming, "the others' readers miss nothing");
+    assert_eq!(running.changes(walclock::domain::sequence::Sequence::ZERO).await.unwrap().changes.len(), 0);
     running.stop().await;
 }

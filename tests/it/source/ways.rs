@@ -1,22 +1,34 @@
 //! The way to the server goes wrong while both ends live.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 use walclock::domain::sequence::Sequence;
-use walclock::feed::ingest::Status;
+use walclock::feed::ingest::{Intervals, Status};
 use walclock::feed::query;
 use walclock::localpg::Cluster;
 
-use super::PATIENCE;
-use super::feed::{Feed, filled, insert, range};
+use super::feed::{Feed, insert, range};
 use super::proxy::{Fault, Proxy};
+use super::{PATIENCE, publish_notes};
 use crate::support;
 
 /// A feed behind a proxy, live and with ten notes, and a client that does without the proxy.
-async fn behind_a_proxy(cluster: &Cluster) -> (Proxy, Client, Feed, super::feed::Running) {
+async fn behind_a_proxy(cluster: &Cluster, intervals: Intervals) -> (Proxy, Client, Feed, super::feed::Running) {
     let proxy = Proxy::start(cluster.port()).await;
     let url = cluster.url("postgres");
-    let (_, feed, running, _) = filled(&proxy.url(&url, cluster.port())).await;
-    (proxy, support::connect(&url).await, feed, running)
+    let client = publish_notes(&url).await;
+    let mut feed = Feed::new(&proxy.url(&url, cluster.port()));
+    feed.config.intervals = intervals;
+    let running = feed.live().await;
+    insert(&client, 0..10).await;
+    running.ids(10).await;
+    (proxy, client, feed, running)
+}
+
+/// A feed that asks a silent walsender soon.
+fn watchful() -> Intervals {
+    Intervals { silence: Duration::from_millis(200), answer: Duration::from_millis(400), ..Intervals::default() }
 }
 
 async fn cluster(walsender_timeout: &'static str) -> Cluster {
@@ -31,9 +43,9 @@ async fn walsenders(client: &Client) -> Vec<i32> {
 
 /// Our reports still get to the walsender, so that it stays; nothing of it gets to us.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_is_swallowed_is_noticed() {
-    let cluster = cluster("1s").await;
-    let (proxy, client, _feed, running) = behind_a_proxy(&cluster).await;
+async fn a_stream_that_is_swallowed_is_noticed_long_before_the_walsender_would_go() {
+    let cluster = cluster("10min").await;
+    let (proxy, client, _feed, running) = behind_a_proxy(&cluster, watchful()).await;
     let before = walsenders(&client).await;
     proxy.set(Fault::SwallowStream);
     insert(&client, 10..20).await;
@@ -42,11 +54,72 @@ async fn a_stream_that_is_swallowed_is_noticed() {
     running.stop().await;
 }
 
+/// The stream flows on; but the session that has the claim on the slot is lost, and the server is about to end it.
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_that_are_swallowed_are_noticed_although_the_stream_flows() {
+    let cluster = cluster("10min").await;
+    let (proxy, client, _feed, running) = behind_a_proxy(&cluster, watchful()).await;
+    let before = walsenders(&client).await;
+    proxy.set(Fault::SwallowQuestions);
+    insert(&client, 10..20).await;
+    assert_eq!(running.ids(20).await, range(0..20));
+    support::eventually(PATIENCE, "both connections are made anew", async || {
+        let after = walsenders(&client).await;
+        (after.len() == 1 && after != before).then_some(())
+    })
+    .await;
+    insert(&client, 20..30).await;
+    assert_eq!(running.ids(30).await, range(0..30));
+    running.stop().await;
+}
+
+/// Nobody gets through, on old connections or on new ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_gone_is_noticed() {
+    let cluster = cluster("10min").await;
+    let (proxy, client, _feed, mut running) = behind_a_proxy(&cluster, watchful()).await;
+    proxy.set(Fault::Freeze);
+    let noticed = |status: &Status| matches!(status, Status::Waiting { why } if why.contains("does not get through"));
+    running.wait_for("told that nothing gets through", noticed).await;
+    insert(&client, 10..20).await;
+    proxy.set(Fault::None);
+    assert_eq!(running.ids(20).await, range(0..20));
+    running.stop().await;
+}
+
+/// It says nothing and answers nothing for as long as it decodes: here it waits for a lock on the way. Given up, it would
+/// begin anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walsender_that_is_busy_is_not_given_up() {
+    let settings = [("wal_sender_timeout", "10min"), ("log_connections", "on")];
+    let cluster = tokio::task::spawn_blocking(move || support::new_cluster(&settings)).await.unwrap();
+    let (_proxy, client, _feed, running) = behind_a_proxy(&cluster, watchful()).await;
+    let before = walsenders(&client).await;
+    client.batch_execute("create table late (like notes); alter publication feed add table late").await.unwrap();
+    let mut locking = support::connect(&cluster.url("postgres")).await;
+    let lock = locking.transaction().await.unwrap();
+    // Where the walsender looks up that the table is published.
+    lock.batch_execute("lock table pg_publication_rel").await.unwrap();
+    client.batch_execute("insert into late select n, 'body', 's' from generate_series(10, 19) n").await.unwrap();
+    let looks = || std::fs::read_to_string(cluster.log()).unwrap().matches("application_name=walclock").count();
+    let at_first = looks();
+    support::eventually(PATIENCE, "it is looked at again and again while it waits", async || {
+        let sql = "select from pg_stat_activity where backend_type = 'walsender' and wait_event_type = 'Lock'";
+        let waits = !client.query(sql, &[]).await.unwrap().is_empty();
+        (waits && looks() >= at_first + 4).then_some(())
+    })
+    .await;
+    lock.commit().await.unwrap();
+    assert_eq!(running.ids(20).await, range(0..20));
+    assert_eq!(walsenders(&client).await, before, "it was given up while it worked");
+    running.stop().await;
+}
+
 /// As when this process, or the network, stands still for longer than the server waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standstill_that_the_server_gives_up_on_loses_and_repeats_nothing() {
     let cluster = cluster("1s").await;
-    let (proxy, client, _feed, mut running) = behind_a_proxy(&cluster).await;
+    let (proxy, client, _feed, mut running) = behind_a_proxy(&cluster, Intervals::default()).await;
     proxy.set(Fault::Freeze);
     insert(&client, 10..20).await;
     support::eventually(PATIENCE, "the server gives the walsender up", async || {
@@ -64,7 +137,7 @@ async fn a_standstill_that_the_server_gives_up_on_loses_and_repeats_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_whose_end_the_server_has_not_noticed_do_not_stand_in_the_way() {
     let cluster = cluster("10min").await;
-    let (proxy, client, _feed, running) = behind_a_proxy(&cluster).await;
+    let (proxy, client, _feed, running) = behind_a_proxy(&cluster, Intervals::default()).await;
     let before = walsenders(&client).await;
     proxy.set(Fault::HalfOpen);
     insert(&client, 10..20).await;
@@ -85,7 +158,7 @@ async fn a_slot_that_is_lost_under_a_stream_is_a_gap_and_not_a_loop() {
         ("log_connections", "on"),
     ];
     let cluster = tokio::task::spawn_blocking(move || support::new_cluster(&small)).await.unwrap();
-    let (proxy, client, feed, running) = behind_a_proxy(&cluster).await;
+    let (proxy, client, feed, running) = behind_a_proxy(&cluster, Intervals::default()).await;
     let before = running.changes(Sequence::ZERO).await.unwrap().last;
     proxy.set(Fault::Freeze);
     support::eventually(PATIENCE, "the slot is lost", async || {

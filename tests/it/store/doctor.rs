@@ -50,7 +50,26 @@ const FAULTS: &[(&str, Level, &str)] = &[
     (
         "create table bare (id int); alter publication walclock add table bare",
         Level::Error,
-        "the published table bare has no replica identity",
+        "bare has no replica identity",
+    ),
+    (
+        "create table deferred (id int primary key deferrable initially deferred);
+         alter publication walclock add table deferred",
+        Level::Error,
+        "deferred has no replica identity",
+    ),
+    (
+        "create table included (id int, _change_selector text, primary key (id) include (_change_selector));
+         alter publication walclock add table included",
+        Level::Warning,
+        "the replica identity of included lacks its scope column _change_selector",
+    ),
+    (
+        "create table numbered (id int primary key, _change_selector int[]);
+         alter table numbered replica identity full;
+         select walclock.publish('numbered', force => true)",
+        Level::Warning,
+        "the scope column _change_selector of numbered is of the type integer[]: no reader can ask",
     ),
     (
         "create table parted (id int, _change_selector text, primary key (id, _change_selector)) partition by range (id);
@@ -66,12 +85,17 @@ const FAULTS: &[(&str, Level, &str)] = &[
     (
         "alter table parted_2 replica identity nothing",
         Level::Error,
-        "the published table parted_2 has no replica identity",
+        "parted_2 has no replica identity",
     ),
     (
         "create publication mine for table parted with (publish_via_partition_root = false)",
         Level::Warning,
         "the publication mine tells partitions under their own names, not as parted",
+    ),
+    (
+        "alter publication mine set (publish = 'insert, update')",
+        Level::Warning,
+        "the publication mine leaves out deletes, truncates: readers of its tables are not told of them",
     ),
     (
         "alter publication mine add table walclock.namespaces, walclock.runs",
@@ -111,6 +135,93 @@ async fn each_fault_is_found_and_its_repair_repairs_it() {
         world.client.batch_execute(finding.fix_sql.as_ref().unwrap()).await.unwrap();
         let found = findings(&world.url).await;
         assert!(found.iter().all(|finding| !finding.what.contains(what)), "{found:#?}");
+    }
+}
+
+/// From which version on there is such a table, what makes it, what is then said about it, from which version on a statement
+/// repairs that, and what PostgreSQL takes afterwards.
+type Hidden = (u32, &'static str, &'static str, u32, &'static str);
+
+/// Tables of which PostgreSQL keeps columns to itself.
+const HIDDEN: &[Hidden] = &[
+    (
+        14,
+        "create table computed (id int primary key, tenant int,
+             _change_selector text generated always as ('t' || tenant) stored);
+         insert into computed values (1, 1);
+         alter publication walclock add table computed",
+        "the scope column _change_selector of computed is generated and not published: its rows go to those who ask without",
+        18,
+        "update computed set tenant = 2",
+    ),
+    (
+        15,
+        "create table listed (id int primary key, body text, _change_selector text);
+         insert into listed values (1);
+         alter publication walclock add table listed (id, body)",
+        "the list of published columns of listed lacks its scope column _change_selector",
+        15,
+        "update listed set body = ''",
+    ),
+    (
+        15,
+        "create table keyless (id int, key int primary key, body text);
+         insert into keyless values (1, 1);
+         alter publication walclock add table keyless (id, body)",
+        "the list of published columns of keyless does not bear its replica identity: PostgreSQL refuses its updates",
+        15,
+        "update keyless set body = ''",
+    ),
+    (
+        15,
+        "create table whole (id int primary key, body text);
+         alter table whole replica identity full;
+         insert into whole values (1);
+         alter publication walclock add table whole (id, body)",
+        "the list of published columns of whole does not bear its replica identity: PostgreSQL refuses its updates",
+        15,
+        "update whole set body = ''",
+    ),
+    (
+        18,
+        "create table doubled (id int primary key, twice int generated always as (2 * id) stored);
+         alter table doubled replica identity full;
+         insert into doubled values (1);
+         alter publication walclock set (publish_generated_columns = none);
+         alter publication walclock add table doubled",
+        "the replica identity of doubled has generated columns, which are not published: PostgreSQL refuses its updates",
+        18,
+        "update doubled set id = 2",
+    ),
+    (
+        18,
+        "create table virtual (id int primary key, twice int generated always as (2 * id) virtual);
+         alter table virtual replica identity full;
+         alter publication walclock add table virtual",
+        "a unique index over its key and its scope column, none of them generated",
+        u32::MAX,
+        "",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_postgresql_keeps_to_itself_are_found() {
+    let world = Postgres::new().await;
+    let major = support::server_major().await;
+    for (from, fault, what, repaired_from, then) in HIDDEN {
+        if major < *from {
+            continue;
+        }
+        world.client.batch_execute(fault).await.unwrap();
+        let found = findings(&world.url).await;
+        let finding = says(&found, what);
+        assert_eq!(finding.level, Level::Error, "{finding:?}");
+        assert_eq!(finding.fix_sql.is_some(), major >= *repaired_from, "{finding:?}");
+        let Some(fix) = &finding.fix_sql else { continue };
+        world.client.batch_execute(fix).await.unwrap();
+        let found = findings(&world.url).await;
+        assert!(found.iter().all(|finding| !finding.what.contains(what)), "{found:#?}");
+        world.client.batch_execute(then).await.unwrap();
     }
 }
 

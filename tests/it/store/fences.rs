@@ -6,7 +6,7 @@ use tokio_postgres::types::ToSql;
 use walclock::dispatch::ports::{ClaimRequest, Store as _};
 use walclock::domain::lease::{Epoch, Lease, Owner};
 use walclock::domain::limits;
-use walclock::domain::run::State;
+use walclock::domain::run::{Settlement, State};
 use walclock::domain::shard::Shard;
 use walclock::domain::timer::TimerKey;
 
@@ -89,25 +89,31 @@ async fn a_claim_that_waited_for_a_takeover_finds_itself_fenced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_inserts_and_does_not_commit_holds_up_its_own_timer_only() {
+async fn a_client_that_inserts_and_does_not_commit_holds_up_its_own_timers_only() {
     let world = Postgres::new().await;
     let a = contract::owner("a");
     let grant = contract::lease(&world, &a, Shard::COUNT).await;
-    let mut settlements = Vec::new();
-    for id in ["1", "2", "3"] {
-        let run = contract::run(&world, &a, &grant, &contract::key(id)).await;
-        settlements.push(contract::retry_at(&run, run.key.claimed_at));
+    let keys: Vec<TimerKey> = (1..=100).map(|number| contract::key(&number.to_string())).collect();
+    for key in &keys {
+        contract::put_due(&world, key).await;
     }
+    let claimed = contract::claim(&world, &a, &grant, &keys.iter().collect::<Vec<_>>()).await;
+    let mut settlements: Vec<_> = claimed.runs.iter().map(|run| contract::retry_at(run, run.key.claimed_at)).collect();
+    // Those that are held come first.
+    let number = |settlement: &Settlement| settlement.run.key.timer.id.parse::<usize>().unwrap();
+    settlements.sort_by_key(number);
     let client = support::connect(&world.url).await;
     let insert = "begin; insert into walclock.timers (namespace, id, execute_at, callback_url)
-                  values ('space', '2', now(), 'http://localhost/')";
+                  select 'space', n, now(), 'http://localhost/' from generate_series(1, 20) n";
     client.batch_execute(insert).await.unwrap();
-    world.store.settle(&a, &settlements).await.expect_err("one could not be written");
-    assert!(world.timer(&contract::key("1")).await.is_some());
-    assert!(world.timer(&contract::key("3")).await.is_some());
-    assert_eq!(world.runs(&contract::key("2")).await[0].state, State::Running);
+    let settled = world.store.settle(&a, &settlements).await.unwrap();
+    for (settlement, written) in settlements.iter().zip(&settled) {
+        let is_held = number(settlement) <= 20;
+        assert_eq!(written.as_ref().ok(), (!is_held).then_some(&true), "{:?}", settlement.run.key);
+        assert_eq!(world.timer(&settlement.run.key.timer).await.is_some(), !is_held, "{:?}", settlement.run.key);
+    }
     client.batch_execute("commit").await.unwrap();
-    assert_eq!(world.store.settle(&a, &settlements).await.unwrap(), [false, true, false]);
+    assert_eq!(contract::settle(&world, &a, &settlements[..20]).await, [true; 20]);
     assert_eq!(world.runs(&contract::key("2")).await[0].state, State::Failed);
 }
 

@@ -10,7 +10,16 @@ use walclock::store::migrate::{self, Error};
 use crate::support;
 
 /// All migrations, oldest first.
-const ALL: &[&str] = &["V1__schema", "V2__schedules", "V3__deferrals", "V4__ring", "V5__moves", "V6__partitions"];
+const ALL: &[&str] = &[
+    "V1__schema",
+    "V2__schedules",
+    "V3__deferrals",
+    "V4__ring",
+    "V5__moves",
+    "V6__partitions",
+    "V7__callbacks",
+    "V8__publish",
+];
 
 async fn migrated() -> (Client, Settings) {
     let url = support::migrated().await;
@@ -117,6 +126,22 @@ const IMPOSSIBLE: &[(&str, &[&str])] = &[
             r#"callback_headers = '{"x": "\u007f"}'"#,
         ],
     ),
+    (
+        "timers_callback_url_host_and_port",
+        &[
+            "callback_url = 'http://host:65536/'",
+            "callback_url = 'https://host:0'",
+            "callback_url = 'http://host:http/'",
+            "callback_url = 'http://:80/'",
+            "callback_url = 'http://host:80:81?x'",
+            "callback_url = 'http://[::1]:99999/'",
+        ],
+    ),
+    (
+        "timers_callback_headers_reserved",
+        &[r#"callback_headers = '{"x": "", "HOST": "a"}'"#, r#"callback_headers = '{"walclock-fence": "9"}'"#],
+    ),
+    ("timers_callback_headers_size", &["callback_headers = jsonb_build_object('x', repeat('x', 8192))"]),
     ("timers_callback_timeout_range", &["callback_timeout_seconds = 0", "callback_timeout_seconds = 301"]),
     ("timers_payload_length", &["payload = ('\"' || repeat('x', 102400) || '\"')::json"]),
     ("timers_retry_attempts_max_range", &["retry_attempts_max = 0"]),
@@ -193,6 +218,11 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
                   create view seen as select 1 as id;
                   create table parts (id int primary key) partition by range (id);
                   create table own_scope (id int primary key, tenant text);
+                  create table generated (id int primary key, tenant int,
+                      _change_selector text generated always as ('t' || tenant) stored);
+                  alter table generated replica identity full;
+                  create table deferred (id int primary key deferrable initially deferred);
+                  create table included (id int, _change_selector text, primary key (id) include (_change_selector));
                   create table half (id int primary key, _change_selector text) partition by range (id);
                   create table half_1 partition of half for values from (0) to (10);
                   create table half_2 partition of half for values from (10) to (20);
@@ -214,6 +244,9 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
         ("'walclock.namespaces'", "is one of walclock's own tables"),
         ("'walclock.timers'", "is one of walclock's own tables"),
         ("'walclock.runs', force => true", "is one of walclock's own tables"),
+        ("'included'", "lacks its scope column _change_selector"),
+        ("'deferred', force => true", "has no replica identity"),
+        ("'generated', force => true", "generated"),
         ("'own_scope', selector_columns => '{tenant}'", "lacks its scope column tenant"),
     ] {
         let refusal = publish(&client, call).await.expect_err(call);
@@ -225,15 +258,61 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_nobody_could_ask_for_are_published_only_by_force() {
+    let (client, _) = migrated().await;
+    let types = "create domain texts as text[]; create domain padded as char(4); create domain word as varchar(9)";
+    client.batch_execute(types).await.unwrap();
+    let allowed = [
+        "text",
+        "varchar(9)",
+        "char(4)",
+        "name",
+        "word",
+        "uuid",
+        "int",
+        "bigint",
+        "bool",
+        "date",
+        "text[]",
+        "varchar(9)[]",
+    ];
+    let refused =
+        ["int[]", "uuid[]", "name[]", "texts", "padded", "bytea", "jsonb", "timestamptz", "int4range", "point"];
+    for (at, kind) in allowed.iter().chain(&refused).enumerate() {
+        let table = format!(
+            "create table typed_{at} (id int primary key, _change_selector {kind});
+             alter table typed_{at} replica identity full"
+        );
+        client.batch_execute(&table).await.unwrap();
+        let published = publish(&client, &format!("'typed_{at}'")).await;
+        if allowed.contains(kind) {
+            assert_eq!(published, Ok(()), "{kind}");
+            continue;
+        }
+        let refusal = published.expect_err(kind);
+        assert!(
+            refusal.contains(&format!("the scope column _change_selector of typed_{at} is of the type ")),
+            "{refusal}"
+        );
+        assert_eq!(publish(&client, &format!("'typed_{at}', force => true")).await, Ok(()), "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_migration_does_not_make_everybody_wait_for_a_table_that_is_in_use() {
     let (mut client, settings) = migrated().await;
-    let undo =
-        "delete from walclock.walclock_migrations where version >= 5; drop function walclock.follow_move cascade";
+    let undo = "delete from walclock.walclock_migrations where version >= 5;
+                drop function walclock.follow_move, walclock.header_bytes, walclock.publish_faults cascade;
+                do $$ declare bad record; begin
+                    for bad in select conrelid::regclass as relation, conname from pg_constraint where not convalidated loop
+                        execute format('alter table %s drop constraint %I', bad.relation, bad.conname);
+                    end loop;
+                end $$";
     client.batch_execute(undo).await.unwrap();
     let using = client.transaction().await.unwrap();
     using.batch_execute("delete from walclock.timers").await.unwrap();
     let run = tokio::time::timeout(support::PATIENCE, migrate::run(&settings)).await;
     assert!(matches!(run.expect("it gives up by itself"), Err(Error::Failed(_))));
     using.rollback().await.unwrap();
-    assert_eq!(migrate::run(&settings).await.unwrap(), ["V5__moves", "V6__partitions"]);
+    assert_eq!(migrate::run(&settings).await.unwrap(), ALL[4..]);
 }

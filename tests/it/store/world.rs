@@ -81,7 +81,7 @@ impl World for Postgres {
     }
 
     async fn delete(&self, key: &TimerKey) {
-        let sql = "delete from walclock.timers where namespace = $1 and id = $2";
+        let sql = include_str!("../../../sql/queries/timers/delete.sql");
         assert_eq!(self.client.execute(sql, &[&&*key.namespace, &&*key.id]).await.unwrap(), 1);
     }
 
@@ -108,6 +108,23 @@ impl World for Postgres {
     async fn expire(&self, shard: Shard) {
         let sql = "update walclock.shards set expires_at = clock_timestamp() - interval '1 second' where shard = $1";
         assert_eq!(self.client.execute(sql, &[&i16::from(shard.0)]).await.unwrap(), 1);
+    }
+
+    async fn set_back(&self, span: Duration) {
+        // As it is left: every moment that was written down lies farther ahead.
+        for sql in [
+            "update walclock.shards set expires_at = expires_at + make_interval(secs => $1) where owner is not null",
+            "update walclock.dispatchers set expires_at = expires_at + make_interval(secs => $1)",
+        ] {
+            self.client.execute(sql, &[&span.as_secs_f64()]).await.unwrap();
+        }
+    }
+
+    async fn expiries(&self, shard: Shard) -> Option<(Timestamp, Timestamp)> {
+        let sql = "select shards.expires_at, dispatchers.expires_at
+                   from walclock.shards join walclock.dispatchers using (owner) where shard = $1";
+        let row = self.client.query_opt(sql, &[&i16::from(shard.0)]).await.unwrap()?;
+        Some((row.get(0), row.get(1)))
     }
 
     async fn set_secrets(&self, namespace: &str, secrets: &[&str]) {

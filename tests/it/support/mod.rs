@@ -2,6 +2,7 @@
 
 pub mod events;
 pub mod http;
+pub mod preload;
 pub mod receiver;
 pub mod server;
 

@@ -20,6 +20,8 @@ pub struct Call {
     pub at: Timestamp,
     pub headers: HeaderMap,
     pub body: serde_json::Value,
+    /// The bytes of the body, which its signature is of.
+    pub raw: Bytes,
 }
 
 impl Call {
@@ -72,7 +74,7 @@ impl Receiver {
         let handler = move |headers: HeaderMap, body: Bytes| {
             let (calls, answer) = (calls.clone(), answer.clone());
             async move {
-                let call = Call { at: wall(), headers, body: serde_json::from_slice(&body).unwrap() };
+                let call = Call { at: wall(), headers, body: serde_json::from_slice(&body).unwrap(), raw: body };
                 let answering = answer(&call);
                 calls.lock().push(call);
                 let (status, body) = answering.await;

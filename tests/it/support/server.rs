@@ -63,6 +63,14 @@ impl Server {
         Self::spawn_by(command, database_url, folder, flags)
     }
 
+    /// Migrates and starts, with no more than so many files and sockets open.
+    pub fn spawn_within_files(files: u32, database_url: &str, folder: &Path) -> Self {
+        migrate(database_url);
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"ulimit -n "$0" && exec "$@""#, &files.to_string(), env!("CARGO_BIN_EXE_walclock")]);
+        Self::spawn_by(command, database_url, folder, &[])
+    }
+
     /// Migrates and starts, with `folder` on a disk of its own of so many bytes, of which `filler` are taken by a file of
     /// that name; see [`Server::file`]. None where the machine does not permit that.
     pub fn spawn_on_disk(database_url: &str, folder: &Path, bytes: u64, filler: u64, flags: &[&str]) -> Option<Self> {

@@ -45,7 +45,7 @@ fn said(written: &Written<Timestamp>) -> Option<&str> {
 async fn the_future_is_the_databases() {
     let url = support::migrated().await;
     let store = Store::new(Config::new(pg::Settings::parse(&url).unwrap())).unwrap();
-    let mut client = store.client().await.unwrap();
+    let client = store.client().await.unwrap();
     let micro = Duration::from_micros(1);
     // By the clock of this machine the first lies far behind, and the second far ahead.
     for now in [moment("2001-01-01T00:00:00Z"), moment("2085-01-01T00:00:00Z")] {
@@ -62,7 +62,7 @@ async fn the_future_is_the_databases() {
             assert_eq!(said(&written), allowed, "{at} at {now}");
             let others = [&definition("other", at), &definition("good", now.after(micro))];
             let wait = Duration::from_secs(1);
-            let written = timers::create_many(&mut client, &others, true, wait, Some(now)).await.unwrap();
+            let written = timers::create_many(&client, &others, true, wait, Some(now)).await.unwrap();
             assert_eq!(said(written[0].as_ref().unwrap()), allowed, "{at} at {now}");
             assert_eq!(said(written[1].as_ref().unwrap()), None);
 

@@ -1,5 +1,7 @@
 //! The model's lease table, and the fence that every write passes.
 
+use std::time::Duration;
+
 use walclock::clock::Timestamp;
 use walclock::dispatch::ports::{LeaseGrant, LeaseRequest};
 use walclock::domain::lease::{Epoch, Lease, Owner};
@@ -41,6 +43,12 @@ impl Model {
         let alive_until = if request.shards_max > 0 { expires_at } else { now };
         self.owners.entry(owner.clone()).or_insert((now, alive_until)).1 = alive_until;
         self.owners.retain(|other, (_, until)| *until > now || other == owner);
+        // A lease of another that lies farther ahead than it can is cut: the clock was set back.
+        let others = self.owners.iter_mut().filter(|(other, _)| *other != owner);
+        others.for_each(|(_, (_, until))| *until = (*until).min(expires_at));
+        let is_others = |row: &&mut LeaseRow| row.owner.as_ref().is_some_and(|other| other != owner);
+        let others = self.shards.iter_mut().filter(is_others);
+        others.for_each(|row| row.expires_at = row.expires_at.min(expires_at));
         let since = |owner: &Owner| self.owners.get(owner).map(|(since, _)| (*since, owner.clone()));
         let rank = self.owners.keys().filter(|other| since(other) < since(owner)).count();
         // What is given up is not taken back in the same round.
@@ -73,7 +81,9 @@ impl Model {
             row.expires_at = expires_at;
             held.push(Lease { shard, epoch: Epoch(row.epoch) });
         }
-        LeaseGrant { held, owners_alive: self.owners.len(), rank, now }
+        let others_left =
+            self.owners.iter().filter(|(other, _)| *other != owner).map(|(_, (_, until))| until.since(now)).min();
+        LeaseGrant { held, owners_alive: self.owners.len(), rank, others_left, now }
     }
 
     /// An owner gives up everything: it is going away.
@@ -85,6 +95,19 @@ impl Model {
     /// The lease of a shard runs out.
     pub fn expire(&mut self, shard: Shard) {
         self.shards[usize::from(shard.0)].expires_at = self.now;
+    }
+
+    /// The clock is set back: what it says now is as it was, and every moment that was written down lies farther ahead.
+    pub fn set_back(&mut self, span: Duration) {
+        self.owners.values_mut().for_each(|(_, until)| *until = until.after(span));
+        let held = self.shards.iter_mut().filter(|row| row.owner.is_some());
+        held.for_each(|row| row.expires_at = row.expires_at.after(span));
+    }
+
+    /// When the lease of a shard runs out, and when its owner counts as dead.
+    pub fn expiries(&self, shard: Shard) -> Option<(Timestamp, Timestamp)> {
+        let row = &self.shards[usize::from(shard.0)];
+        Some((row.expires_at, self.owners.get(row.owner.as_ref()?)?.1))
     }
 
     /// A write under the leases of these shards is under way until this moment.

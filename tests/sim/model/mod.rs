@@ -105,13 +105,16 @@ impl Model {
         true
     }
 
-    /// A client deletes a timer; what was deleted, if it was there and free.
+    /// A client deletes a timer; what was deleted, if it was there and free. Older ones of its key are not tried again.
     pub fn cancel(&mut self, key: &TimerKey) -> Option<Timer> {
         if self.timers.get(key)?.is_locked(self.now) {
             return None;
         }
         let row = self.timers.remove(key)?;
         self.cancelled.insert(key.clone(), row.timer.clone());
+        let at = |claimed_at| RunKey { timer: key.clone(), claimed_at };
+        let older = self.runs.range_mut(at(Timestamp::MIN)..=at(Timestamp::MAX));
+        older.for_each(|(_, row)| row.cancelled = true);
         Some(row.timer)
     }
 

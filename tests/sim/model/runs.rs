@@ -13,6 +13,7 @@ use super::Model;
 
 /// What a run failed of whose id a client has used again meanwhile.
 const SUPERSEDED: &str = "superseded by a newer timer of the same id";
+const CANCELLED: &str = "cancelled: it was deleted, or a later occurrence of its schedule takes its place";
 
 /// A row of `walclock.runs`.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct RunRow {
     pub answered: Option<Attempt>,
     /// That attempt was never made: the run was deferred, and superseded.
     pub unsent: bool,
+    /// It is not to be tried again.
+    pub cancelled: bool,
 }
 
 /// A row of `walclock.attempts`: one that was followed by another.
@@ -56,7 +59,7 @@ impl Model {
         let secrets = self.secrets.get(&key.timer.namespace).cloned().unwrap_or_default();
         let run = Run { key: key.clone(), timer, epoch, secrets, adoptions: 0 };
         let (state, adopted_by) = (State::Running, owner.clone());
-        let row = RunRow { run: run.clone(), state, adopted_by, answered: None, unsent: false };
+        let row = RunRow { run: run.clone(), state, adopted_by, answered: None, unsent: false, cancelled: false };
         self.runs.insert(key, row);
         run
     }
@@ -108,11 +111,13 @@ impl Model {
             Ending::Defer(_) if self.wrongs.forgets_deferrals => {}
             Ending::Succeeded => self.finish(settlement, State::Succeeded, error),
             Ending::Failed => self.finish(settlement, State::Failed, error),
-            Ending::RetryAt(_) | Ending::Reschedule(_) | Ending::Defer(_) if self.is_superseded(key) => {
+            Ending::RetryAt(_) | Ending::Reschedule(_) | Ending::Defer(_)
+                if let Some(error) = self.takes_its_place(key) =>
+            {
                 if matches!(settlement.ending, Ending::Defer(_)) {
                     self.superseded.push(settlement.run.timer.clone());
                 }
-                self.finish(settlement, State::Failed, Some(SUPERSEDED.to_owned()));
+                self.finish(settlement, State::Failed, Some(error.to_owned()));
             }
             Ending::RetryAt(at) => self.put_back(settlement, |timer, _| {
                 (timer.retry_at, timer.last_error) = (Some(at), error);
@@ -131,10 +136,15 @@ impl Model {
         true
     }
 
-    /// Whether a client has put in a newer timer of the same key, which may have been claimed already.
-    fn is_superseded(&self, key: &RunKey) -> bool {
+    /// Why a run is not to be tried again: it is cancelled, or a client has put in a newer timer of the same key, which may
+    /// have been claimed already.
+    fn takes_its_place(&self, key: &RunKey) -> Option<&'static str> {
+        if self.runs.get(key).is_some_and(|row| row.cancelled) {
+            return Some(CANCELLED);
+        }
         let next = self.runs.range((Bound::Excluded(key), Bound::Unbounded)).next();
-        self.timers.contains_key(&key.timer) || next.is_some_and(|(newer, _)| newer.timer == key.timer)
+        let is_newer = self.timers.contains_key(&key.timer) || next.is_some_and(|(newer, _)| newer.timer == key.timer);
+        is_newer.then_some(SUPERSEDED)
     }
 
     fn finish(&mut self, settlement: &Settlement, state: State, error: Option<String>) {

@@ -169,9 +169,11 @@ impl Model {
             let (through, made_at) = (occurrence.through, self.now);
             self.occurrences.insert(moment, Occurrence { state, reason, through, made_at });
         }
+        let planned = made.len();
         made.retain(|(at, due_at)| self.make((id.clone(), *at), *due_at));
+        let clashes = made.len() < planned;
         let last = plan.occurrences.iter().rfind(|occurrence| occurrence.outcome == Outcome::Fire);
-        if let Some(last) = last.filter(|_| plan.cancel && self.planted != Planted::EndsNoOther) {
+        if let Some(last) = last.filter(|_| plan.cancel && !clashes && self.planted != Planted::EndsNoOther) {
             // The statement runs twice, and the second time it looks behind those that the first one has ended.
             self.end_before(id, last.scheduled_for);
             self.end_before(id, last.scheduled_for);
@@ -179,11 +181,14 @@ impl Model {
         Some(Settled { before, active, made })
     }
 
-    /// Makes a timer, unless there is one of that id.
+    /// Makes a timer, unless there is one of that id: then the moment is left out.
     fn make(&mut self, moment: Moment, due_at: Timestamp) -> bool {
         let is_free = !self.callbacks.contains_key(&moment) || self.planted == Planted::IgnoresKeys;
         if is_free {
             self.callbacks.insert(moment, new_callback(due_at));
+        } else if let Some(occurrence) = self.occurrences.get_mut(&moment) {
+            occurrence.state = State::Skipped;
+            occurrence.reason = Some(Reason::Taken.as_str());
         }
         is_free
     }
@@ -231,7 +236,6 @@ impl Model {
         let Schedule { rule: old, next_at, changed_at, .. } = &row.schedule;
         let recurs = |rule: &Rule| (rule.when.clone(), rule.time_zone.clone(), rule.start_at, rule.end_at);
         let (next_at, changed_at) = match recurs(&rule) == recurs(old) {
-            true if row.error.is_some() => (Timestamp::MIN, *changed_at),
             true => (withdrawn.map_or(*next_at, |at| at.min(*next_at)), *changed_at),
             false => (Timestamp::MIN, self.now),
         };

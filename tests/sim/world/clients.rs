@@ -37,11 +37,12 @@ impl World {
 
     /// The timers of the crowd: all overdue from the start, but for some that fall due as time goes by.
     pub(super) fn crowd(&mut self) {
+        let host = if self.plan.gateway.is_some() { "host-0" } else { HANGING };
         for number in 0..self.plan.crowd {
             let key = self.key("crowd", &format!("crowd-{number}"));
             let now = self.model.now;
             let execute_at = Timestamp::from_micros(now.micros() + self.rng.i64(-5_000_000..500_000));
-            let timer = new_timer(&key, HANGING, self.ledger.next_version(), execute_at, now);
+            let timer = new_timer(&key, host, self.ledger.next_version(), execute_at, now);
             assert!(self.model.put(timer.clone(), now), "nobody holds a new timer");
             self.ledger.began(&timer);
         }

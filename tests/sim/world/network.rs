@@ -11,8 +11,9 @@ use walclock::domain::run::{Attempt, Run};
 use walclock::domain::shard::Shard;
 
 use super::{Address, Happening, World};
+use crate::plan::{FAILING, Gateway};
 use crate::process::{Message, Planted, Wish, lost};
-use crate::watch::host_of;
+use crate::watch::{client_of, host_of};
 
 /// How often a host that is down may be tried in a few seconds.
 const PROBES_MAX: usize = 8;
@@ -63,7 +64,7 @@ impl World {
                 Message::Engine(Event::Adopted(Ok(self.model.adopt(&owner, &leases, limit))))
             }
             Wish::Engine(Effect::Settle(settlements)) => {
-                let written = Ok(self.model.settle(&owner, &settlements));
+                let written = Ok(self.model.settle(&owner, &settlements).into_iter().map(Ok).collect());
                 Message::Engine(Event::Settled { settlements, written })
             }
             Wish::Engine(other) => unreachable!("{other:?} is not for the store"),
@@ -117,22 +118,26 @@ impl World {
         self.ledger.sent(&self.model, owner, &run);
         let sent_at = self.model.now;
         let host = host_of(&run);
+        let hangs = self.plan.gateway == Some(Gateway::Hanging) && client_of(&run.key.timer) == "crowd";
         let takes = match () {
-            () if host == HANGING => 2_000_000..4_000_000,
+            () if host == HANGING || hangs => 2_000_000..4_000_000,
             () if self.plan.slow && self.rng.usize(0..8) == 0 => 1..self.micros(self.plan.callback_max),
             () => 500..50_000,
         };
         let is_down = self.meets_an_outage(from, &host);
+        let is_bad =
+            self.is_busy() && self.plan.gateway == Some(Gateway::Failing) && client_of(&run.key.timer) == FAILING;
         let answered_at = self.soon(takes);
         let fails = self.is_busy() && self.plan.fails_one_in > 0 && self.rng.usize(0..self.plan.fails_one_in) == 0;
         let verdict = match self.rng.usize(0..8) {
-            _ if is_down => Verdict::Retry { not_before: None, error: "refused".to_owned() },
+            _ if is_down || is_bad => Verdict::Retry { not_before: None, error: "refused".to_owned() },
             _ if !fails => Verdict::Succeeded,
             0 => Verdict::Failed { error: "refused".to_owned() },
             1 => Verdict::Reschedule(self.soon(0..2_000_000)),
             _ => Verdict::Retry { not_before: None, error: "no answer".to_owned() },
         };
-        let attempt = Attempt { sent_at, answered_at, status: None, reply_head: String::new(), verdict };
+        let attempt =
+            Attempt { sent_at, answered_at, connected: !is_down, status: None, reply_head: String::new(), verdict };
         let message = Message::Engine(Event::Attempted { run, attempt });
         self.at(answered_at, Happening::Message(from, Box::new(message)));
     }

@@ -1,7 +1,7 @@
 //! Tests of what keeps namespaces and hosts from holding each other up.
 
 use super::*;
-use crate::domain::limits::{HOSTS_REMEMBERED_MAX, PAYLOAD_BYTES_MAX, RUNS_BYTES_MAX};
+use crate::domain::limits::{PAYLOAD_BYTES_MAX, RUNS_BYTES_MAX};
 
 /// A failure whose next attempt is beyond the test.
 fn failure() -> Verdict {
@@ -10,6 +10,10 @@ fn failure() -> Verdict {
 
 fn answered(status: u16, verdict: Verdict) -> Attempt {
     Attempt { status: Some(status), ..attempt(verdict) }
+}
+
+fn unconnected() -> Attempt {
+    Attempt { connected: false, ..attempt(failure()) }
 }
 
 fn is_delivery(effect: &Effect) -> bool {
@@ -62,7 +66,7 @@ impl Rig {
                 left.push(effect);
                 continue;
             };
-            let written = Ok(vec![true; settlements.len()]);
+            let written = Ok(settlements.iter().map(|_| Ok(true)).collect());
             effects.extend(self.step(now, Event::Settled { settlements: settlements.clone(), written }));
             left.push(Effect::Settle(settlements));
         }
@@ -103,7 +107,7 @@ fn a_host_that_fails_is_spared_and_comes_back_slowly() {
     let sent = rig.claim_all(START, &["a", "b", "c"], "http://one/x");
     let effects = rig.answer_all(START, sent, &attempt(failure()));
     let until = effects.iter().find_map(|effect| match effect {
-        Effect::Spared(host, until) if &**host == "http://one" => Some(*until),
+        Effect::Spared(target, until) if &*target.host == "http://one" => Some(*until),
         _ => None,
     });
     let until = until.expect("it is spared");
@@ -137,6 +141,38 @@ fn a_host_that_fails_is_spared_and_comes_back_slowly() {
 }
 
 #[test]
+fn a_policy_ends_also_while_the_host_is_spared() {
+    let mut rig = Rig::new(Config { host_failures_max: 1, ..Config::default() });
+    let sent = rig.claim_all(START, &["a"], "http://one/x");
+    rig.answer_all(START, sent, &attempt(failure()));
+    assert_eq!(rig.engine.hosts_spared(), 1);
+
+    let (claim, _) =
+        rig.claims(START, Event::Noted(vec![entry("tried", START), entry("new", START)])).expect("a claim");
+    let runs = [("tried", 2), ("new", 1)].map(|(id, attempts)| {
+        let mut run = run(id, START, 1);
+        run.timer.attempts = attempts;
+        run.timer.first_attempt_at = Some(START.before(Duration::from_secs(60)));
+        run.timer.definition.retry.attempts_duration = Duration::from_secs(60);
+        run.timer.definition.callback.url = "http://one/x".to_owned();
+        run
+    });
+    let answer = Ok(Claimed { runs: runs.into(), left: Vec::new() });
+    let effects = rig.step(START, Event::Claimed { id: claim, answer });
+    let settled: Vec<&Settlement> = effects
+        .iter()
+        .flat_map(|effect| match effect {
+            Effect::Settle(settlements) => &settlements[..],
+            _ => &[],
+        })
+        .collect();
+    let of = |id: &str| settled.iter().find(|one| &*one.run.key.timer.id == id).expect("it is settled").ending;
+    assert_eq!(of("tried"), Ending::Failed);
+    assert!(matches!(of("new"), Ending::Defer(_)), "one that was never tried is tried once");
+    assert_eq!(rig.engine.deferred(), 1);
+}
+
+#[test]
 fn a_probe_that_fails_spares_the_host_for_longer() {
     let mut rig = Rig::new(Config { host_failures_max: 1, ..Config::default() });
     let mut now = START;
@@ -163,6 +199,7 @@ fn only_failures_of_the_host_in_a_row_spare_it() {
     let refused = Verdict::Failed { error: "404".into() };
     for (case, attempts, spared) in [
         ("no answers", vec![attempt(failure()), attempt(failure())], 1),
+        ("no connections", vec![unconnected(), unconnected()], 1),
         ("5xx", vec![answered(500, failure()), answered(503, failure())], 1),
         ("an answer between", vec![attempt(failure()), answered(200, Verdict::Succeeded), attempt(failure())], 0),
         ("too many requests", vec![answered(429, failure()), answered(429, failure())], 0),
@@ -177,27 +214,6 @@ fn only_failures_of_the_host_in_a_row_spare_it() {
         }
         assert_eq!(rig.engine.hosts_spared(), spared, "{case}");
     }
-}
-
-#[test]
-fn hosts_are_forgotten_when_there_are_too_many() {
-    let mut hosts = Hosts::new(hosts::Bounds { inflight_max: 1, rate_max: None, failures_max: 1 });
-    let one = run("a", START, 1);
-    let mut open = 0;
-    for number in 0..HOSTS_REMEMBERED_MAX + 100 {
-        let origin = format!("http://host-{number}");
-        assert_eq!(hosts.admit(START, &origin, &one), hosts::Admission::Send);
-        if number % 20 == 0 && number < 100 {
-            hosts.answered(START, &origin, &one.key, &attempt(failure()), 0.5);
-            open += 1;
-        } else if number % 20 != 10 || number > 100 {
-            hosts.answered(START, &origin, &one.key, &attempt(Verdict::Succeeded), 0.5);
-        }
-    }
-    assert_eq!(hosts.len(), HOSTS_REMEMBERED_MAX);
-    assert!(hosts.is_consistent());
-    // Those that are spared, or have something under way, stay.
-    assert_eq!((hosts.spared(), hosts.inflight()), (open, 5));
 }
 
 #[test]
@@ -244,7 +260,7 @@ fn a_timer_is_not_claimed_while_an_older_one_is_put_back() {
         Effect::Settle(settlements) => Some(settlements),
         _ => None,
     });
-    rig.step(at(200), Event::Settled { settlements: repeated.expect("once more"), written: Ok(vec![true]) });
+    rig.step(at(200), Event::Settled { settlements: repeated.expect("once more"), written: Ok(vec![Ok(true)]) });
     assert_eq!(rig.claim_ids(at(1_000)), ["a"]);
 }
 
@@ -296,7 +312,7 @@ fn crowd(count: usize, due_at: Timestamp) -> Event {
 }
 
 /// How many timers these effects claim.
-fn claimed(effects: &[Effect]) -> usize {
+pub(super) fn claimed(effects: &[Effect]) -> usize {
     let count = |effect: &Effect| if let Effect::Claim { timers, .. } = effect { timers.len() } else { 0 };
     effects.iter().map(count).sum()
 }

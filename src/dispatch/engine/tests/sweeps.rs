@@ -37,6 +37,15 @@ fn a_sweep_tells_what_was_missed() {
 }
 
 #[test]
+fn what_the_feed_tells_of_during_the_claim_was_not_missed() {
+    let mut rig = Rig::sweeping(Config::default());
+    let (id, _) = rig.claims(at(SWEEP), page("a", at(2_000))).expect("it is overdue");
+    rig.step(at(SWEEP), Event::Noted(vec![entry("a", at(2_000))]));
+    assert!(!rig.found(at(SWEEP), id, at(2_000), true));
+    assert!(rig.engine.sweeping.is_empty());
+}
+
+#[test]
 fn a_row_that_changed_behind_the_sweep_was_not_missed() {
     let mut rig = Rig::sweeping(Config::default());
     let now = at(SWEEP + 2_000);

@@ -57,6 +57,7 @@ impl Delivery for Servers {
         Attempt {
             sent_at: AT,
             answered_at: AT,
+            connected: true,
             status: Some(200),
             reply_head: String::new(),
             verdict: Verdict::Succeeded,
@@ -146,16 +147,20 @@ async fn a_run_whose_lease_is_over_when_its_turn_comes_is_not_sent() {
 fn a_line_grows_as_long_as_that_helps_or_its_server_is_slow() {
     // The calls that end in one look after the other, and how many callers there may be behind the last.
     for (looks, callers_max) in [
-        // Each call takes less than a look.
-        (&[128, 200, 1_000][..], 128),
+        // Each call takes much less than a look.
+        (&[128, 200, 1_000][..], 32),
         // Nothing ends at all.
-        (&[0, 0, 0, 0, 0], 4_096),
+        (&[0, 0, 0, 0, 0, 0, 0], 4_096),
+        // Each takes a little less than a look: what 128 callers end is enough.
+        (&[36, 72, 144, 144], 128),
         // Each takes two looks, whoever else is called: twice the callers end twice the calls.
-        (&[64, 128, 256], 1_024),
+        (&[16, 32, 64, 128, 256], 1_024),
+        // Each takes five: few callers become more at once, many when those before have helped.
+        (&[6, 6, 25, 25, 25], 256),
         // The cores do no more than so many, and twice the callers have made nothing better.
-        (&[100, 101, 99, 110, 100], 256),
+        (&[100, 101, 99, 110, 100], 64),
         // The server has become slow since.
-        (&[100, 101, 20, 20], 1_024),
+        (&[100, 101, 20, 20, 10], 256),
     ] {
         let mut line = Line::new("http://one");
         line.callers = line.callers_max;
@@ -171,7 +176,7 @@ fn a_line_grows_as_long_as_that_helps_or_its_server_is_slow() {
 #[test]
 fn a_line_does_not_grow_while_those_it_has_started_wait_for_a_core() {
     let mut line = Line::new("http://one");
-    (line.callers, line.starting) = (128, 1);
+    (line.callers, line.starting) = (CALLERS_FIRST, 1);
     line.look();
-    assert_eq!(line.callers_max, 128);
+    assert_eq!(line.callers_max, CALLERS_FIRST);
 }

@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 
 use jiff::civil::{Date, Weekday};
 
+use crate::domain::invalid::head;
+
 const WEEKDAYS: [&str; 7] = ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"];
 /// A list that names something more often than this says nothing new.
 const ITEMS_MAX: usize = 100;
@@ -45,7 +47,7 @@ impl Meaning<'_> {
             _ => "",
         };
         let forms = format!("a list of *, numbers from {least} to {most}{names}, ranges a-b and steps */n{more}");
-        Wrong(format!("its {field} {text:?} is not {forms}"))
+        Wrong(format!("its {field} {:?} is not {forms}", head(text)))
     }
 
     fn number(&self, text: &str) -> Result<u8, Wrong> {
@@ -72,10 +74,26 @@ impl Meaning<'_> {
             }
         };
         let step = match step {
-            Some(step) => digits(step).filter(|step| *step > 0).ok_or_else(|| self.wrong())?,
+            Some(step) => self.step(step)?,
             None => 1,
         };
         Ok((first..=last).step_by(usize::from(step)).fold(0, |bits, number| bits | 1 << number))
+    }
+
+    /// A step is no longer than the field: a longer one would pass over all but the first number, and mean something else than
+    /// whoever wrote it thinks.
+    fn step(&self, step: &str) -> Result<u8, Wrong> {
+        // Sunday has two numbers.
+        let most = self.most - self.least + u8::from(self.field != "weekday");
+        let is_number = !step.is_empty() && step.bytes().all(|byte| byte.is_ascii_digit());
+        match digits(step).filter(|step| (1..=most).contains(step)) {
+            Some(step) => Ok(step),
+            None if is_number => {
+                let (field, text, step) = (self.field, head(self.text), head(step));
+                Err(Wrong(format!("the step {step} of its {field} {text:?} is not a number from 1 to {most}")))
+            }
+            None => Err(self.wrong()),
+        }
     }
 
     fn range(&self, first: &str, last: &str) -> Result<(u8, u8), Wrong> {

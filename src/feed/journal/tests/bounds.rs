@@ -17,7 +17,7 @@ fn at(seconds: u64) -> Timestamp {
 
 fn ask(journal: &Journal, since: Sequence, snapshot: Option<&str>) -> Result<Page, query::Error> {
     let snapshot = snapshot.map(|text| text.parse().unwrap());
-    journal.read(&scopes(&["a"]), since, 100, snapshot.as_ref())
+    page(journal, &scopes(&["a"]), since, 100, snapshot.as_ref())
 }
 
 fn too_old(journal: &Journal, since: Sequence, snapshot: Option<&str>) -> bool {
@@ -177,7 +177,7 @@ fn a_purge_by_size_keeps_the_newest() {
         writer.flush().unwrap();
     }
     assert!(journal.bytes() > config.max_bytes);
-    assert!(journal.purge(at(0)).unwrap() > 0);
+    assert!(journal.purge(Timestamp::MIN).unwrap() > 0, "also before it is known what time it is");
     assert!(journal.bytes() <= config.max_bytes && journal.bytes() > config.max_bytes / 2);
     let first = journal.range().first;
     let found = read(&journal, "a", Sequence::ZERO);
@@ -282,6 +282,17 @@ fn cursors_of_a_database_that_was_left_are_not_waited_for() {
     assert_eq!(read(&journal, "a", sequence(100, 0)), ["200.0"]);
 }
 
+/// A reader who waited for the first change, or the dispatcher, stands where the feed began.
+#[test]
+fn where_a_feed_without_a_change_began_is_left_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&small(folder.path())).unwrap();
+    journal.set_origin(sequence(900, 0)).unwrap();
+    writer.begin_elsewhere(sequence(100, 0)).unwrap();
+    assert!(too_old(&journal, sequence(900, 0), None), "it would wait while changes pass it by");
+    assert!(!too_old(&journal, sequence(100, 0), None));
+}
+
 #[test]
 fn a_cursor_from_before_the_first_change_needs_a_known_origin() {
     let folder = tempfile::tempdir().unwrap();
@@ -350,7 +361,7 @@ fn what_committed_before_a_promotion_follows_where_it_stood() {
     let (mut writer, journal) = open(&small(folder.path())).unwrap();
     write_at(&mut writer, on(1, 10));
     // A reader that another changeserver has told more is not taken back.
-    assert_eq!(journal.read(&scopes(&["a"]), on(2, 30), 9, None).unwrap().last, on(2, 30));
+    assert_eq!(page(&journal, &scopes(&["a"]), on(2, 30), 9, None).unwrap().last, on(2, 30));
     writer.set_history(&history(2, &[(1, 25)]), on(1, 10)).unwrap();
     for sequence in [on(1, 20), on(1, 24), on(2, 25), on(2, 30)] {
         write_at(&mut writer, sequence);
@@ -466,7 +477,7 @@ fn a_page_of_large_changes_ends_early() {
         writer.commit(Lsn(lsn * 10 + 1)).unwrap();
     }
     writer.flush().unwrap();
-    let page = |since| journal.read(&scopes(&["a"]), since, 100_000, None).unwrap();
+    let page = |since| page(&journal, &scopes(&["a"]), since, 100_000, None).unwrap();
     let first = page(Sequence::ZERO);
     assert_eq!((first.changes.len(), first.last), (8, sequence(80, 0)));
     let second = page(first.last);

@@ -102,11 +102,7 @@ fn a_bit_flipped_while_running_drops_what_it_is_in() {
     let size = usize::try_from(fs::metadata(file(folder.path(), 2, "log")).unwrap().len()).unwrap();
     let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..10 {
-        let copy = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(folder.path()).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
+        let copy = copy(folder.path());
         let (_writer, journal) = open(&small(copy.path())).unwrap();
         let at = random.usize(16..size);
         flip(&file(copy.path(), 2, "log"), at);
@@ -115,7 +111,7 @@ fn a_bit_flipped_while_running_drops_what_it_is_in() {
         assert_eq!(found, (found[0]..=last).step_by(10).collect::<Vec<_>>(), "flipped at {at}");
         assert!(found[0] > 10 && !file(copy.path(), 2, "log").exists() && file(copy.path(), 3, "log").exists());
         let scopes = scopes(&["a"]);
-        let answer = |lsn: u64| journal.read(&scopes, sequence(lsn, 0), 1, None);
+        let answer = |lsn: u64| page(&journal, &scopes, sequence(lsn, 0), 1, None);
         assert!(matches!(answer(found[0] - 20), Err(query::Error::TooOld)));
         assert_eq!(answer(found[0] - 10).unwrap().changes.len(), 1, "the predecessor of the first is good");
     }
@@ -161,39 +157,93 @@ fn damage_found_when_opening_moves_the_first_behind_it() {
         let found = lsns(&journal, Sequence::ZERO);
         assert_eq!(found, (found[0]..=last).step_by(10).collect::<Vec<_>>(), "{damage}");
         assert!(found[0] > 10);
-        let answer = journal.read(&scopes(&["a"]), sequence(10, 0), 1, None);
+        let answer = page(&journal, &scopes(&["a"]), sequence(10, 0), 1, None);
         assert!(matches!(answer, Err(query::Error::TooOld)), "{damage}");
         // The bound is kept.
         drop((_writer, journal));
         let (_writer, journal) = open(&small(folder.path())).unwrap();
         assert_eq!(journal.range().first, sequence(found[0], 0));
-        assert!(journal.read(&scopes(&["a"]), sequence(10, 0), 1, None).is_err());
+        assert!(page(&journal, &scopes(&["a"]), sequence(10, 0), 1, None).is_err());
     }
 }
 
-/// Also where the cut leaves nothing but whole transactions: that the end is missing is known from the sidecar alone.
+/// Where a segment may be cut: at the ends of some of its transactions, and beside one.
+fn cuts(segment: &[u8]) -> [usize; 5] {
+    let mut ends = vec![16];
+    while let Some(length) = segment.get(ends[ends.len() - 1]..).and_then(|rest| rest.first_chunk()) {
+        ends.push(ends[ends.len() - 1] + usize::try_from(u32::from_le_bytes(*length)).unwrap());
+    }
+    assert_eq!(ends.pop(), Some(segment.len()), "the frames are all of it");
+    [ends[0], ends[1], ends[1] + 1, ends[ends.len() / 2], ends[ends.len() - 1]]
+}
+
+fn copy(folder: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// Also where the cut leaves nothing but whole transactions: that the end is missing is known from the sidecar, and where
+/// that is of no use, from the next segment.
 #[test]
 fn a_segment_that_is_shorter_than_it_was_is_damaged_wherever_it_was_cut() {
     let folder = tempfile::tempdir().unwrap();
     let last = four_segments(folder.path());
     let whole = fs::read(file(folder.path(), 2, "log")).unwrap();
-    let mut ends = vec![16];
-    while let Some(length) = whole.get(ends[ends.len() - 1]..).and_then(|rest| rest.first_chunk()) {
-        ends.push(ends[ends.len() - 1] + usize::try_from(u32::from_le_bytes(*length)).unwrap());
-    }
-    assert_eq!(ends.pop(), Some(whole.len()), "the frames are all of it");
-    for end in [ends[0], ends[1], ends[1] + 1, ends[ends.len() / 2], ends[ends.len() - 1]] {
-        let copy = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
-            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
+    for (end, is_damaged) in cuts(&whole).into_iter().flat_map(|end| [(end, false), (end, true)]) {
+        let copy = copy(folder.path());
         fs::write(file(copy.path(), 2, "log"), &whole[..end]).unwrap();
+        if is_damaged {
+            flip(&file(copy.path(), 2, "idx"), 0);
+        }
         let (_writer, journal) = open(&small(copy.path())).unwrap();
         let found = lsns(&journal, Sequence::ZERO);
         assert_eq!(found, (found[0]..=last).step_by(10).collect::<Vec<_>>(), "cut at {end}");
-        let answer = journal.read(&scopes(&["a"]), sequence(10, 0), 1, None);
+        let answer = page(&journal, &scopes(&["a"]), sequence(10, 0), 1, None);
         assert!(matches!(answer, Err(query::Error::TooOld)), "cut at {end}");
     }
+}
+
+/// A power cut took the end of a segment that was not synced yet, and left the next one. What is behind the cut was never
+/// acknowledged and comes again: the journal ends there.
+#[test]
+fn a_segment_that_was_never_sealed_is_the_end_wherever_it_was_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let last = four_segments(folder.path());
+    let whole = fs::read(file(folder.path(), 3, "log")).unwrap();
+    fs::remove_file(file(folder.path(), 3, "idx")).unwrap();
+    for end in cuts(&whole) {
+        let copy = copy(folder.path());
+        fs::write(file(copy.path(), 3, "log"), &whole[..end]).unwrap();
+        let (mut writer, journal) = open(&small(copy.path())).unwrap();
+        let left = *lsns(&journal, Sequence::ZERO).last().unwrap();
+        assert!(left < last && journal.durable() == Lsn(left + 1), "cut at {end}");
+        assert_eq!(lsns(&journal, Sequence::ZERO), (10..=left).step_by(10).collect::<Vec<_>>(), "cut at {end}");
+        for lsn in (left + 10..=last).step_by(10) {
+            assert_eq!(write(&mut writer, lsn, &["a"]), Accept::Take);
+        }
+        writer.flush().unwrap();
+        assert_eq!(read(&journal, "a", Sequence::ZERO).len() as u64, last / 10, "cut at {end}");
+    }
+}
+
+/// Such as were written before segments knew the size of the one before them.
+#[test]
+fn a_segment_that_names_no_size_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let last = four_segments(folder.path());
+    for id in 1..=4 {
+        let mut bytes = fs::read(file(folder.path(), id, "log")).unwrap();
+        bytes[..8].copy_from_slice(b"WALCLKJ1");
+        let sum = crc32c::crc32c(&bytes[..12]);
+        bytes[12..16].copy_from_slice(&sum.to_le_bytes());
+        fs::write(file(folder.path(), id, "log"), bytes).unwrap();
+        let _ = fs::remove_file(file(folder.path(), id, "idx"));
+    }
+    let (_writer, journal) = open(&small(folder.path())).unwrap();
+    assert_eq!(lsns(&journal, Sequence::ZERO), (10..=last).step_by(10).collect::<Vec<_>>());
 }
 
 /// After a power cut the newest segment may be there while the end of the one before it is not. Nothing of that was
@@ -232,7 +282,7 @@ fn a_purge_makes_room_on_a_full_disk() {
     drop((writer, journal));
     let (_writer, journal) = open(&small(folder.path())).unwrap();
     assert_eq!(journal.range().last, sequence(last, 0));
-    assert!(matches!(journal.read(&scopes(&["a"]), sequence(10, 0), 1, None), Err(query::Error::TooOld)));
+    assert!(matches!(page(&journal, &scopes(&["a"]), sequence(10, 0), 1, None), Err(query::Error::TooOld)));
 }
 
 /// A killed process leaves bytes that no sync has seen; they are there to read, and not yet to be acknowledged.
@@ -303,7 +353,7 @@ fn check_served(journal: &super::super::Journal, last: u64, seed: u64) {
     assert!(end <= last && journal.durable() <= Lsn(end + 1), "{seed}");
     for since in (0..last + 10).step_by(90) {
         let since_sequence = if since == 0 { Sequence::ZERO } else { sequence(since, 0) };
-        match journal.read(&scopes(&["a"]), since_sequence, 100_000, None) {
+        match page(journal, &scopes(&["a"]), since_sequence, 100_000, None) {
             Ok(page) => {
                 let found: Vec<u64> = bodies(&page).iter().map(|body| body.trim_end().parse().unwrap()).collect();
                 let first = if since == 0 { page.first.lsn.0 } else { since + 10 };
@@ -326,10 +376,7 @@ fn whatever_is_damaged_nothing_wrong_is_served() {
     let mut opened = 0;
     for seed in 0..500 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let copy = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(folder.path()).unwrap().map(Result::unwrap) {
-            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
+        let copy = copy(folder.path());
         // Half of them are damaged before they are opened, the others while they are.
         let before = random.bool();
         for _ in 0..if before { random.u8(1..4) } else { 0 } {

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 use super::super::medium::{Disk, Medium};
-use super::super::{Error, Journal, Writer, recover};
+use super::super::{Config, Error, Journal, Writer, recover};
 use super::support::*;
 use crate::domain::limits::JOURNAL_ROOM_BYTES_MIN;
 use crate::domain::sequence::{Lsn, Sequence};
@@ -75,7 +75,7 @@ fn what_was_seen_and_cut_off_comes_again_and_is_not_seen_twice() {
     disk.syncs.store(false, Ordering::SeqCst);
     writer.mend().unwrap();
     assert_eq!((writer.last(), journal.durable()), (sequence(10, 0), Lsn(11)));
-    let page = journal.read(&scopes(&["a"]), sequence(20, 0), 10, None).unwrap();
+    let page = page(&journal, &scopes(&["a"]), sequence(20, 0), 10, None).unwrap();
     assert_eq!((page.last, page.changes.len()), (sequence(20, 0), 0), "it waits until the journal is there again");
     for lsn in [20, 30] {
         assert_eq!(write(&mut writer, lsn, &["a"]), Accept::Take);
@@ -97,7 +97,7 @@ fn what_was_seen_and_cut_off_is_not_waited_for_in_another_database() {
     disk.syncs.store(false, Ordering::SeqCst);
     writer.mend().unwrap();
     writer.begin_elsewhere(sequence(100, 0)).unwrap();
-    let answer = journal.read(&scopes(&["a"]), sequence(900, 0), 10, None);
+    let answer = page(&journal, &scopes(&["a"]), sequence(900, 0), 10, None);
     assert!(matches!(answer, Err(query::Error::TooOld)));
 }
 
@@ -126,6 +126,77 @@ fn it_stops_before_the_disk_is_full_and_goes_on_with_twice_the_room() {
     assert_eq!(write(&mut writer, taken, &["a"]), Accept::Take);
     writer.flush().unwrap();
     assert_eq!(journal.range().last, sequence(taken, 0));
+}
+
+/// What it wrote is cut off, so there is room again, and yet not enough.
+#[test]
+fn a_transaction_larger_than_the_disk_is_not_tried_again_before_there_is_more_room() {
+    const MIB: u64 = 1 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config { segment_bytes: MIB, buffer_bytes: 64 << 10, ..small(folder.path()) };
+    let (mut writer, journal, disk) = open_failing(config);
+    write(&mut writer, 10, &["a"]);
+    writer.flush().unwrap();
+    durable(&journal, 11);
+    disk.size.store(32 * MIB, Ordering::SeqCst);
+    let filled = fill(&mut writer, 20, u64::MAX);
+    assert!((20 * MIB..32 * MIB).contains(&filled), "{filled}");
+    let (lsn, fails) = (Lsn(20), |writer: &mut Writer, size: u64| {
+        disk.size.store(size, Ordering::SeqCst);
+        let error = writer.mend().unwrap_err();
+        assert!(error.is_disk_full());
+        std::error::Error::source(&error).unwrap().to_string()
+    });
+    let said = fails(&mut writer, 32 * MIB);
+    assert!(said.contains(&format!("transaction 20, committed at {lsn}, filled")), "{said}");
+    assert!(journal.bytes() < MIB, "what it took is given back");
+    assert_eq!(fails(&mut writer, 32 * MIB), said, "also when it is asked again");
+    fails(&mut writer, 33 * MIB);
+    // With more room it comes again, and goes further.
+    disk.size.store(48 * MIB, Ordering::SeqCst);
+    writer.mend().unwrap();
+    let further = fill(&mut writer, 20, u64::MAX);
+    assert!(further > filled, "{further}");
+    fails(&mut writer, 49 * MIB);
+    disk.size.store(80 * MIB, Ordering::SeqCst);
+    writer.mend().unwrap();
+    fill(&mut writer, 20, further + MIB);
+    assert_eq!(journal.range().last.lsn, lsn, "it is whole");
+    // Once it is in, a disk that fails needs no more room for it.
+    durable(&journal, 21);
+    disk.syncs.store(true, Ordering::SeqCst);
+    write(&mut writer, 30, &["a"]);
+    writer.flush().unwrap();
+    wait_for_failure(&journal);
+    disk.syncs.store(false, Ordering::SeqCst);
+    disk.size.store(journal.bytes() + 20 * MIB, Ordering::SeqCst);
+    writer.mend().unwrap();
+}
+
+/// Sends a transaction of so many bytes, or for as long as there is room; returns how much was taken.
+fn fill(writer: &mut Writer, lsn: u64, bytes: u64) -> u64 {
+    let body = "x".repeat(60_000);
+    assert_eq!(writer.begin(&head(lsn)).unwrap(), Accept::Take);
+    let scopes = [(Side::Stays, "a")];
+    let rows = u32::try_from(bytes / 60_000).unwrap_or(u32::MAX);
+    for index in 0..rows {
+        let row = Row {
+            index,
+            scopes: &scopes,
+            to_everyone: false,
+            body: body.as_bytes(),
+            left_body: b"",
+            entered_body: b"",
+        };
+        if let Err(error) = writer.push(&row) {
+            assert!(error.is_disk_full(), "{error}");
+            writer.abandon();
+            return u64::from(index) * 60_000;
+        }
+    }
+    writer.commit(Lsn(lsn + 1)).unwrap();
+    writer.flush().unwrap();
+    bytes
 }
 
 /// A disk of which some calls fail. A failed write leaves a half, a failed sync loses what was not synced, as a kernel
@@ -193,7 +264,8 @@ fn check_power_cut(disk: &Cruel, folder: &Path, acknowledged: Lsn) {
     let calls = disk.0.lock();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = copy.path().join(entry.file_name());
-        fs::copy(entry.path(), &path).unwrap();
+        // What is renamed meanwhile is a sidecar, and a cut may come before it is there.
+        let Ok(_) = fs::copy(entry.path(), &path) else { continue };
         let file = File::options().write(true).open(&path).unwrap();
         for (offset, length) in calls.loose.get(&entry.metadata().unwrap().ino()).into_iter().flatten() {
             lose(&file, *offset, *length, true).unwrap();
@@ -238,7 +310,7 @@ struct Follower {
 
 impl Follower {
     fn look(&mut self, journal: &Journal) {
-        match journal.read(&scopes(&["a"]), self.since, 100_000, None) {
+        match page(journal, &scopes(&["a"]), self.since, 100_000, None) {
             Ok(page) => {
                 assert!(page.last >= self.since);
                 self.since = page.last;

@@ -167,7 +167,7 @@ fn run(acts: &[Act]) {
                 history = promoted(&history, Lsn(lsn + 1 + ahead));
                 writer.set_history(&history, Sequence::ZERO).unwrap();
                 let beyond = Sequence::new(history.current() - 1, Lsn(lsn + 1 + ahead), 0);
-                assert!(journal.read(&scopes(&["a"]), beyond, 1, None).is_err(), "{beyond} became no history");
+                assert!(page(journal, &scopes(&["a"]), beyond, 1, None).is_err(), "{beyond} became no history");
                 visible = list.len();
             }
             Act::Flush => {
@@ -229,7 +229,7 @@ fn check(
     hide: Option<&Snapshot>,
 ) {
     let names: Vec<&str> = wanted.iter().map(|scope| SCOPES[*scope]).collect();
-    let answer = journal.read(&scopes(&names), since, limit, hide);
+    let answer = page(journal, &scopes(&names), since, limit, hide);
     if since == Sequence::ZERO && floor > Sequence::ZERO && hide.is_some() {
         // Whether the snapshot completes what was purged has its own tests.
         assert!(matches!(answer, Ok(_) | Err(query::Error::TooOld)));

@@ -20,7 +20,7 @@ fn readers_that_have_begun_are_not_disturbed() {
     writer.flush().unwrap();
     durable(&journal, 5000);
     let expected: Vec<String> = (10..5000).map(|lsn| format!("{lsn}.0")).collect();
-    let page = journal.read(&scopes(&["a"]), Sequence::ZERO, 100_000, None).unwrap();
+    let page = page(&journal, &scopes(&["a"]), Sequence::ZERO, 100_000, None).unwrap();
     let view = journal.0.state.read().view(Sequence::ZERO, None).unwrap();
     assert!(view.segments.len() > 3, "{} segments", view.segments.len());
 
@@ -33,7 +33,7 @@ fn readers_that_have_begun_are_not_disturbed() {
     for segment in &view.segments {
         let end = Address { segment: segment.id, offset: segment.summary().end };
         let offsets = segment.candidates(&[key(b"a")], 0, end.offset, 100_000).unwrap();
-        for bytes in fetch::frames(&journal.0, segment, &offsets, end.offset).unwrap() {
+        for bytes in fetch::frames(&journal.0, segment, &offsets, end.offset, usize::MAX).unwrap() {
             let frame = Frame::decode(&bytes).unwrap();
             let body = frame.body_for(&[b"a"]).unwrap();
             found.push(String::from_utf8(bytes[body].to_vec()).unwrap());

@@ -74,7 +74,7 @@ impl Server {
 }
 
 fn passes(journal: &Journal, snapshot: &Snapshot) -> bool {
-    journal.read(&scopes(&["a"]), Sequence::ZERO, 1, Some(snapshot)).is_ok()
+    page(journal, &scopes(&["a"]), Sequence::ZERO, 1, Some(snapshot)).is_ok()
 }
 
 fn run(acts: &[Act]) {
@@ -127,7 +127,7 @@ fn run(acts: &[Act]) {
             }
         }
         let journal = &pair.as_ref().unwrap().1;
-        let page = journal.read(&scopes(&["a"]), Sequence::ZERO, 1000, None).unwrap();
+        let page = page(journal, &scopes(&["a"]), Sequence::ZERO, 1000, None).unwrap();
         let kept: BTreeSet<u64> = page.changes.iter().map(|change| change.sequence.lsn.0).collect();
         let purged: Vec<u64> = committed.iter().filter(|(lsn, _)| !kept.contains(lsn)).map(|(_, txid)| *txid).collect();
         let fresh = server.snapshot();

@@ -12,9 +12,11 @@ use parking_lot::Mutex;
 use super::super::medium::{Disk, Medium};
 use super::super::{Config, Error, Journal, Writer, recover};
 use crate::clock::Timestamp;
+use crate::domain::limits::CHANGES_BYTES_MAX;
 use crate::domain::scope::Scope;
 use crate::domain::sequence::{Lsn, Sequence};
-use crate::feed::query::Page;
+use crate::domain::snapshot::Snapshot;
+use crate::feed::query::{self, Page};
 use crate::feed::sink::{Accept, Head, Row, Side, Sink};
 
 /// The smallest journal that rolls, evicts from memory and writes in pieces.
@@ -73,9 +75,20 @@ pub fn bodies(page: &Page) -> Vec<String> {
     page.changes.iter().map(|change| String::from_utf8(change.body.to_vec()).unwrap()).collect()
 }
 
+/// A page as large as any.
+pub fn page(
+    journal: &Journal,
+    scopes: &[Scope],
+    since: Sequence,
+    limit: usize,
+    snapshot: Option<&Snapshot>,
+) -> Result<Page, query::Error> {
+    journal.read(CHANGES_BYTES_MAX, scopes, since, limit, snapshot)
+}
+
 /// The bodies of a scope behind `since`.
 pub fn read(journal: &Journal, scope: &str, since: Sequence) -> Vec<String> {
-    bodies(&journal.read(&scopes(&[scope]), since, 100_000, None).unwrap())
+    bodies(&page(journal, &scopes(&[scope]), since, 100_000, None).unwrap())
 }
 
 /// Waits until what was written up to `lsn` is durable.
@@ -95,6 +108,8 @@ pub struct Failing {
     pub full_with: Mutex<Option<PathBuf>>,
     /// How much of its room is taken by others.
     pub taken: AtomicU64,
+    /// How large it is, in bytes; without bound where it is zero.
+    pub size: AtomicU64,
     /// Syncs of files fail; those of folders do not.
     pub syncs: AtomicBool,
 }
@@ -118,8 +133,14 @@ impl Medium for Failing {
         Ok(())
     }
 
-    fn room(&self, _folder: &Path) -> u64 {
-        u64::MAX - self.taken.load(Ordering::SeqCst)
+    fn room(&self, folder: &Path) -> u64 {
+        let size = match self.size.load(Ordering::SeqCst) {
+            0 => return u64::MAX - self.taken.load(Ordering::SeqCst),
+            size => size,
+        };
+        // A file may be renamed meanwhile: a sidecar gets its name when it is whole.
+        let files = std::fs::read_dir(folder).unwrap().filter_map(|file| file.unwrap().metadata().ok());
+        size.saturating_sub(files.map(|file| file.len()).sum())
     }
 }
 

@@ -14,6 +14,7 @@ use super::super::routes;
 use super::*;
 use crate::domain::sequence::Lsn;
 use crate::feed::query::Error;
+use crate::feed::room::Taken;
 use crate::service::health::Health;
 
 /// Answers from a list, and waits for ever where that has come to its end.
@@ -43,7 +44,14 @@ fn change(lsn: u64, body: impl Into<Bytes>) -> Change {
 }
 
 fn page(last: u64, changes: Vec<Change>) -> Result<Page, Error> {
-    Ok(Page { first: sequence(1, 0), last: sequence(last, 0), is_full: false, changes })
+    Ok(Page {
+        first: sequence(1, 0),
+        last: sequence(last, 0),
+        from: Sequence::ZERO,
+        is_full: false,
+        changes,
+        taken: Taken::default(),
+    })
 }
 
 /// A call whose answer has begun.
@@ -124,6 +132,25 @@ fn interpret(stream: &str) -> EventSource {
 
 fn event(id: &str, data: &str) -> (String, String, String) {
     (String::new(), data.to_owned(), id.to_owned())
+}
+
+/// Before the first change `last` is zero, from where no gap can be told.
+#[tokio::test]
+async fn a_stream_goes_on_from_where_the_feed_begins() {
+    let begun = Page {
+        first: Sequence::ZERO,
+        last: Sequence::ZERO,
+        from: sequence(9, 0),
+        is_full: false,
+        changes: Vec::new(),
+        taken: Taken::default(),
+    };
+    let mut call = call(vec![Ok(begun), Err(Error::TooOld)], "/changes", &[]).await;
+    let source = interpret(&call.text());
+    assert_eq!(source.last_event_id, "0.9.0");
+    assert_eq!(source.events.first().map(|(kind, ..)| kind.as_str()), Some("error"));
+    let asked: Vec<_> = call.asked.lock().iter().map(|query| query.since).collect();
+    assert_eq!(asked, [Sequence::ZERO, sequence(9, 0)]);
 }
 
 #[tokio::test]
@@ -254,6 +281,22 @@ async fn nothing_is_asked_before_the_page_is_sent_and_a_large_change_is_not_copi
     assert!(next().await.ends_with(b"id: 0.a.0\ndata: "));
     assert_eq!(next().await.as_ptr(), large.as_ptr());
     assert_eq!(call.asked.lock().len(), 1, "a reader that is slow is given no second page to hold");
+}
+
+#[tokio::test]
+async fn room_is_kept_until_the_page_has_been_sent() {
+    let (taken, is_taken) = Taken::watched();
+    let large = || "x".repeat(CHUNK_BYTES);
+    let first = page(11, vec![change(10, large()), change(11, large())]).map(|page| Page { taken, ..page });
+    let mut call = call(vec![first, page(20, vec![])], "/changes", &[]).await;
+    let mut next = async || call.body.frame().await.expect("more").expect("no failure").into_data().expect("data");
+    next().await;
+    let change = next().await;
+    assert_eq!(change.len(), CHUNK_BYTES);
+    call.text();
+    assert!(is_taken(), "a large change is still on its way");
+    drop(change);
+    assert!(!is_taken(), "the next page waits for nothing of this one");
 }
 
 #[tokio::test]

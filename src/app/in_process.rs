@@ -1,0 +1,89 @@
+//! The way of the dispatcher to the feed of its own process: the same pages as over HTTP, without HTTP.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::delivery::changes::entries;
+use crate::dispatch::ports::{self, FeedError, News, Unavailable};
+use crate::domain::limits;
+use crate::domain::scope::Scope;
+use crate::domain::sequence::Sequence;
+use crate::domain::shard::Shard;
+use crate::feed::ingest::Status;
+use crate::feed::query::{self, Query};
+use crate::feed::reader::Reader;
+
+/// How long a question for the position waits for a feed that is starting.
+const BEGIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The feed of this very process, as the dispatcher wants it.
+pub(super) struct InProcess {
+    reader: Reader,
+    status: watch::Receiver<Status>,
+}
+
+impl InProcess {
+    /// What this reader reads, as far as it is there.
+    pub(super) fn new(reader: Reader, status: watch::Receiver<Status>) -> Self {
+        Self { reader, status }
+    }
+}
+
+impl ports::Feed for InProcess {
+    async fn position(&self) -> Result<Sequence, FeedError> {
+        // Before the slot is there, a position would promise news that nobody keeps.
+        let mut status = self.status.clone();
+        let began = status.wait_for(|status| !matches!(status, Status::Starting { .. }));
+        match tokio::time::timeout(BEGIN_PATIENCE, began).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(ended)) => return Err(unavailable("waiting for the feed to begin", ended.into())),
+            Err(elapsed) => {
+                let why = self.status.borrow().not_ready().unwrap_or_else(|| elapsed.to_string());
+                return Err(unavailable("waiting for the feed to begin", why.into()));
+            }
+        }
+        match self.reader.position() {
+            Sequence::ZERO => Err(unavailable("waiting for the feed to begin", query::Error::NotBegun.into())),
+            position => Ok(position),
+        }
+    }
+
+    async fn follow(&self, shards: &[Shard], since: Sequence, wait: Duration) -> Result<News, FeedError> {
+        let parse = |shard: &Shard| Scope::parse(&shard.scope()).expect("a shard's scope is one");
+        let mut scopes: Vec<Scope> = shards.iter().map(parse).collect();
+        scopes.sort();
+        let query = Query { scopes, since, limit: limits::BATCH_ROWS_MAX, block: wait, snapshot: None };
+        let page = self.reader.changes(query).await.map_err(|error| match error {
+            query::Error::TooOld => FeedError::Gap,
+            query::Error::NotBegun | query::Error::Busy | query::Error::Journal(_) => {
+                unavailable("following the feed", error.into())
+            }
+        })?;
+        let entries = entries::entries(page.changes.iter().map(|change| &change.body[..]));
+        Ok(News { entries, last: page.last })
+    }
+}
+
+fn unavailable(doing: &'static str, source: Box<dyn std::error::Error + Send + Sync>) -> FeedError {
+    FeedError::Unavailable(Unavailable { doing, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::journal;
+
+    /// As with a disk that is full at the very first start: a load that began now would miss what commits before the slot.
+    #[tokio::test]
+    async fn there_is_no_position_before_the_feed_has_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_writer, journal) = journal::open(journal::Config::new(folder.path())).unwrap();
+        let (_says, status) = watch::channel(Status::Blocked { why: "disk full".to_owned() });
+        let feed = InProcess::new(Reader::new(journal.clone()), status);
+        assert!(matches!(ports::Feed::position(&feed).await, Err(FeedError::Unavailable(_))));
+        let origin = Sequence::new(1, crate::domain::sequence::Lsn(100), 0);
+        journal.set_origin(origin).unwrap();
+        assert_eq!(ports::Feed::position(&feed).await.unwrap(), origin);
+    }
+}
