@@ -4,9 +4,11 @@ CARGO ?= cargo
 SHELL := /bin/bash
 # The properties try the same values every time, so that what was green stays green; `make soak` tries new ones.
 export PROPTEST_RNG_SEED ?= 1
+# The integration tests wait most of the time, for leases to run out and processes to start: more at once than there are cores.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 
 .DEFAULT_GOAL := help
-.PHONY: help run postgresql test test-matrix check it sim bench soak fuzz docs ci
+.PHONY: help run postgresql test test-matrix check it sim bench bench-peers soak fuzz docs ci
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +22,7 @@ postgresql: ## Install PostgreSQL's programs where they are missing
 
 check: ## Format, lint, the layout's rules, unit tests
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path benches/peers/Cargo.toml
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	$(CARGO) test --locked --test tidy
 	$(CARGO) test --locked --lib
@@ -36,8 +39,13 @@ it: postgresql ## The integration tests alone
 sim: ## The simulation; SEED=n replays one seed, SEEDS=n tries so many
 	$(CARGO) test --locked --test sim
 
-bench: postgresql ## Ratios against what is measured in the same run
+bench: postgresql ## Ratios against what is measured in the same run; fails where a target is missed, but not with VERDICT=print
 	$(CARGO) bench --locked
+
+bench-peers: postgresql ## walclock beside another job runner on the same PostgreSQL, which the package registry brings
+	peers="$${CARGO_TARGET_DIR:-target}/peers" && \
+	$(CARGO) build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir "$$peers" && \
+	PEER="$$(realpath "$$peers")/release/walclock-peer" $(CARGO) bench --locked --bench bench -- peers
 
 soak: postgresql ## Properties with new values, the simulation over very many seeds, the faults for long; SEED=n repeats a load
 	env -u PROPTEST_RNG_SEED PROPTEST_CASES=$${CASES:-20000} $(CARGO) test --locked --release --lib
@@ -46,8 +54,9 @@ soak: postgresql ## Properties with new values, the simulation over very many se
 	SOAK=$${SOAK:-25} $(CARGO) test --locked --release --test it -- chaos:: disk:: bulk:: firing:: ring:: schedules:: \
 		--test-threads 2
 
-fuzz: ## Fuzz the decoder for a minute (needs cargo-fuzz and a nightly toolchain)
-	cd fuzz && $(CARGO) +nightly fuzz run pgoutput -- -max_total_time=$${SECONDS_MAX:-60}
+fuzz: ## Fuzz the decoder and the assembler, a minute each (needs cargo-fuzz and a nightly toolchain)
+	cd fuzz && for target in pgoutput assemble; do \
+		$(CARGO) +nightly fuzz run $$target -- -max_total_time=$${SECONDS_MAX:-60} || exit 1; done
 
 docs: ## Build the documentation of the code
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps

@@ -48,14 +48,17 @@ impl Arrivals {
 
     /// Waits until so many have come since the last call, and takes them.
     pub async fn take(&self, count: usize) -> Vec<Arrival> {
+        let come = self.take_within(count, PATIENCE).await;
+        assert!(come.len() >= count, "{} of {count} callbacks came", come.len());
+        come
+    }
+
+    /// Takes those that have come since the last call: once there are so many, or when none more may be waited for.
+    pub async fn take_within(&self, count: usize, patience: Duration) -> Vec<Arrival> {
         let start = Instant::now();
-        loop {
-            let come = self.noted.lock().expect("no panic before").len();
-            if come >= count {
-                return std::mem::take(&mut *self.noted.lock().expect("no panic before"));
-            }
-            assert!(start.elapsed() < PATIENCE, "{come} of {count} callbacks came");
+        while self.noted.lock().expect("no panic before").len() < count && start.elapsed() < patience {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        std::mem::take(&mut *self.noted.lock().expect("no panic before"))
     }
 }

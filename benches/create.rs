@@ -28,8 +28,7 @@ pub async fn run() -> Vec<Verdict> {
     let seconds = size("SECONDS", 8);
     let database = Database::start(&[("max_wal_size", "8GB")]);
     let client = database.connect().await;
-    let settings = walclock::pg::Settings::parse(&database.url()).expect("a URL");
-    walclock::store::migrate::run(&settings).await.expect("the schema");
+    database.migrate().await;
     client.batch_execute("insert into walclock.namespaces (name) values ('bench')").await.expect("a namespace");
     let script = database.folder.path().join("insert");
     std::fs::write(&script, INSERT).expect("a script");

@@ -66,21 +66,22 @@ async fn fan_out(server: &Server, client: &Client, readers: usize) -> Vec<Verdic
         );
     }
     let each = shown.waiting.iter().map(|kib| (kib - before) / readers as f64).collect();
-    let differs = |of: &[f64], from: f64| vec![100.0 * (of.last().expect("there are rounds") / from - 1.0).abs()];
+    let grown = |of: &[f64], from: f64| 100.0 * (of.last().expect("there are rounds") / from - 1.0);
     let answers = (2 * ROUNDS * readers) as f64;
     let limit = format!("CPU: walclock {:.0} µs for each question and answer", shown.cpu * 1e6 / answers);
     vec![
         Verdict::new(format!("{readers} readers: s to the last answer"), shown.took, Target::AtMost(1.0), limit),
         Verdict::new("KiB resident for each that waits", each, Target::AtMost(8.0), "the connection's task"),
         Verdict::new(
-            "% of memory by which the last round's wait differs",
-            differs(&shown.waiting, shown.waiting[0]),
+            "% of memory that the last crowd takes more than the first",
+            // Less is nothing left over.
+            vec![grown(&shown.waiting, shown.waiting[0])],
             Target::AtMost(5.0),
             "",
         ),
         Verdict::new(
             "% of memory by which it differs from before, after they left",
-            differs(&shown.left, before),
+            vec![grown(&shown.left, before).abs()],
             Target::AtMost(5.0),
             "",
         ),

@@ -96,7 +96,7 @@ impl World {
         let database = Database::start(&[("max_wal_size", "8GB"), ("max_replication_slots", "20")]);
         let client = database.connect().await;
         let settings = Settings::parse(&database.url()).expect("a URL");
-        walclock::store::migrate::run(&settings).await.expect("the schema");
+        database.migrate().await;
         let table = "create table rows (id int primary key, _change_selector text, body text);
             alter table rows replica identity full;
             select walclock.publish('rows')";

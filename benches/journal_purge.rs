@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use walclock::clock::Timestamp;
+use walclock::domain::limits::CHANGES_BYTES_MAX;
 use walclock::feed::journal::{Journal, Writer};
 
 use crate::filled;
@@ -82,7 +83,7 @@ fn worst(
             let mut worst = Duration::ZERO;
             while !over.load(Ordering::Acquire) {
                 let start = Instant::now();
-                journal.read(&wanted, filled::sequence(changes * 3 / 4), 100, None).expect("a page");
+                journal.read(CHANGES_BYTES_MAX, &wanted, filled::sequence(changes * 3 / 4), 100, None).expect("a page");
                 worst = worst.max(start.elapsed());
             }
             worst

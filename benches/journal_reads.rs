@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use walclock::domain::limits::CHANGES_BYTES_MAX;
 use walclock::domain::scope::Scope;
 use walclock::domain::sequence::Sequence;
 use walclock::feed::journal::Journal;
@@ -51,7 +52,8 @@ fn read_cost(journal: &Journal, log: &Path, scopes: u64, changes: u64) -> Verdic
         for n in 0..READS {
             let place = (round * READS + n).wrapping_mul(7919) % (changes / 2);
             let start = Instant::now();
-            let page = journal.read(&wanted, filled::sequence(place + 1), LIMIT, None).expect("a page");
+            let page =
+                journal.read(CHANGES_BYTES_MAX, &wanted, filled::sequence(place + 1), LIMIT, None).expect("a page");
             ours.push(start.elapsed().as_secs_f64() * 1e6);
             assert_eq!(page.changes.len(), LIMIT);
             let from = place * FRAME_BYTES as u64;
@@ -89,7 +91,7 @@ fn catch_ups(journal: &Journal, logs: &[std::path::PathBuf], changes: u64) -> Ve
         let (mut since, mut found) = (Sequence::ZERO, 0);
         let start = Instant::now();
         while since < filled::sequence(changes) {
-            let page = journal.read(&scope, since, LIMIT, None).expect("a page");
+            let page = journal.read(CHANGES_BYTES_MAX, &scope, since, LIMIT, None).expect("a page");
             found += page.changes.len();
             since = page.last;
         }

@@ -13,7 +13,7 @@ use crate::support::{Database, Server, quantile, size};
 use crate::verdict::{Target, Verdict};
 
 /// How long before the first of them is due they are set.
-const AHEAD: Duration = Duration::from_secs(2);
+pub const AHEAD: Duration = Duration::from_secs(2);
 
 pub async fn run() -> Vec<Verdict> {
     let (count, seconds, rounds) = (size("TIMERS", 5_000), size("SECONDS", 20), size("ROUNDS", 3));

@@ -36,6 +36,12 @@ impl Database {
         text.lines().next().and_then(|line| line.trim().parse().ok()).expect("a process id")
     }
 
+    /// Makes walclock's schema.
+    pub async fn migrate(&self) {
+        let settings = Settings::parse(&self.url()).expect("a URL");
+        walclock::store::migrate::run(&settings).await.expect("the schema");
+    }
+
     pub async fn connect(&self) -> Client {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.expect("PostgreSQL answers");
         tokio::spawn(connection);
@@ -119,7 +125,7 @@ pub struct Server {
 impl Server {
     /// Migrates the database, then starts it.
     pub async fn start_migrated(database: &Database) -> Self {
-        walclock::store::migrate::run(&Settings::parse(&database.url()).expect("a URL")).await.expect("the schema");
+        database.migrate().await;
         Self::start(&database.url(), &database.folder.path().join("walclock")).await
     }
 
@@ -130,7 +136,7 @@ impl Server {
 
     /// Migrates the database, then starts the change feed alone, for as many readers as there are file descriptors.
     pub async fn start_feed(database: &Database) -> Self {
-        walclock::store::migrate::run(&Settings::parse(&database.url()).expect("a URL")).await.expect("the schema");
+        database.migrate().await;
         let flags = ["--roles", "changeserver", "--connections-max", "100000"];
         Self::start_with(&database.url(), &database.folder.path().join("walclock"), &flags).await
     }
@@ -210,6 +216,26 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits until the one value of a query of a slot's name is true.
+pub async fn until_slot(client: &Client, slot: &str, query: &str) {
+    let start = Instant::now();
+    while !client.query_one(query, &[&slot]).await.expect("an answer").get::<_, bool>(0) {
+        assert!(start.elapsed() < Duration::from_secs(120), "{query}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until somebody reads from the slot.
+pub async fn until_active(client: &Client, slot: &str) {
+    until_slot(client, slot, "select active from pg_replication_slots where slot_name = $1").await;
+}
+
+/// Drops a slot whose reader goes.
+pub async fn drop_slot(client: &Client, slot: &str) {
+    until_slot(client, slot, "select not active from pg_replication_slots where slot_name = $1").await;
+    client.execute("select pg_drop_replication_slot($1)", &[&slot]).await.expect("the slot goes");
 }
 
 /// CPU seconds of a process so far, from its fields 14 and 15 in /proc (in hundredths).

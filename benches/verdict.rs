@@ -57,14 +57,26 @@ impl Verdict {
     }
 }
 
-/// Prints all figures below each other.
-pub fn print_table(verdicts: &[Verdict]) {
+/// Prints all figures below each other, and says whether each met its target.
+pub fn print_table(verdicts: &[Verdict]) -> bool {
     if verdicts.is_empty() {
-        return;
+        return true;
     }
     println!();
     println!("{:<62} {:>8} {:>8} {:>8}   {:<14} {:<6}   limit", "figure", "least", "median", "most", "target", "");
     for verdict in verdicts {
         println!("{}", verdict.line());
+    }
+    verdicts.iter().all(Verdict::is_met)
+}
+
+/// Whether a missed target is to be printed alone (`VERDICT=print`), and not to be the end of the run.
+pub fn is_printed_alone() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "a bench has no settings")]
+    let given = std::env::var("VERDICT").ok();
+    match given.as_deref() {
+        None => false,
+        Some("print") => true,
+        Some(other) => panic!("VERDICT is print or not there, not {other:?}"),
     }
 }

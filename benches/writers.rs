@@ -2,11 +2,10 @@
 //! with rows one by one, and with a hundred at a time, in turn.
 
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use crate::support::{Database, Server, pgbench, size};
+use crate::support::{Database, Server, drop_slot, pgbench, size, until_active};
 use crate::verdict::{Target, Verdict};
 
 const ROUNDS: usize = 4;
@@ -18,8 +17,7 @@ pub async fn run() -> Vec<Verdict> {
     let seconds = size("SECONDS", 10);
     let database = Database::start(&[("max_wal_size", "8GB")]);
     let client = database.connect().await;
-    let settings = walclock::pg::Settings::parse(&database.url()).expect("a URL");
-    walclock::store::migrate::run(&settings).await.expect("the schema");
+    database.migrate().await;
     let table =
         "create table rows (id bigint generated always as identity primary key, _change_selector text, body text);
         alter table rows replica identity full;
@@ -32,22 +30,34 @@ pub async fn run() -> Vec<Verdict> {
         std::fs::write(&file, script).expect("a script");
         let mut ratios = Vec::new();
         for round in 1..=ROUNDS {
-            let mut measured = [f64::NAN; 2];
+            let (mut measured, mut behind) = ([f64::NAN; 2], [f64::NAN; 2]);
             // Who goes first changes, since the table grows.
             for turn in [round % 2, 1 - round % 2] {
                 client.batch_execute("truncate rows; checkpoint").await.expect("an empty table");
                 let drainer = Drainer::start(&database, &client, turn == 1).await;
                 measured[turn] = rows * pgbench(&database, &file, clients, seconds);
+                behind[turn] = megabytes_behind(&client).await;
                 drainer.stop(&client).await;
             }
             let [theirs, ours] = measured;
-            println!("  round {round}: beside pg_recvlogical {theirs:8.0}   beside walclock {ours:8.0}");
+            println!(
+                "  round {round}: beside pg_recvlogical {theirs:8.0} ({:.0} MB of WAL behind at the end)   \
+                 beside walclock {ours:8.0} ({:.0})",
+                behind[0], behind[1]
+            );
             ratios.push(ours / theirs);
         }
         let what = format!("inserts of {what} beside it, of those beside pg_recvlogical");
         verdicts.push(Verdict::new(what, ratios, Target::AtLeast(1.0), "the cores are shared by all"));
     }
     verdicts
+}
+
+/// How much WAL the slot's reader has still to be sent, in megabytes.
+async fn megabytes_behind(client: &Client) -> f64 {
+    let query = "select (pg_wal_lsn_diff(pg_current_wal_lsn(), s.sent_lsn) / 1e6)::float8
+        from pg_stat_replication s join pg_replication_slots on active_pid = s.pid where slot_name = $1";
+    client.query_one(query, &[&SLOT]).await.expect("a walsender").get(0)
 }
 
 /// What keeps the slot empty meanwhile. Its slot is as young as it is.
@@ -73,7 +83,7 @@ impl Drainer {
             .stderr(Stdio::null())
             .spawn()
             .expect("pg_recvlogical runs");
-        until(client, "select active from pg_replication_slots where slot_name = $1").await;
+        until_active(client, SLOT).await;
         Self::Peer(peer)
     }
 
@@ -86,15 +96,6 @@ impl Drainer {
                 peer.wait().expect("a child");
             }
         }
-        until(client, "select not active from pg_replication_slots where slot_name = $1").await;
-        client.execute("select pg_drop_replication_slot($1)", &[&SLOT]).await.expect("the slot goes");
-    }
-}
-
-async fn until(client: &Client, query: &str) {
-    let start = Instant::now();
-    while !client.query_one(query, &[&SLOT]).await.expect("an answer").get::<_, bool>(0) {
-        assert!(start.elapsed() < Duration::from_secs(120), "{query}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop_slot(client, SLOT).await;
     }
 }
