@@ -23,7 +23,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(12);
 /// Calls behind the last fault, for which nothing excuses anything.
 const CALM_CALLS: usize = 30;
 
-/// Notes each write to the runs with the epoch that its shard's lease has at that moment, and each change of a lease.
+/// Notes each write of a dispatcher to the runs with the epoch that its shard's lease has at that moment, and each change of
+/// a lease. That a run is cancelled is written by clients, under no lease.
 const AUDIT: &str = "
     create schema audit;
     create table audit.writes (timer text not null, number bigint, execute_at timestamptz not null, attempt integer not null,
@@ -47,8 +48,10 @@ const AUDIT: &str = "
                 old.owner is not null and old.epoch <> new.epoch and old.expires_at <= clock_timestamp());
         return null;
     end $$;
-    create trigger note_write after insert or update or delete on walclock.runs
+    create trigger note_write after insert or delete on walclock.runs
         for each row execute function audit.note_write();
+    create trigger note_change after update on walclock.runs
+        for each row when (old.cancelled = new.cancelled) execute function audit.note_write();
     create trigger note_lease after update on walclock.shards
         for each row when (old.owner is distinct from new.owner or old.epoch <> new.epoch)
         execute function audit.note_lease()";
