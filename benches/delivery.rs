@@ -75,13 +75,5 @@ fn timer(url: &str) -> Timer {
         payload: Some(payload),
         retry: RetryPolicy::default(),
     };
-    Timer {
-        definition,
-        retry_at: None,
-        attempts: 1,
-        first_attempt_at: None,
-        last_error: None,
-        created_at: at,
-        updated_at: at,
-    }
+    Timer { attempts: 1, ..Timer::new(definition, at) }
 }

@@ -191,6 +191,19 @@ pub struct Timer {
 }
 
 impl Timer {
+    /// One that is stored now, and that nothing has happened to yet.
+    pub fn new(definition: Definition, now: Timestamp) -> Self {
+        Self {
+            definition,
+            retry_at: None,
+            attempts: 0,
+            first_attempt_at: None,
+            last_error: None,
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
     /// When the next attempt is due: `retry_at` where there is one, else `execute_at`.
     pub fn due_at(&self) -> Timestamp {
         self.retry_at.unwrap_or(self.definition.execute_at)

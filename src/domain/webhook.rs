@@ -149,15 +149,7 @@ mod tests {
             retry: RetryPolicy::default(),
         };
         let created_at = Timestamp::from_micros(created_at);
-        Timer {
-            definition,
-            retry_at: None,
-            attempts: 1,
-            first_attempt_at: None,
-            last_error: None,
-            created_at,
-            updated_at: created_at,
-        }
+        Timer { attempts: 1, ..Timer::new(definition, created_at) }
     }
 
     #[test]

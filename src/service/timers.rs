@@ -208,15 +208,7 @@ async fn measured<T>(operation: &'static str, work: impl Future<Output = Result<
 fn created(definition: Definition, written: Written<Timestamp>) -> Result<Timer, Error> {
     let created_at = super::done(WHAT, &definition.key, written)?;
     let created_at = created_at.ok_or_else(|| unknown_namespace(&definition.key.namespace))?;
-    Ok(Timer {
-        definition,
-        retry_at: None,
-        attempts: 0,
-        first_attempt_at: None,
-        last_error: None,
-        created_at,
-        updated_at: created_at,
-    })
+    Ok(Timer::new(definition, created_at))
 }
 
 /// What a write has done, none where it found no pending timer and is worth another try; or why it never will.

@@ -2,6 +2,8 @@
 
 mod failover;
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::{Client, Row};
 
 use super::migrate::{self, SERVER_VERSION_MIN};
@@ -58,8 +60,9 @@ impl Finding {
     }
 }
 
-/// Looks at the server, the slots, the role, the schema and what is published, in this order and as far as the role may. `selector_columns` are the names that a
-/// scope column may have, the best first; `feed` are the publications that the feed reads.
+/// Looks at the server, the slots, the role, the schema and what is published, in this order and as far as the role may.
+/// `selector_columns` are the names that a scope column may have, the best first; `feed` are the publications that the feed
+/// reads.
 pub async fn examine(
     settings: &pg::Settings,
     selector_columns: &[String],
@@ -88,9 +91,10 @@ pub async fn examine(
         .extend(unfit.map_err(Error::unavailable("looking at the publications"))?.iter().flat_map(unfit_publication));
     let asking = Error::unavailable("looking at the published tables");
     let tables = client.query(LIST_PUBLISHED_TABLES, &[&selector_columns, &feed]).await.map_err(asking)?;
-    findings.extend(tables.iter().flat_map(table));
     let asking = Error::unavailable("looking for faults of the published tables");
     let faults = client.query(LIST_TABLE_FAULTS, &[&selector_columns, &feed]).await.map_err(asking)?;
+    let faulty: BTreeSet<&str> = faults.iter().map(|row| row.get("name")).collect();
+    findings.extend(tables.iter().flat_map(|row| table(row, &faulty)));
     findings.extend(faults.iter().map(fault));
     Ok(findings)
 }
@@ -232,10 +236,10 @@ fn publications(row: &Row) -> Vec<Finding> {
     ]
 }
 
-/// What is right with a table, and what keeps its rows from being read for snapshots.
-fn table(row: &Row) -> Vec<Finding> {
+/// What is right with a table, if it has no faults, and what keeps its rows from being read for snapshots.
+fn table(row: &Row, faulty: &BTreeSet<&str>) -> Vec<Finding> {
     let (name, selector): (&str, Option<&str>) = (row.get("name"), row.get("selector"));
-    let fit = row.get::<_, bool>("is_fit").then(|| match selector {
+    let fit = (!faulty.contains(name)).then(|| match selector {
         Some(selector) => Finding::ok(format!("{name} is published by its scope column {selector}")),
         None => Finding::ok(format!("{name} is published without a scope")),
     });

@@ -43,15 +43,7 @@ fn run(url: &str) -> Run {
         retry: RetryPolicy::default(),
     };
     let created_at = Timestamp::from_micros(1_700_000_000_000_000);
-    let timer = Timer {
-        definition,
-        retry_at: None,
-        attempts: 1,
-        first_attempt_at: None,
-        last_error: None,
-        created_at,
-        updated_at: created_at,
-    };
+    let timer = Timer { attempts: 1, ..Timer::new(definition, created_at) };
     Run {
         key: RunKey { timer: key, claimed_at: created_at },
         timer,

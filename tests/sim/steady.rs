@@ -102,15 +102,7 @@ impl World {
         let key = TimerKey::new(namespace, &format!("timer-{}", self.count));
         let callback = Callback::new(format!("http://{host}/"));
         let definition = Definition { key, execute_at: due_at, callback, payload: None, retry: RetryPolicy::default() };
-        Timer {
-            definition,
-            retry_at: None,
-            attempts: 0,
-            first_attempt_at: None,
-            last_error: None,
-            created_at: BEGIN,
-            updated_at: BEGIN,
-        }
+        Timer::new(definition, BEGIN)
     }
 
     /// Lets it go on until `end`; returns what has left, in its order.

@@ -83,15 +83,7 @@ impl World for Simulated {
 
     async fn put(&self, definition: &Definition) {
         let put = |model: &mut Model| {
-            let timer = Timer {
-                definition: definition.clone(),
-                retry_at: None,
-                attempts: 0,
-                first_attempt_at: None,
-                last_error: None,
-                created_at: model.now,
-                updated_at: model.now,
-            };
+            let timer = Timer::new(definition.clone(), model.now);
             model.put(timer, model.now)
         };
         assert!(self.0.run(put), "no other client holds the row");

@@ -1,14 +1,12 @@
 -- The tables of the user's in the feed, each with its scope column.
 -- $1 names that a scope column may have, the best first text[], $2 publications text[]
 with published as (
-    select t.relid as oid, array_agg(p.pubname::text) as publications
+    select distinct t.relid as oid
     from pg_publication p cross join lateral pg_get_publication_tables(p.pubname::text) as t
     where p.pubname = any ($2::text[])
-    group by t.relid
 )
 select c.oid::regclass::text as name,
        selector.attname::text as selector,
-       not exists (select from walclock.publish_faults(c.oid, $1::text[], publications)) as is_fit,
        -- What a snapshot needs, which shows a role all rows or fails.
        case
            when not has_schema_privilege(c.relnamespace, 'usage') then

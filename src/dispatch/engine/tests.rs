@@ -30,15 +30,7 @@ fn run(id: &str, due_at: Timestamp, epoch: i64) -> Run {
     let key = TimerKey::new("n", id);
     let retry = RetryPolicy::default();
     let definition = Definition { key: key.clone(), execute_at: due_at, callback, payload: None, retry };
-    let timer = Timer {
-        definition,
-        retry_at: None,
-        attempts: 1,
-        first_attempt_at: None,
-        last_error: None,
-        created_at: START,
-        updated_at: START,
-    };
+    let timer = Timer { attempts: 1, ..Timer::new(definition, START) };
     Run {
         key: RunKey { timer: key, claimed_at: START },
         timer,

@@ -40,15 +40,7 @@ fn unreadable(key: &RunKey) -> Timer {
         payload: None,
         retry: RetryPolicy::default(),
     };
-    Timer {
-        definition,
-        retry_at: None,
-        attempts: 1,
-        first_attempt_at: None,
-        last_error: None,
-        created_at: key.claimed_at,
-        updated_at: key.claimed_at,
-    }
+    Timer { attempts: 1, ..Timer::new(definition, key.claimed_at) }
 }
 
 /// An entry, from due_at, namespace and id.

@@ -86,13 +86,5 @@ fn new_timer(key: &TimerKey, host: &str, version: u64, execute_at: Timestamp, no
         ..RetryPolicy::default()
     };
     let definition = Definition { key: key.clone(), execute_at, callback, payload: None, retry };
-    Timer {
-        definition,
-        retry_at: None,
-        attempts: 0,
-        first_attempt_at: None,
-        last_error: None,
-        created_at: now,
-        updated_at: now,
-    }
+    Timer::new(definition, now)
 }

@@ -20,15 +20,7 @@ fn run(id: &str, url: &str) -> Box<Run> {
     let key = TimerKey::new("n", id);
     let retry = RetryPolicy::default();
     let definition = Definition { key: key.clone(), execute_at: AT, callback, payload: None, retry };
-    let timer = Timer {
-        definition,
-        retry_at: None,
-        attempts: 1,
-        first_attempt_at: None,
-        last_error: None,
-        created_at: AT,
-        updated_at: AT,
-    };
+    let timer = Timer { attempts: 1, ..Timer::new(definition, AT) };
     Box::new(Run {
         key: RunKey { timer: key, claimed_at: AT },
         timer,
