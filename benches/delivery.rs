@@ -51,7 +51,7 @@ async fn rate(url: &str) -> f64 {
         let (client, run) = (client.clone(), run.clone());
         slots.spawn(async move {
             for _ in 0..REQUESTS {
-                assert_eq!(client.attempt(&run).await.verdict, Verdict::Succeeded);
+                assert_eq!(client.attempt(&run).await.map(|made| made.verdict), Ok(Verdict::Succeeded));
             }
         });
     }

@@ -5,16 +5,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 use metrics::{Counter, Histogram, counter, histogram};
 use rustls::pki_types::CertificateDer;
+use tokio::time::Instant;
 
 use super::body::Extent;
 use super::connect::Connector;
 use super::request::Stamp;
-use super::resolve::{Resolver, system_resolver};
+use super::resolve::{Lookups, Resolver, system_resolver};
 use super::routes::Routes;
-use super::transport::{Progress, Transport};
+use super::transport::{Call, Progress, Transport};
 use super::{Error, reply, request};
 use crate::clock::{Clock, Timestamp};
-use crate::dispatch::ports::Delivery;
+use crate::dispatch::ports::{Delivery, Unmade};
 use crate::domain::callback::{Reply, Verdict};
 use crate::domain::causes;
 use crate::domain::limits;
@@ -27,6 +28,8 @@ pub struct Config {
     pub allow: Vec<IpNet>,
     /// How long a connection may take to come about: name, TCP and TLS together.
     pub connect_timeout: Duration,
+    /// How long a name that was found is good: so long nobody asks for it again, nor notices that it has moved.
+    pub name_age_max: Duration,
     /// How long a connection is kept after its last request. Many servers close theirs after 5 seconds.
     pub idle_max: Duration,
     /// Connections at all; above it, requests wait within their time-out. At least as many as there are attempts at once.
@@ -40,6 +43,7 @@ impl Default for Config {
         Self {
             allow: Vec::new(),
             connect_timeout: Duration::from_secs(5),
+            name_age_max: Duration::from_secs(5),
             idle_max: Duration::from_secs(4),
             connections_max: 4096,
             roots: Vec::new(),
@@ -63,6 +67,9 @@ impl Config {
         let spans = Duration::from_millis(1)..=Duration::from_secs(300);
         if !spans.contains(&self.connect_timeout) {
             return Err(InvalidConfig { what: "the callbacks' connect time-out", allowed: "from 1 ms to 300 s" });
+        }
+        if self.name_age_max > *spans.end() {
+            return Err(InvalidConfig { what: "how long a name is good for callbacks", allowed: "at most 300 s" });
         }
         if !spans.contains(&self.idle_max) {
             return Err(InvalidConfig { what: "the callbacks' idle time", allowed: "from 1 ms to 300 s" });
@@ -123,26 +130,40 @@ impl Client {
 
     /// A client that asks this resolver. Must be called within a runtime.
     pub fn with_resolver(config: Config, clock: Clock, resolver: Resolver) -> Self {
-        let Config { allow, connect_timeout, idle_max, connections_max, roots } = config;
-        let connector = Connector::new(Some(allow), connect_timeout, resolver, &roots);
+        let Config { allow, connect_timeout, name_age_max, idle_max, connections_max, roots } = config;
+        let lookups = Lookups::new(resolver, name_age_max);
+        let connector = Connector::new(Some(allow), connect_timeout, lookups, &roots);
         let transport = Transport::new(connector, connections_max, idle_max, clock.clone());
         Self { transport, routes: Routes::default(), clock, meters: Meters::new() }
     }
 
-    async fn exchange(&self, run: &Run, begun_at: Timestamp, progress: &mut Progress) -> Result<(), Error> {
+    async fn exchange(
+        &self,
+        run: &Run,
+        begun_at: Timestamp,
+        until: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), Error> {
         let route = self.routes.of(&run.timer.definition.callback.url)?;
         let stamp = Stamp { at: begun_at, span: fastrand::u64(1..) };
         let message = || request::message(run, &route, stamp);
-        self.transport.exchange(&route.url, message, extent, progress).await
+        let call = Call { url: &route.url, namespace: &run.key.timer.namespace, until };
+        self.transport.exchange(&call, message, extent, progress).await
     }
 }
 
 impl Delivery for Client {
-    async fn attempt(&self, run: &Run) -> Attempt {
+    async fn attempt(&self, run: &Run) -> Result<Attempt, Unmade> {
         let timeout = run.timer.definition.callback.timeout;
-        let begun_at = self.clock.now();
+        let (begun_at, until) = (self.clock.now(), Instant::now() + timeout);
         let mut progress = Progress::default();
-        let outcome = tokio::time::timeout(timeout, self.exchange(run, begun_at, &mut progress)).await;
+        let outcome = tokio::time::timeout_at(until, self.exchange(run, begun_at, until, &mut progress)).await;
+        if let Ok(Err(failure)) = &outcome
+            && let Some(what) = failure.shortage()
+        {
+            counter!("walclock_delivery_shortages_total", "what" => what).increment(1);
+            return Err(Unmade { reason: format!("not sent: {}", reply::error(&causes::chain(failure))) });
+        }
         let sent_at = progress.sent_at.unwrap_or(begun_at);
         // The clock may have been set back meanwhile; an answer never comes before its request.
         let answered_at = self.clock.now().max(sent_at);
@@ -158,7 +179,7 @@ impl Delivery for Client {
             Err(_elapsed) => Verdict::Retry { not_before, error: format!("timed out after {timeout:?}") },
         };
         self.meters.count(&verdict, answered_at.since(sent_at));
-        Attempt { sent_at, answered_at, connected, status: progress.status, reply_head, verdict }
+        Ok(Attempt { sent_at, answered_at, connected, status: progress.status, reply_head, verdict })
     }
 }
 
@@ -174,6 +195,7 @@ fn verdict_of_failure(failure: &Error, not_before: Option<Timestamp>) -> Verdict
     match failure {
         Error::Callback(_) | Error::Header(_) | Error::Blocked(_) => Verdict::Failed { error },
         Error::Resolve(_)
+        | Error::NoLookup
         | Error::ConnectTimedOut
         | Error::Connect(_)
         | Error::Tls(_)
@@ -193,6 +215,7 @@ mod tests {
         for config in [
             Config { connect_timeout: zero, ..Config::default() },
             Config { connect_timeout: Duration::MAX, ..Config::default() },
+            Config { name_age_max: Duration::MAX, ..Config::default() },
             Config { idle_max: zero, ..Config::default() },
             Config { idle_max: Duration::MAX, ..Config::default() },
             Config { connections_max: 0, ..Config::default() },

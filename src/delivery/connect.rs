@@ -26,7 +26,8 @@ use url::{Host, Url};
 use super::Error;
 use super::guard;
 use super::heard::Heard;
-use super::resolve::Resolver;
+use super::resolve::Lookups;
+use super::transport::Call;
 use crate::domain::limits::REPLY_HEADERS_BYTES_MAX;
 
 /// Most addresses of a name that are tried.
@@ -37,7 +38,7 @@ pub(super) struct Connector {
     /// Which ranges are open although they are not public; none where every address is (the operator named the server).
     guard: Option<Vec<IpNet>>,
     timeout: Duration,
-    resolver: Resolver,
+    lookups: Lookups,
     tls: tokio_rustls::TlsConnector,
 }
 
@@ -46,7 +47,7 @@ impl Connector {
     pub(super) fn new(
         guard: Option<Vec<IpNet>>,
         timeout: Duration,
-        resolver: Resolver,
+        lookups: Lookups,
         roots: &[CertificateDer<'static>],
     ) -> Self {
         let mut store = rustls::RootCertStore::empty();
@@ -59,13 +60,13 @@ impl Connector {
                 .with_root_certificates(store)
                 .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { guard, timeout, resolver, tls: Arc::new(config).into() }
+        Self { guard, timeout, lookups, tls: Arc::new(config).into() }
     }
 
-    /// A new connection to the server of `url`. `permit` goes when it is closed.
-    pub(super) async fn connect(&self, url: &Url, permit: OwnedSemaphorePermit) -> Result<Connection, Error> {
-        let deadline = Instant::now() + self.timeout;
-        match timeout_at(deadline, self.connect_by(deadline, url, permit)).await {
+    /// A new connection to the server of this call. `permit` goes when it is closed.
+    pub(super) async fn connect(&self, call: &Call<'_>, permit: OwnedSemaphorePermit) -> Result<Connection, Error> {
+        let deadline = call.until.min(Instant::now() + self.timeout);
+        match timeout_at(deadline, self.connect_by(deadline, call, permit)).await {
             Ok(done) => done,
             Err(_) => Err(Error::ConnectTimedOut),
         }
@@ -74,10 +75,11 @@ impl Connector {
     async fn connect_by(
         &self,
         deadline: Instant,
-        url: &Url,
+        call: &Call<'_>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Connection, Error> {
-        let addresses = self.addresses(url).await?;
+        let url = call.url;
+        let addresses = self.addresses(deadline, call).await?;
         let tcp = dial(deadline, &addresses).await?;
         tcp.set_nodelay(true).map_err(Error::Connect)?;
         if url.scheme() == "http" {
@@ -87,13 +89,20 @@ impl Connector {
         Connection::new(tls, permit).await
     }
 
-    /// The addresses of the URL's host, if all of them may be called. A name with mixed answers is an attack.
-    async fn addresses(&self, url: &Url) -> Result<Vec<SocketAddr>, Error> {
+    /// The addresses of the URL's host, if all of them may be called. A name with mixed answers is an attack. Half of the time is
+    /// for a place to look it up, so that the wait for one is never taken for a server that does not answer.
+    async fn addresses(
+        &self,
+        deadline: Instant,
+        Call { url, namespace, .. }: &Call<'_>,
+    ) -> Result<Vec<SocketAddr>, Error> {
+        let now = Instant::now();
+        let place_by = now + deadline.saturating_duration_since(now) / 2;
         let port = url.port_or_known_default().ok_or(Error::Callback("URL"))?;
         let addresses = match url.host().ok_or(Error::Callback("URL"))? {
             Host::Ipv4(v4) => vec![SocketAddr::new(IpAddr::V4(v4), port)],
             Host::Ipv6(v6) => vec![SocketAddr::new(IpAddr::V6(v6), port)],
-            Host::Domain(name) => (self.resolver)(name.to_owned(), port).await.map_err(Error::Resolve)?,
+            Host::Domain(name) => self.lookups.find(namespace, name, port, place_by).await?,
         };
         if let Some(allow) = &self.guard {
             addresses.iter().try_for_each(|address| guard::check(address.ip(), allow))?;

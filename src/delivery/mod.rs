@@ -29,6 +29,8 @@ enum Error {
     Blocked(#[from] guard::Blocked),
     #[error("host not found")]
     Resolve(#[source] io::Error),
+    #[error("too many names are being looked up")]
+    NoLookup,
     #[error("not connected in time")]
     ConnectTimedOut,
     #[error("not connected")]
@@ -45,8 +47,24 @@ impl Error {
     /// Whether there was no connection to send the request over.
     fn is_of_connecting(&self) -> bool {
         match self {
-            Self::Resolve(_) | Self::ConnectTimedOut | Self::Connect(_) | Self::Tls(_) => true,
+            Self::Resolve(_) | Self::NoLookup | Self::ConnectTimedOut | Self::Connect(_) | Self::Tls(_) => true,
             Self::Callback(_) | Self::Header(_) | Self::Blocked(_) | Self::Exchange(_) | Self::Cut(_) => false,
+        }
+    }
+
+    /// What this process itself was short of, so that it says nothing of the server; none where it was short of nothing.
+    fn shortage(&self) -> Option<&'static str> {
+        match self {
+            Self::NoLookup => Some("lookups"),
+            Self::Resolve(_)
+            | Self::ConnectTimedOut
+            | Self::Connect(_)
+            | Self::Tls(_)
+            | Self::Callback(_)
+            | Self::Header(_)
+            | Self::Blocked(_)
+            | Self::Exchange(_)
+            | Self::Cut(_) => None,
         }
     }
 }

@@ -12,6 +12,7 @@ use url::{Position, Url};
 
 use super::Error;
 use super::connect::{Connection, Connector};
+use super::transport::Call;
 
 /// Hands out connections. A connection is used by one request at a time, and closed where it is not given back.
 pub(super) struct Pool {
@@ -43,12 +44,12 @@ impl Pool {
         Self { connector, idle, permits, waiting: AtomicUsize::new(0) }
     }
 
-    /// A connection to the server of `url`: a kept one where there is one, else a new one.
-    pub(super) async fn take(&self, url: &Url) -> Result<Connection, Error> {
+    /// A connection to the server of this call: a kept one where there is one, else a new one.
+    pub(super) async fn take(&self, call: &Call<'_>) -> Result<Connection, Error> {
         loop {
-            let kept = self.idle.lock().take(server(url));
+            let kept = self.idle.lock().take(server(call.url));
             let Some(mut connection) = kept else {
-                return self.open(url).await;
+                return self.open(call).await;
             };
             if connection.is_ready().await {
                 return Ok(connection);
@@ -56,10 +57,10 @@ impl Pool {
         }
     }
 
-    /// A new connection to the server of `url`. Waits while there are as many as there may be.
-    pub(super) async fn open(&self, url: &Url) -> Result<Connection, Error> {
+    /// A new connection to the server of this call. Waits while there are as many as there may be.
+    pub(super) async fn open(&self, call: &Call<'_>) -> Result<Connection, Error> {
         let permit = self.permit().await;
-        self.connector.connect(url, permit).await
+        self.connector.connect(call, permit).await
     }
 
     /// Takes a connection back whose answer was read to its end.

@@ -7,6 +7,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use url::Url;
 
 use super::Error;
@@ -15,6 +16,15 @@ use super::connect::{Connection, Connector};
 use super::pool::Pool;
 use crate::clock::{Clock, Timestamp};
 use crate::domain::limits::{REPLIES_LARGE_MAX, RETRY_AFTER_BYTES_MAX};
+
+/// Whom to call, and for whom.
+pub(super) struct Call<'a> {
+    pub(super) url: &'a Url,
+    /// Whose share of the lookups it takes.
+    pub(super) namespace: &'a str,
+    /// When the caller gives up.
+    pub(super) until: Instant,
+}
 
 /// A request, as it goes out.
 pub(super) struct Message {
@@ -63,16 +73,16 @@ impl Transport {
         Self { pool, room: Room::new(REPLIES_LARGE_MAX), clock }
     }
 
-    /// Sends a request to the server of `url` and reads the answer. `message` makes the request; it is called again, and must
+    /// Sends a request to the server of this call and reads the answer. `message` makes the request; it is called again, and must
     /// say the same, where the request has to go out once more. `extent` says how much of an answer of a status is read.
     pub(super) async fn exchange(
         &self,
-        url: &Url,
+        call: &Call<'_>,
         message: impl Fn() -> Result<Message, Error>,
         extent: impl Fn(u16) -> Extent,
         progress: &mut Progress,
     ) -> Result<(), Error> {
-        let (mut connection, response) = self.send(url, message, progress).await?;
+        let (mut connection, response) = self.send(call, message, progress).await?;
         let (head, mut body) = response.into_parts();
         let status = head.status.as_u16();
         progress.status = Some(status);
@@ -87,7 +97,7 @@ impl Transport {
                 return Ok(());
             }
         }
-        self.pool.give_back(url, connection);
+        self.pool.give_back(call.url, connection);
         Ok(())
     }
 
@@ -97,13 +107,13 @@ impl Transport {
     /// a byte has come back, the same request goes out once more, on a new connection.
     async fn send(
         &self,
-        url: &Url,
+        call: &Call<'_>,
         message: impl Fn() -> Result<Message, Error>,
         progress: &mut Progress,
     ) -> Result<(Connection, Response<Incoming>), Error> {
         // What is wrong with the timer is told before anything is connected to.
         let first = message()?;
-        let mut connection = self.pool.take(url).await?;
+        let mut connection = self.pool.take(call).await?;
         progress.sent_at = Some(self.clock.now());
         let failure = match connection.send(first.into()).await {
             Ok(response) => return Ok((connection, response)),
@@ -114,7 +124,7 @@ impl Transport {
         }
         metrics::counter!("walclock_delivery_keepalive_retries_total").increment(1);
         drop(connection);
-        let mut connection = self.pool.open(url).await?;
+        let mut connection = self.pool.open(call).await?;
         let response = connection.send(message()?.into()).await?;
         Ok((connection, response))
     }

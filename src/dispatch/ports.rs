@@ -148,10 +148,17 @@ pub trait Store: Send + Sync + 'static {
     fn leave(&self, owner: &Owner) -> impl Future<Output = Result<(), Unavailable>> + Send;
 }
 
+/// No attempt was made, because this process itself was short of something. It says nothing of the receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmade {
+    /// Of what, in a few words, for `last_error`.
+    pub reason: String,
+}
+
 /// Outgoing callbacks.
 pub trait Delivery: Send + Sync + 'static {
-    /// Makes one attempt, within the callback's time-out. Never fails: what goes wrong is the attempt's verdict.
-    fn attempt(&self, run: &Run) -> impl Future<Output = Attempt> + Send;
+    /// Makes one attempt, within the callback's time-out. What goes wrong with it is its verdict, and never an error.
+    fn attempt(&self, run: &Run) -> impl Future<Output = Result<Attempt, Unmade>> + Send;
 }
 
 /// News of the timers table, from the change feed.

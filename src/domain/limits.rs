@@ -116,6 +116,13 @@ pub const RETRY_MULTIPLIER: std::ops::RangeInclusive<f64> = 1.0..=100.0;
 pub const ERROR_VALUE_CHARS_MAX: usize = 100;
 /// Callback URLs whose reading is kept: most timers share few of them, and all together they stay within some MiB.
 pub const ROUTES_KEPT_MAX: usize = 1024;
+/// Hosts' names that are looked up at once. A lookup blocks a thread, of which the runtime has 512, and has a file or two open; one
+/// that a name server does not answer takes half a minute.
+pub const LOOKUPS_MAX: usize = 256;
+/// Those of them that a namespace may have: one whose name servers do not answer leaves the rest to the others.
+pub const LOOKUPS_PER_NAMESPACE_MAX: usize = 64;
+/// Names whose addresses are kept for some seconds: with 64 addresses each, they stay within some MiB.
+pub const NAMES_KEPT_MAX: usize = 1024;
 /// How much of a callback's answer is read; what is behind it is dropped and the connection with it.
 pub const REPLY_BYTES_MAX: usize = 64 * 1024;
 /// How much of it may be in memory in any case, however many calls are under way: no answer that is asked for has more.

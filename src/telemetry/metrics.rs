@@ -125,7 +125,7 @@ pub static METRICS: &[Metric] = &[
         "walclock_callbacks_deferred_total",
         Kind::Counter,
         Unit::Count,
-        "Claimed timers that were put back without an attempt, because their host was spared or the server stopped",
+        "Claimed timers that were put back without an attempt, because their host was spared, the server stopped or was short of something",
     ),
     metric(
         "walclock_hosts_spared",
@@ -235,6 +235,12 @@ pub static METRICS: &[Metric] = &[
         Kind::Counter,
         Unit::Count,
         "Requests sent again because a kept connection had been closed",
+    ),
+    metric(
+        "walclock_delivery_shortages_total",
+        Kind::Counter,
+        Unit::Count,
+        "Callbacks that did not leave because the process was short of something, by what it was",
     ),
 ];
 

@@ -3,6 +3,7 @@
 mod end_to_end;
 mod follower;
 mod guarded;
+mod names;
 pub(crate) mod receiver;
 
 use std::collections::BTreeMap;
@@ -76,7 +77,7 @@ fn is_retry(attempt: &Attempt) -> bool {
 /// One attempt at a receiver that does this with its first request.
 async fn attempt(act: fn() -> Act) -> Attempt {
     let receiver = Receiver::start(move |_, _| act()).await;
-    let attempt = client().attempt(&run(&receiver.url())).await;
+    let attempt = client().attempt(&run(&receiver.url())).await.unwrap();
     assert!(attempt.sent_at <= attempt.answered_at);
     attempt
 }
@@ -90,7 +91,7 @@ async fn the_request_says_what_the_contract_says() {
     run.timer.definition.callback.headers.insert("Authorization".to_owned(), "Bearer x".to_owned());
     let clock = Clock::system();
     let before = clock.now().micros() / 1_000_000;
-    let made = client().attempt(&run).await;
+    let made = client().attempt(&run).await.unwrap();
     assert_eq!((made.verdict, made.status), (Verdict::Succeeded, Some(200)));
     assert_eq!(made.reply_head, r#"{"ok":true}"#);
 
@@ -138,7 +139,7 @@ async fn each_secret_signs_the_bytes_that_were_sent() {
     let mut receiver = Receiver::start(|_, _| ok()).await;
     let secrets = [SECRET, OTHER_SECRET];
     let run = Run { secrets: secrets.iter().map(|text| text.parse().unwrap()).collect(), ..run(&receiver.url()) };
-    client().attempt(&run).await;
+    client().attempt(&run).await.unwrap();
 
     let Request { headers, body, .. } = receiver.request().await;
     let mut message = format!("{}.{}.", headers["webhook-id"], headers["webhook-timestamp"]).into_bytes();
@@ -155,7 +156,7 @@ async fn a_get_has_no_body() {
     let mut receiver = Receiver::start(|_, _| ok()).await;
     let mut run = run(&receiver.url());
     run.timer.definition.callback.method = "GET".to_owned();
-    assert_eq!(client().attempt(&run).await.verdict, Verdict::Succeeded);
+    assert_eq!(client().attempt(&run).await.unwrap().verdict, Verdict::Succeeded);
     let request = receiver.request().await;
     assert_eq!((request.line.as_str(), request.body.len()), ("GET /hook?a=b HTTP/1.1", 0));
     assert!(!request.headers.contains_key("content-type"));
@@ -172,7 +173,7 @@ async fn a_later_attempt_has_the_same_id() {
     rescheduled.timer.definition.execute_at = first.timer.definition.execute_at.after(Duration::from_secs(1));
     let mut ids = Vec::new();
     for run in [&first, &second, &rescheduled] {
-        client.attempt(run).await;
+        client.attempt(run).await.unwrap();
         ids.push(receiver.request().await.headers["webhook-id"].clone());
     }
     assert_eq!(ids[0], ids[1]);
@@ -195,7 +196,7 @@ async fn a_timers_bad_headers_fail_it_and_nothing_is_sent() {
     ] {
         let mut run = run(&receiver.url());
         run.timer.definition.callback.headers.insert(name.to_owned(), value.to_owned());
-        let made = client().attempt(&run).await;
+        let made = client().attempt(&run).await.unwrap();
         assert!(matches!(&made.verdict, Verdict::Failed { error } if error.contains("header")), "{name}: {made:?}");
     }
     assert_eq!(receiver.requests_left(), 0);
@@ -228,7 +229,7 @@ async fn each_answer_has_its_verdict() {
     ];
     for (status, headers, body, check) in cases {
         let receiver = Receiver::start(move |_, _| Act::Send(answer(status, headers, body))).await;
-        let made = client().attempt(&run(&receiver.url())).await;
+        let made = client().attempt(&run(&receiver.url())).await.unwrap();
         assert!(check(&made), "{status} {headers} {body} became {made:?}");
         assert_eq!((made.status, made.reply_head.as_str()), (Some(status), body));
         assert_eq!(receiver.connections.load(Ordering::SeqCst), 1, "redirects are not followed");
@@ -274,7 +275,7 @@ async fn a_cut_answer_is_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_connection_is_tried_again() {
     let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let made = client().attempt(&run(&format!("http://127.0.0.1:{port}/"))).await;
+    let made = client().attempt(&run(&format!("http://127.0.0.1:{port}/"))).await.unwrap();
     assert!(is_retry(&made) && made.status.is_none(), "{made:?}");
     assert!(error(&made).contains("not connected: ") && !made.connected, "{made:?}");
 }
@@ -289,7 +290,7 @@ async fn a_time_out_covers_the_whole_attempt_and_closes_the_connection() {
         let mut receiver = Receiver::start(move |_, _| act()).await;
         let mut run = run(&receiver.url());
         run.timer.definition.callback.timeout = Duration::from_millis(300);
-        let made = client().attempt(&run).await;
+        let made = client().attempt(&run).await.unwrap();
         assert!(is_retry(&made) && made.status == status, "{made:?}");
         assert_eq!((error(&made), made.connected), ("timed out after 300ms", true));
         receiver.end().await;
@@ -302,7 +303,7 @@ async fn an_endless_answer_is_read_to_its_bound_only() {
     let mut receiver =
         Receiver::start(|_, _| Act::Flood(format!("HTTP/1.1 200 OK\r\ncontent-length: {GIB}\r\n\r\n").into(), GIB))
             .await;
-    let made = client().attempt(&run(&receiver.url())).await;
+    let made = client().attempt(&run(&receiver.url())).await.unwrap();
     assert!(is_retry(&made) && made.status == Some(200), "{made:?}");
     assert!(made.reply_head.len() <= limits::REPLY_HEAD_BYTES_MAX);
     assert!(!made.reply_head.contains('\0'), "PostgreSQL stores no NUL");
@@ -325,7 +326,7 @@ async fn a_long_answer_is_understood_whole_and_its_connection_used_again() {
             .await;
     let client = client();
     for succeeded in [false, true, false, true] {
-        let made = client.attempt(&run(&receiver.url())).await;
+        let made = client.attempt(&run(&receiver.url())).await.unwrap();
         assert_eq!(made.verdict == Verdict::Succeeded, succeeded, "{made:?}");
         assert_eq!(made.reply_head.len(), limits::REPLY_HEAD_BYTES_MAX);
         assert_eq!(receiver.request().await.connection, 0);
@@ -337,7 +338,7 @@ async fn a_connection_is_used_again() {
     let mut receiver = Receiver::start(|_, _| ok()).await;
     let client = client();
     for _ in 0..3 {
-        assert_eq!(client.attempt(&run(&receiver.url())).await.verdict, Verdict::Succeeded);
+        assert_eq!(client.attempt(&run(&receiver.url())).await.unwrap().verdict, Verdict::Succeeded);
         assert_eq!(receiver.request().await.connection, 0);
     }
 }
@@ -346,7 +347,7 @@ async fn a_connection_is_used_again() {
 async fn a_kept_connection_is_closed_when_its_time_is_over() {
     let mut receiver = Receiver::start(|_, _| ok()).await;
     let client = client_with(Config { idle_max: Duration::from_millis(20), ..Config::default() });
-    client.attempt(&run(&receiver.url())).await;
+    client.attempt(&run(&receiver.url())).await.unwrap();
     receiver.end().await;
 }
 
@@ -359,7 +360,7 @@ async fn a_kept_connection_that_closes_under_the_request_costs_no_attempt() {
     .await;
     let (client, run) = (client(), run(&receiver.url()));
     for _ in 0..2 {
-        let made = client.attempt(&run).await;
+        let made = client.attempt(&run).await.unwrap();
         assert_eq!(made.verdict, Verdict::Succeeded, "{made:?}");
     }
     let seen = [receiver.request().await, receiver.request().await, receiver.request().await];
@@ -381,9 +382,9 @@ async fn a_request_is_repeated_once_at_most_and_never_after_a_first_byte() {
         })
         .await;
         let (client, run) = (client(), run(&receiver.url()));
-        client.attempt(&run).await;
+        client.attempt(&run).await.unwrap();
         receiver.request().await;
-        let made = client.attempt(&run).await;
+        let made = client.attempt(&run).await.unwrap();
         assert!(is_retry(&made), "{made:?}");
         assert_eq!(receiver.requests_left(), requests);
     }
@@ -392,7 +393,7 @@ async fn a_request_is_repeated_once_at_most_and_never_after_a_first_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_not_kept_is_not_tried_twice() {
     let mut receiver = Receiver::start(|_, _| Act::SendAndClose(Vec::new())).await;
-    assert!(is_retry(&client().attempt(&run(&receiver.url())).await));
+    assert!(is_retry(&client().attempt(&run(&receiver.url())).await.unwrap()));
     assert_eq!(receiver.requests_left(), 1);
 }
 
@@ -404,11 +405,11 @@ async fn there_are_never_more_connections_than_allowed() {
     let mut under_way = tokio::task::JoinSet::new();
     for _ in 0..2 {
         let (client, run) = (client.clone(), run.clone());
-        under_way.spawn(async move { client.attempt(&run).await });
+        under_way.spawn(async move { client.attempt(&run).await.unwrap() });
         receiver.request().await;
     }
     run.timer.definition.callback.timeout = Duration::from_millis(100);
-    assert_eq!(error(&client.attempt(&run).await), "timed out after 100ms");
+    assert_eq!(error(&client.attempt(&run).await.unwrap()), "timed out after 100ms");
     assert_eq!(receiver.connections.load(Ordering::SeqCst), 2);
 }
 
@@ -420,12 +421,12 @@ async fn an_idle_connection_gives_way_to_who_waits() {
     let config = Config { connections_max: 1, idle_max: Duration::from_secs(300), ..Config::default() };
     let client = Arc::new(client_with(config));
     for receiver in [&first, &second] {
-        assert_eq!(client.attempt(&run(&receiver.url())).await.verdict, Verdict::Succeeded);
+        assert_eq!(client.attempt(&run(&receiver.url())).await.unwrap().verdict, Verdict::Succeeded);
     }
     let mut under_way = tokio::task::JoinSet::new();
     for receiver in [&first, &second].into_iter().cycle().take(40) {
         let (client, run) = (client.clone(), run(&receiver.url()));
-        under_way.spawn(async move { client.attempt(&run).await });
+        under_way.spawn(async move { client.attempt(&run).await.unwrap() });
     }
     for made in under_way.join_all().await {
         assert_eq!(made.verdict, Verdict::Succeeded);

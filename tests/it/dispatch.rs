@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use walclock::clock::{Clock, Limits, Timestamp};
 use walclock::dispatch::ports::{
     self, ClaimRequest, Claimed, Delivery, Entry, Feed, FeedError, LeaseGrant, LeaseRequest, LoadRequest, News,
-    Store as _, Unavailable, Written,
+    Store as _, Unavailable, Unmade, Written,
 };
 use walclock::dispatch::runner::{Config, Dispatcher, Handle};
 use walclock::domain::callback::Verdict;
@@ -34,19 +34,19 @@ struct Receiver {
 }
 
 impl Delivery for Receiver {
-    async fn attempt(&self, run: &Run) -> Attempt {
+    async fn attempt(&self, run: &Run) -> Result<Attempt, Unmade> {
         let sent_at = self.clock.now();
         self.sent.send((run.key.timer.id.to_string(), sent_at)).unwrap();
         self.answers.acquire().await.unwrap().forget();
         let reply_head = String::new();
-        Attempt {
+        Ok(Attempt {
             sent_at,
             answered_at: self.clock.now(),
             connected: true,
             status: Some(200),
             reply_head,
             verdict: Verdict::Succeeded,
-        }
+        })
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Plan {
     pub is_orderly: bool,
     /// One attempt in so many does not succeed; none where it is 0.
     pub fails_one_in: usize,
+    /// One request in so many does not leave, because its process is short of something; none where it is 0.
+    pub short_one_in: usize,
 }
 
 impl Plan {
@@ -106,6 +108,7 @@ impl Plan {
             callback_max: Duration::from_secs(4),
             is_orderly: false,
             fails_one_in: if rng.bool() { 0 } else { rng.usize(2..=10) },
+            short_one_in: if rng.bool() { 0 } else { rng.usize(4..=20) },
         }
     }
 
@@ -306,6 +309,7 @@ impl Plan {
             feed_gaps: 0,
             host_outages: 0,
             fails_one_in: 0,
+            short_one_in: 0,
             ..Self::with_a_good_feed(rng)
         }
     }

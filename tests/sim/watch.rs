@@ -64,7 +64,9 @@ impl Watch {
                     self.putting_back.remove(&settlement.run.key);
                 }
             }
-            Event::Attempted { run, .. } | Event::Unsent(run) => *self.inflight.entry(host_of(run)).or_default() -= 1,
+            Event::Attempted { run, .. } | Event::Unsent(run) | Event::Unmade(run, _) => {
+                *self.inflight.entry(host_of(run)).or_default() -= 1;
+            }
             _ => {}
         }
     }

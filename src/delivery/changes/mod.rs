@@ -11,12 +11,13 @@ use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 use url::Url;
 
 use super::body::Extent;
 use super::connect::Connector;
-use super::resolve::system_resolver;
-use super::transport::{Message, Progress, Transport};
+use super::resolve::{Lookups, system_resolver};
+use super::transport::{Call, Message, Progress, Transport};
 use super::{reply, request};
 use crate::clock::Clock;
 use crate::dispatch::ports::{Feed, FeedError, News, Unavailable};
@@ -86,7 +87,8 @@ impl Follower {
         let path = format!("{}/changes", url.path().trim_end_matches('/'));
         url.set_path(&path);
         // The operator names the changeserver, and it is mostly in a private network.
-        let connector = Connector::new(None, CONNECT_TIMEOUT, system_resolver(), &[]);
+        let lookups = Lookups::new(system_resolver(), Duration::ZERO);
+        let connector = Connector::new(None, CONNECT_TIMEOUT, lookups, &[]);
         Ok(Self { transport: Transport::new(connector, CONNECTIONS_MAX, IDLE_MAX, clock), url })
     }
 
@@ -96,10 +98,11 @@ impl Follower {
         let block = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
         let url = self.url_of(scopes, since, block);
         let mut progress = Progress::default();
-        let deadline = Duration::from_secs(block).saturating_add(ANSWER_TIMEOUT);
+        let until = Instant::now() + Duration::from_secs(block).saturating_add(ANSWER_TIMEOUT);
+        let call = Call { url: &url, namespace: "", until };
         let extent = Extent { read_max: BODY_BYTES_MAX, kept_max: BODY_BYTES_MAX };
-        let exchange = self.transport.exchange(&url, || get(&url), |_| extent, &mut progress);
-        match tokio::time::timeout(deadline, exchange).await {
+        let exchange = self.transport.exchange(&call, || get(&url), |_| extent, &mut progress);
+        match tokio::time::timeout_at(until, exchange).await {
             Ok(done) => done.map_err(unavailable)?,
             Err(_elapsed) => return Err(unavailable(Error::TimedOut)),
         }

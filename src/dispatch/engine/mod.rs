@@ -7,6 +7,7 @@
 //! what must never happen.
 
 mod claims;
+mod deferrals;
 mod holds;
 mod horizon;
 mod hosts;
@@ -21,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::ports::{Claimed, Entry, LoadRequest, Unavailable, Written};
+use super::ports::{Claimed, Entry, LoadRequest, Unavailable, Unmade, Written};
 use super::shards::Holding;
 use crate::clock::Timestamp;
 use crate::domain::lease::{Epoch, Lease};
@@ -162,6 +163,8 @@ pub enum Event {
     },
     /// What was to be delivered has not been sent: when its turn came, its lease was not sure any more.
     Unsent(Box<Run>),
+    /// What was to be delivered has not been sent: the process was short of something.
+    Unmade(Box<Run>, Unmade),
     /// The answer to [`Effect::Settle`].
     Settled {
         /// What was to be written.
@@ -256,6 +259,8 @@ pub struct Engine {
     hosts: Hosts,
     /// Runs that were put back without an attempt, since the beginning.
     deferred: u64,
+    /// When the last run is due again of those that were put back because this process was short of something.
+    short_until: Timestamp,
     /// Every run that is claimed and not finished.
     records: HashMap<RunKey, Record>,
     /// How many of them each shard has, where it has any: it may be asked for after each step.
@@ -308,6 +313,7 @@ impl Engine {
             ready_count: 0,
             parked_runs: Vec::new(),
             deferred: 0,
+            short_until: Timestamp::MIN,
             records: HashMap::new(),
             records_of: BTreeMap::new(),
             putting_back: HashMap::new(),
@@ -358,6 +364,7 @@ impl Engine {
             Event::Adopted(runs) => self.adopted(now, runs, effects),
             Event::Attempted { run, attempt } => self.attempted(now, run, attempt, effects),
             Event::Unsent(run) => self.unsent(now, run),
+            Event::Unmade(run, unmade) => self.unmade(now, run, unmade),
             Event::Settled { settlements, written } => self.settled(now, settlements, written, effects),
             Event::Trust(trusts) => self.trusts = trusts,
             Event::Drain => self.drain(),

@@ -173,25 +173,10 @@ impl Engine {
                 self.hosts.wait(now, &origin, run);
             }
             Admission::Defer(from, until) => {
-                let at = from.after(until.since(from).mul_f64(self.random.fraction()));
                 let reason = format!("not sent: {} fails, and is spared for a while", origin(&run));
-                match is_too_late(&run, at) {
-                    true => self.settle_unmade(now, *run, reason, Ending::Failed),
-                    false => self.defer(now, at, *run, reason),
-                }
+                self.put_off(now, from, until, *run, reason);
             }
         }
-    }
-
-    /// Puts a run back as it was before its claim, to be due again at `at`.
-    fn defer(&mut self, now: Timestamp, at: Timestamp, run: Run, reason: String) {
-        self.deferred += 1;
-        self.settle_unmade(now, run, reason, Ending::Defer(at));
-    }
-
-    fn settle_unmade(&mut self, now: Timestamp, run: Run, reason: String, ending: Ending) {
-        let attempt = Attempt::unmade(now, reason);
-        self.settlements.push_back(Settlement { run, attempt, ending });
     }
 
     /// Takes in how an attempt went.
@@ -438,12 +423,12 @@ impl Engine {
 }
 
 /// The host that a run calls.
-fn origin(run: &Run) -> Cow<'_, str> {
+pub(super) fn origin(run: &Run) -> Cow<'_, str> {
     callback_url::origin(&run.timer.definition.callback.url)
 }
 
 /// Whether its policy has no attempt at this moment. A timer that was never tried is tried once, however late that is.
-fn is_too_late(run: &Run, moment: Timestamp) -> bool {
+pub(super) fn is_too_late(run: &Run, moment: Timestamp) -> bool {
     let Some(first_at) = run.timer.first_attempt_at.filter(|_| run.timer.attempts > 1) else { return false };
     run.timer.definition.retry.is_over_at(moment, first_at)
 }

@@ -549,3 +549,30 @@ fn settings_out_of_bounds_are_refused() {
         assert!(config.validate().is_err(), "{config:?}");
     }
 }
+
+#[test]
+fn what_the_process_was_short_of_costs_no_attempt_and_says_nothing_of_the_host() {
+    let mut rig = Rig::new(Config { host_failures_max: 1, ..Config::default() });
+    let unmade = || Unmade { reason: "not sent".to_owned() };
+    let mut latest = START;
+    for count in 1..=1_000_u64 {
+        let sent = rig.send_at(START, &count.to_string());
+        let effects = rig.step(START, Event::Unmade(sent, unmade()));
+        let [Effect::Settle(settlements)] = &effects[..] else { panic!("{effects:?}") };
+        let Ending::Defer(again_at) = settlements[0].ending else { panic!("{settlements:?}") };
+        // The more there are, the longer it may take.
+        assert!((at(1_000)..=at(1_000 + count)).contains(&again_at), "number {count} at {again_at}");
+        latest = latest.max(again_at);
+        let (settlements, written) = (settlements.clone(), Ok(vec![Ok(true)]));
+        rig.step(START, Event::Settled { settlements, written });
+    }
+    assert!(latest > at(1_500), "they are spread, the last one at {latest}");
+    assert_eq!((rig.engine.deferred(), rig.engine.hosts_spared()), (1_000, 0));
+    assert!(rig.engine.is_idle());
+    // It is over where its policy is.
+    let mut sent = rig.send_at(START, "tried");
+    (sent.timer.attempts, sent.timer.first_attempt_at) =
+        (2, Some(START.before(RetryPolicy::default().attempts_duration)));
+    let effects = rig.step(START, Event::Unmade(sent, unmade()));
+    assert!(matches!(&effects[..], [Effect::Settle(over)] if over[0].ending == Ending::Failed), "{effects:?}");
+}

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
-use crate::dispatch::ports::Delivery;
+use crate::dispatch::ports::{Delivery, Unmade};
 use crate::domain::callback_url;
 use crate::domain::run::{Attempt, Run};
 
@@ -30,8 +30,8 @@ const SLOW_LOOKS: usize = 10;
 /// The same as long as there are less than [`CALLERS_SOON`], of which there cannot be too many.
 const SLOW_LOOKS_FEW: usize = 2;
 
-/// A run whose attempt is over; one without an attempt was not sent.
-pub(super) type Ended = (Box<Run>, Option<Attempt>);
+/// A run that is done with here, and its attempt; none where it might not be sent.
+pub(super) type Ended = (Box<Run>, Option<Result<Attempt, Unmade>>);
 /// Says whether a run may be sent at this moment.
 pub(super) type MaySend = Box<dyn Fn(&Run) -> bool + Send + Sync>;
 
@@ -172,10 +172,10 @@ impl<D: Delivery> Lines<D> {
         }
     }
 
-    async fn attempt(&self, run: &Run) -> Attempt {
+    async fn attempt(&self, run: &Run) -> Result<Attempt, Unmade> {
         let sent_at = self.0.clock.now();
         let attempt = AssertUnwindSafe(self.0.delivery.attempt(run)).catch_unwind().await;
-        attempt.unwrap_or_else(|_| panicked(sent_at, self.0.clock.now()))
+        attempt.unwrap_or_else(|_| Ok(panicked(sent_at, self.0.clock.now())))
     }
 
     async fn watch(self, server: Arc<str>) {
@@ -192,7 +192,7 @@ impl<D: Delivery> Lines<D> {
         }
     }
 
-    fn end(&self, run: Box<Run>, attempt: Option<Attempt>) {
+    fn end(&self, run: Box<Run>, attempt: Option<Result<Attempt, Unmade>>) {
         let mut ended = self.0.ended.lock();
         ended.push((run, attempt));
         // Whoever takes one takes them all.

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use super::{Status, align};
 use crate::clock::{Standing, Timestamp};
 use crate::dispatch::engine::Target;
+use crate::dispatch::ports::Unmade;
 use crate::domain::callback::Verdict;
 use crate::domain::run::{Attempt, Run};
 use crate::domain::timer::TimerKey;
@@ -167,6 +168,13 @@ impl Meters {
             info!(target: "walclock::callback", %timer, due = %due_at, sent = %sent_at, late_ms, attempt = number, status, error, "{outcome}");
         } else {
             debug!(target: "walclock::callback", %timer, due = %due_at, sent = %sent_at, late_ms, attempt = number, status, error, "{outcome}");
+        }
+    }
+
+    /// No attempt was made, and none is counted.
+    pub(super) fn unmade(&mut self, run: &Run, unmade: &Unmade) {
+        if self.may_log() {
+            warn!(timer = %run.key.timer, reason = unmade.reason, "a callback is put off: the process is short of something");
         }
     }
 

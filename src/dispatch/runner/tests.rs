@@ -12,7 +12,7 @@ use super::work::{Answer, Work};
 use crate::clock::{Clock, Timestamp, wall};
 use crate::dispatch::engine;
 use crate::dispatch::ports::{
-    ClaimRequest, Claimed, Delivery, Entry, LeaseGrant, LeaseRequest, LoadRequest, Store, Unavailable, Written,
+    ClaimRequest, Claimed, Delivery, Entry, LeaseGrant, LeaseRequest, LoadRequest, Store, Unavailable, Unmade, Written,
 };
 use crate::domain::lease::{Epoch, Lease, Owner};
 use crate::domain::run::{Attempt, Run, Settlement};
@@ -67,7 +67,7 @@ impl Store for Generous {
 struct Silent;
 
 impl Delivery for Silent {
-    async fn attempt(&self, run: &Run) -> Attempt {
+    async fn attempt(&self, run: &Run) -> Result<Attempt, Unmade> {
         unreachable!("there is no timer, and {} is called", run.key.timer)
     }
 }

@@ -85,12 +85,17 @@ impl<S: Store, D: Delivery> Work<S, D> {
     /// Takes in the answers, and does what follows from them and from the time.
     pub(super) fn step(&mut self, answers: &mut Vec<Answer>) {
         for (run, attempt) in self.lines.take_ended() {
-            let Some(attempt) = attempt else {
-                self.events.push(engine::Event::Unsent(run));
-                continue;
-            };
-            self.meters.attempted(&run, &attempt);
-            self.events.push(engine::Event::Attempted { run, attempt });
+            self.events.push(match attempt {
+                Some(Ok(attempt)) => {
+                    self.meters.attempted(&run, &attempt);
+                    engine::Event::Attempted { run, attempt }
+                }
+                Some(Err(unmade)) => {
+                    self.meters.unmade(&run, &unmade);
+                    engine::Event::Unmade(run, unmade)
+                }
+                None => engine::Event::Unsent(run),
+            });
         }
         for answer in answers.drain(..) {
             match answer {
@@ -185,6 +190,7 @@ impl<S: Store, D: Delivery> Work<S, D> {
             engine::Event::Noted(entries) => self.found.told(entries),
             engine::Event::Attempted { .. }
             | engine::Event::Unsent(_)
+            | engine::Event::Unmade(..)
             | engine::Event::Holding(_)
             | engine::Event::Gap
             | engine::Event::Loaded(_)

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::rustls;
@@ -56,11 +57,11 @@ async fn this_machine_is_not_called_however_it_is_written() {
         "LOCALHOST",
         "169.254.169.254",
     ] {
-        let made = client.attempt(&run(&format!("http://{host}:{}/", receiver.port))).await;
+        let made = client.attempt(&run(&format!("http://{host}:{}/", receiver.port))).await.unwrap();
         assert!(is_blocked(&made.verdict) && made.status.is_none(), "{host}: {made:?}");
     }
     let by_the_machine = Client::new(Config::default(), Clock::system());
-    let made = by_the_machine.attempt(&run(&format!("http://localhost:{}/", receiver.port))).await;
+    let made = by_the_machine.attempt(&run(&format!("http://localhost:{}/", receiver.port))).await.unwrap();
     assert!(is_blocked(&made.verdict), "{made:?}");
     assert_eq!(receiver.connections.load(Ordering::SeqCst), 0);
     assert_eq!(receiver.requests_left(), 0);
@@ -71,10 +72,10 @@ async fn an_allowed_range_is_called_by_address_and_by_name() {
     let receiver = Receiver::start(|_, _| ok()).await;
     let client = client(&["127.0.0.1/32"], vec![vec!["127.0.0.1"]]);
     for host in ["127.0.0.1", "127.1", "receiver.test"] {
-        let made = client.attempt(&run(&format!("http://{host}:{}/", receiver.port))).await;
+        let made = client.attempt(&run(&format!("http://{host}:{}/", receiver.port))).await.unwrap();
         assert_eq!(made.verdict, Verdict::Succeeded, "{host}");
     }
-    let made = client.attempt(&run(&format!("http://127.0.0.2:{}/", receiver.port))).await;
+    let made = client.attempt(&run(&format!("http://127.0.0.2:{}/", receiver.port))).await.unwrap();
     assert!(is_blocked(&made.verdict), "the next address is not in the range: {made:?}");
 }
 
@@ -84,7 +85,8 @@ async fn one_forbidden_answer_spoils_a_name() {
     for answers in [vec!["127.0.0.1", "10.0.0.1"], vec!["10.0.0.1", "127.0.0.1"], vec!["127.0.0.1", "fd00::1"]] {
         let made = client(&["127.0.0.1/32"], vec![answers])
             .attempt(&run(&format!("http://mixed.test:{}/", receiver.port)))
-            .await;
+            .await
+            .unwrap();
         assert!(is_blocked(&made.verdict), "{made:?}");
     }
     assert_eq!(receiver.connections.load(Ordering::SeqCst), 0);
@@ -97,13 +99,14 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
     let receiver =
         Receiver::start(|_, _| Act::SendAndClose(answer(200, "connection: close\r\n", r#"{"ok":true}"#))).await;
     let (resolver, asked) = resolver(vec![vec!["127.0.0.1"], vec!["127.0.0.2"]]);
-    let config = Config { allow: vec!["127.0.0.1/32".parse().unwrap()], ..Config::default() };
+    let allow = vec!["127.0.0.1/32".parse().unwrap()];
+    let config = Config { allow, name_age_max: Duration::ZERO, ..Config::default() };
     let client = Client::with_resolver(config, Clock::system(), resolver);
     let run = run(&format!("http://rebinding.test:{}/", receiver.port));
 
-    assert_eq!(client.attempt(&run).await.verdict, Verdict::Succeeded);
+    assert_eq!(client.attempt(&run).await.unwrap().verdict, Verdict::Succeeded);
     assert_eq!(asked.load(Ordering::SeqCst), 1, "asked once for one connection");
-    assert!(is_blocked(&client.attempt(&run).await.verdict));
+    assert!(is_blocked(&client.attempt(&run).await.unwrap().verdict));
     assert_eq!(receiver.connections.load(Ordering::SeqCst), 1);
 }
 
@@ -111,13 +114,13 @@ async fn a_name_that_changes_its_mind_gains_nothing() {
 async fn the_next_address_is_tried_where_one_is_dead() {
     let receiver = Receiver::start(|_, _| ok()).await;
     let client = client(&["127.0.0.0/8"], vec![vec!["127.0.0.9", "127.0.0.1"]]);
-    let made = client.attempt(&run(&format!("http://two.test:{}/", receiver.port))).await;
+    let made = client.attempt(&run(&format!("http://two.test:{}/", receiver.port))).await.unwrap();
     assert_eq!(made.verdict, Verdict::Succeeded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_without_an_address_is_tried_again() {
-    let made = client(&[], vec![vec![]]).attempt(&run("http://nobody.test/")).await;
+    let made = client(&[], vec![vec![]]).attempt(&run("http://nobody.test/")).await.unwrap();
     assert!(is_retry(&made) && error(&made).contains("host not found") && !made.connected, "{made:?}");
 }
 
@@ -134,7 +137,7 @@ async fn a_url_that_is_none_fails_the_timer() {
         "http://:x@a.test/",
         &long,
     ] {
-        let made = client.attempt(&run(url)).await;
+        let made = client.attempt(&run(url)).await.unwrap();
         assert_eq!(made.verdict, Verdict::Failed { error: "callback URL not allowed".to_owned() }, "{url}");
     }
 }
@@ -164,14 +167,14 @@ async fn tls_speaks_to_the_server_that_the_url_names_and_to_no_other() {
     let (good, dotted, other) = (url("receiver.test"), url("receiver.test."), url("other.test"));
 
     for (url, roots) in [(&good, vec![]), (&other, vec![certificate.clone()])] {
-        let made = client(roots).attempt(&run(url)).await;
+        let made = client(roots).attempt(&run(url)).await.unwrap();
         assert!(is_retry(&made) && error(&made).contains("certificate") && !made.connected, "{url}: {made:?}");
     }
     assert_eq!(receiver.requests_left(), 0);
 
     let client = client(vec![certificate]);
     for url in [&good, &dotted, &good] {
-        let made = client.attempt(&run(url)).await;
+        let made = client.attempt(&run(url)).await.unwrap();
         assert_eq!(made.verdict, Verdict::Succeeded, "{url}: {made:?}");
     }
     let hosts = [receiver.request().await, receiver.request().await, receiver.request().await];
@@ -188,6 +191,6 @@ async fn a_server_without_tls_is_tried_again() {
         stream.write_all(&answer(400, "", "")).await.unwrap();
     });
     let client = client(&["127.0.0.0/8"], vec![vec!["127.0.0.1"]]);
-    let made = client.attempt(&run(&format!("https://plain.test:{port}/"))).await;
+    let made = client.attempt(&run(&format!("https://plain.test:{port}/"))).await.unwrap();
     assert!(is_retry(&made) && made.status.is_none(), "{made:?}");
 }

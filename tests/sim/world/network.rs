@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use walclock::dispatch::engine::{Effect, Event};
-use walclock::dispatch::ports::{ClaimRequest, LeaseRequest};
+use walclock::dispatch::ports::{ClaimRequest, LeaseRequest, Unmade};
 use walclock::dispatch::shards;
 use walclock::domain::callback::Verdict;
 use walclock::domain::lease::Owner;
@@ -114,6 +114,10 @@ impl World {
 
     /// A callback leaves, and is answered at some time.
     fn deliver(&mut self, from: Address, run: Box<Run>) {
+        if self.is_busy() && self.plan.short_one_in > 0 && self.rng.usize(0..self.plan.short_one_in) == 0 {
+            let unmade = Unmade { reason: "not sent".to_owned() };
+            return self.message(from, Box::new(Message::Engine(Event::Unmade(run, unmade))));
+        }
         let owner = &self.processes[from.0].owner;
         self.ledger.sent(&self.model, owner, &run);
         let sent_at = self.model.now;
