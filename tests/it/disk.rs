@@ -6,7 +6,7 @@ mod larger;
 
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde::Deserialize;
 use walclock::domain::sequence::{Lsn, Sequence};
 
 use super::support::server::{Server, folder};
@@ -31,20 +31,44 @@ impl Reader {
     async fn catch_up(&mut self, server: &Server) {
         loop {
             let path = format!("/changes?scope={}&limit=10000&since={}", self.scope, self.since);
-            let (status, page) = server.get(&path).await;
-            assert_eq!(status, 200, "{page}");
-            page["lastSequence"].as_str().unwrap().clone_into(&mut self.since);
-            let changes = page["changes"].as_array().unwrap();
-            self.ids.extend(changes.iter().map(id));
-            if changes.is_empty() {
+            let answer = http::get(&server.url(), &path, &[]).await;
+            let text = std::str::from_utf8(&answer.body).unwrap();
+            assert_eq!(answer.status, 200, "{text}");
+            let page: Page<'_> = serde_json::from_str(text).unwrap();
+            page.last_sequence.clone_into(&mut self.since);
+            self.ids.extend(page.changes.iter().map(|change| change.new_row.id.value.parse::<i64>().unwrap()));
+            if page.changes.is_empty() {
                 return;
             }
         }
     }
 }
 
-fn id(change: &Value) -> i64 {
-    change["newRow"]["id"]["value"].as_str().unwrap().parse().unwrap()
+/// What counts here of an answer. Nothing of it is copied: there may be a million changes to read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Page<'a> {
+    last_sequence: &'a str,
+    #[serde(borrow)]
+    changes: Vec<Change<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Change<'a> {
+    #[serde(borrow)]
+    new_row: Note<'a>,
+}
+
+#[derive(Deserialize)]
+struct Note<'a> {
+    #[serde(borrow)]
+    id: Cell<'a>,
+}
+
+#[derive(Deserialize)]
+struct Cell<'a> {
+    value: &'a str,
 }
 
 /// Rows of 4 KB, a hundred in each transaction.

@@ -71,6 +71,17 @@ impl Server {
         Self::spawn_by(command, database_url, folder, &[])
     }
 
+    /// Migrates and starts, with no more than so many bytes of memory for all that it allocates and for the stacks of its
+    /// threads, touched or not: where it wants more, it ends. On every machine it has threads for two cores.
+    pub fn spawn_within_memory(bytes: u64, database_url: &str, folder: &Path) -> Self {
+        migrate(database_url);
+        let mut command = Command::new("sh");
+        let kib = (bytes / 1024).to_string();
+        command.args(["-c", r#"ulimit -d "$0" && exec "$@""#, &kib, env!("CARGO_BIN_EXE_walclock")]);
+        command.env("TOKIO_WORKER_THREADS", "2");
+        Self::spawn_by(command, database_url, folder, &[])
+    }
+
     /// Migrates and starts, with `folder` on a disk of its own of so many bytes, of which `filler` are taken by a file of
     /// that name; see [`Server::file`]. None where the machine does not permit that.
     pub fn spawn_on_disk(database_url: &str, folder: &Path, bytes: u64, filler: u64, flags: &[&str]) -> Option<Self> {
@@ -103,6 +114,13 @@ impl Server {
     /// The most memory that it has ever had resident, in bytes.
     pub fn memory_peak(&self) -> u64 {
         self.status_bytes("VmHWM:")
+    }
+
+    /// The most memory that it can have, in bytes.
+    pub fn memory_limit(&self) -> u64 {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let limit = limits.lines().find_map(|line| line.strip_prefix("Max data size")).unwrap();
+        limit.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     fn status_bytes(&self, name: &str) -> u64 {
