@@ -15,6 +15,13 @@ async fn health_and_ready_are_200_without_a_body() {
         let answer = get(&server.url(), path, &[]).await;
         assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
     }
+    // Load balancers look with HEAD; of the feed there is nothing to look at.
+    for (path, status, allow) in
+        [("/health", 200, ""), ("/ready", 200, ""), ("/changes", 405, "GET"), ("/snapshots?scope=a", 405, "GET")]
+    {
+        let answer = request("HEAD", &server.url(), path, &[], "").await;
+        assert_eq!((answer.status, answer.header("allow"), answer.body.len()), (status, allow, 0), "{path}");
+    }
     let verbose = get(&server.url(), "/ready?verbose", &[("accept", "application/json")]).await;
     assert_eq!(json(&verbose)["status"], "Ready");
     assert!(json(&verbose)["checks"].as_array().unwrap().iter().any(|check| check["name"] == "database"));

@@ -40,7 +40,7 @@ enum Form {
 ///
 /// Tells the changes of some scopes behind a sequence, in the order of their commits, and waits for one where there is none
 /// yet and `block` says so. Follow on with `since=<lastSequence>`. With `Accept: text/event-stream` the same changes come
-/// over a single answer without an end; only who names that type gets it. HEAD is answered, too.
+/// over a single answer without an end; only who names that type gets it.
 #[utoipa::path(
     get,
     path = "/changes",

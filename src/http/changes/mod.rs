@@ -24,7 +24,8 @@ use crate::service::changes::{Changes, Read};
 
 /// The routes of this face.
 pub fn routes<R: Read>(changes: Changes<R>) -> Router {
-    let router = operations::<R>().router.method_not_allowed_fallback(handlers::method_not_allowed);
+    let router = operations::<R>().answer_head(handlers::method_not_allowed).router;
+    let router = router.method_not_allowed_fallback(handlers::method_not_allowed);
     compression::layer(router.with_state(changes))
 }
 

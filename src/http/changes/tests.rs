@@ -243,12 +243,12 @@ async fn the_format_is_checked_before_the_parameters() {
 
 #[tokio::test]
 async fn other_methods_are_not_allowed() {
-    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+    for method in ["HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
         let request = Request::builder().method(method).uri("/changes").body(Body::empty()).unwrap();
         let (head, body, asked) = ask(two_changes, request).await;
         assert_eq!((head.status(), asked.len()), (StatusCode::METHOD_NOT_ALLOWED, 0), "{method}");
-        assert_eq!(head.headers()["allow"], "GET,HEAD");
-        assert!(body.contains("\"METHOD_NOT_ALLOWED\""), "{body}");
+        assert_eq!(head.headers().get_all("allow").iter().collect::<Vec<_>>(), ["GET"], "{method}");
+        assert!(method == "HEAD" || body.contains("\"METHOD_NOT_ALLOWED\""), "{method} {body}");
     }
 }
 

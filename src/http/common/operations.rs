@@ -35,6 +35,14 @@ impl<S: Clone + Send + Sync + 'static> Operations<S> {
         self
     }
 
+    /// Has `handler` answer HEAD, which would be answered as GET is.
+    pub fn answer_head<H: Handler<T, S>, T: 'static>(mut self, handler: H) -> Self {
+        for path in self.description.paths.paths.keys() {
+            self.router = self.router.route(path, MethodRouter::new().on(MethodFilter::HEAD, handler.clone()));
+        }
+        self
+    }
+
     /// Adds a schema that descriptions refer to, and those that it refers to.
     pub fn schema<T: ToSchema>(mut self) -> Self {
         let mut schemas = vec![(T::name().into_owned(), T::schema())];

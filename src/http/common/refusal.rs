@@ -14,7 +14,7 @@ use super::describe;
 /// When a reader who was sent away may come again, in seconds.
 const RETRY_SECONDS: &str = "5";
 /// The methods of the feed's calls.
-const METHODS: &str = "GET,HEAD";
+const METHODS: &str = "GET";
 
 /// A kind of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,8 +22,8 @@ const OFFERED: &[MediaType] = &[MediaType::Json, MediaType::Protobuf];
 /// Take a snapshot
 ///
 /// Tells the rows that some scopes have at one moment, of all published tables with a scope column. Follow on with
-/// `/changes?snapshot=<snapshotInfo>`, and keep that parameter: so nothing is missed, and nothing is told twice. A failure in the middle breaks the connection off, so that half a snapshot is never taken for a whole one. HEAD
-/// is answered, too.
+/// `/changes?snapshot=<snapshotInfo>`, and keep that parameter: so nothing is missed, and nothing is told twice. A failure
+/// in the middle breaks the connection off, so that half a snapshot is never taken for a whole one.
 #[utoipa::path(
     get,
     path = "/snapshots",

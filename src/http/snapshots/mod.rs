@@ -15,7 +15,8 @@ use crate::service::snapshots::Snapshots;
 
 /// The routes of this face.
 pub fn routes(snapshots: Snapshots) -> Router {
-    let router = operations().router.method_not_allowed_fallback(handlers::method_not_allowed);
+    let router = operations().answer_head(handlers::method_not_allowed).router;
+    let router = router.method_not_allowed_fallback(handlers::method_not_allowed);
     compression::layer(router.with_state(snapshots))
 }
 

@@ -92,8 +92,10 @@ async fn a_call_that_cannot_be_answered_says_why() {
     }
     let refused = http::get(&url, "/snapshots?scope=a", &[("accept", "text/event-stream")]).await;
     assert_eq!((refused.status, refused.header("content-type")), (415, "application/json"));
-    let refused = http::request("POST", &url, "/snapshots?scope=a", &[], "").await;
-    assert_eq!((refused.status, refused.header("allow")), (405, "GET,HEAD"));
+    for method in ["POST", "HEAD"] {
+        let refused = http::request(method, &url, "/snapshots?scope=a", &[], "").await;
+        assert_eq!((refused.status, refused.header("allow")), (405, "GET"), "{method}");
+    }
     // Either name of the parameter will do, and both together.
     feed.insert("one", "foo").await;
     feed.insert("two", "bar").await;
