@@ -33,7 +33,7 @@ async fn a_disk_that_fails_stops_nothing_but_the_way_in() {
     let Some(library) = preload::library("disk/failing.c") else {
         return say_skipped("a_disk_that_fails_stops_nothing_but_the_way_in", "nothing can be preloaded here");
     };
-    for (call, error) in [("sync", "Input/output error"), ("write", "Read-only file system")] {
+    for (call, error) in [("sync", "Input/output error"), ("readonly", "Read-only file system")] {
         let (url, folder) = (database().await, folder());
         let faults = folder.with_extension("faults");
         std::fs::create_dir_all(&faults).unwrap();
