@@ -4,6 +4,7 @@ mod bounds;
 mod faults;
 mod mend;
 mod model;
+mod power;
 mod purge;
 mod snapshots;
 mod support;
