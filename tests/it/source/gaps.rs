@@ -7,6 +7,7 @@ use walclock::localpg::Cluster;
 use walclock::pg::Settings;
 
 use super::feed::{copy_folder, filled, insert, range, while_down};
+use super::proxy::{Fault, Proxy};
 use super::{PATIENCE, publish_notes};
 use crate::support;
 
@@ -22,6 +23,28 @@ async fn a_slot_made_anew_behind_our_back_is_a_gap_and_readers_are_told() {
     client.query_one(sql, &[&feed.slot()]).await.unwrap();
 
     let running = feed.live().await;
+    insert(&client, 13..15).await;
+    assert_eq!(running.ids(2).await, [13, 14]);
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    running.stop().await;
+}
+
+/// Whether the stream goes on where the journal ends was looked at, and is no longer so when it begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_advanced_just_before_the_stream_begins_is_a_gap() {
+    let (url, port) = (support::database().await, support::cluster().port());
+    let proxy = Proxy::start(port).await;
+    let (client, feed, running, before) = filled(&proxy.url(&url, port)).await;
+    running.stop().await;
+    proxy.set(Fault::HoldStart);
+    let mut running = feed.start();
+    tokio::time::timeout(PATIENCE, proxy.until_held()).await.expect("it asks for its stream");
+    insert(&client, 10..13).await;
+    let sql = "select pg_replication_slot_advance($1::text::name, pg_current_wal_lsn())::text";
+    client.query_one(sql, &[&feed.slot()]).await.unwrap();
+    proxy.set(Fault::None);
+
+    running.wait_for("live", |status| *status == Status::Streaming).await;
     insert(&client, 13..15).await;
     assert_eq!(running.ids(2).await, [13, 14]);
     assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 /// What becomes of the connections that are open at that moment; later ones begin sound.
@@ -21,11 +21,14 @@ pub enum Fault {
     Freeze,
     /// The client is cut off, and the server never hears of it.
     HalfOpen,
+    /// Who asks for a stream, also over a later connection, is kept from it until the fault is over.
+    HoldStart,
 }
 
 pub struct Proxy {
     port: u16,
     fault: Arc<watch::Sender<Fault>>,
+    held: Arc<Notify>,
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -34,8 +37,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let fault = Arc::new(watch::channel(Fault::None).0);
-        let accepting = tokio::spawn(accept(listener, server_port, Arc::clone(&fault)));
-        Self { port, fault, _accepting: AbortOnDropHandle::new(accepting) }
+        let held = Arc::new(Notify::new());
+        let accepting = tokio::spawn(accept(listener, server_port, Arc::clone(&fault), Arc::clone(&held)));
+        Self { port, fault, held, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
     /// The same database by this way.
@@ -46,17 +50,23 @@ impl Proxy {
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }
+
+    /// Waits until somebody is kept from a stream.
+    pub async fn until_held(&self) {
+        self.held.notified().await;
+    }
 }
 
-async fn accept(listener: TcpListener, server_port: u16, fault: Arc<watch::Sender<Fault>>) {
+async fn accept(listener: TcpListener, server_port: u16, fault: Arc<watch::Sender<Fault>>, held: Arc<Notify>) {
     loop {
         let (client, _) = listener.accept().await.unwrap();
         let Ok(server) = TcpStream::connect(("127.0.0.1", server_port)).await else { continue };
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
         let replicates = Arc::new(AtomicBool::new(false));
-        tokio::spawn(forward(from_client, to_server, fault.subscribe(), Arc::clone(&replicates), false));
-        tokio::spawn(forward(from_server, to_client, fault.subscribe(), replicates, true));
+        let (at_start, replicating) = (Arc::clone(&held), Arc::clone(&replicates));
+        tokio::spawn(forward(from_client, to_server, fault.subscribe(), at_start, replicating, false));
+        tokio::spawn(forward(from_server, to_client, fault.subscribe(), Arc::clone(&held), replicates, true));
     }
 }
 
@@ -64,6 +74,7 @@ async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut fault: watch::Receiver<Fault>,
+    held: Arc<Notify>,
     replicates: Arc<AtomicBool>,
     from_server: bool,
 ) {
@@ -82,7 +93,7 @@ async fn forward(
                     Fault::None => {}
                     Fault::SwallowStream => lossy |= from_server && replicates.load(Ordering::Relaxed),
                     Fault::SwallowQuestions => lossy |= !replicates.load(Ordering::Relaxed),
-                    Fault::Freeze => {}
+                    Fault::Freeze | Fault::HoldStart => {}
                     Fault::HalfOpen if from_server => {
                         drop(to);
                         // Held for ever, unread.
@@ -106,6 +117,11 @@ async fn forward(
         };
         if buffer[..count].windows(20).any(|part| part == b"replication\0database") {
             replicates.store(true, Ordering::Relaxed);
+        }
+        let holds = *fault.borrow() == Fault::HoldStart;
+        if holds && buffer[..count].windows(17).any(|part| part == b"START_REPLICATION") {
+            held.notify_one();
+            let _ = fault.wait_for(|fault| *fault != Fault::HoldStart).await;
         }
         if !lossy && to.write_all(&buffer[..count]).await.is_err() {
             return;
