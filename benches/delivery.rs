@@ -44,7 +44,8 @@ async fn rate(url: &str) -> f64 {
     let timer = timer(url);
     let key = RunKey { timer: timer.definition.key.clone(), claimed_at: timer.created_at };
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().expect("a secret");
-    let run = Arc::new(Run { key, timer, epoch: Epoch(1), secrets: Arc::from([secret]), adoptions: 0 });
+    let run =
+        Arc::new(Run { key, timer, epoch: Epoch(1), secrets: Arc::from([secret]), adoptions: 0, unwanted: false });
     let start = Instant::now();
     let mut slots = tokio::task::JoinSet::new();
     for _ in 0..SLOTS {

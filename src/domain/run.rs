@@ -30,6 +30,9 @@ pub struct Run {
     pub secrets: Arc<[Secret]>,
     /// How many dispatchers have taken it over, one after the other: all but the last one were gone before it was over.
     pub adoptions: u32,
+    /// Set by an adoption where nobody wants it any more: it is cancelled, or a newer timer has its id. What its last
+    /// dispatcher made of it is unknown, and it is not sent again.
+    pub unwanted: bool,
 }
 
 /// The state of a timer as its readers see it.

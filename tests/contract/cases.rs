@@ -39,6 +39,7 @@ macro_rules! for_each_case {
         $test! { runs_of_the_current_epoch_are_not_adopted }
         $test! { an_adoption_keeps_to_its_limit_and_its_shards }
         $test! { adoptions_are_counted_until_the_next_attempt }
+        $test! { what_nobody_wants_any_more_is_told_at_its_adoption }
         $test! { an_adoption_is_fenced }
         $test! { a_success_is_written_in_place }
         $test! { a_failure_is_written_in_place }

@@ -238,6 +238,35 @@ pub async fn runs_of_older_epochs_are_adopted_once(world: &impl World) {
     assert_eq!(world.runs(&first).await[0].epoch, run.epoch);
 }
 
+/// Overwritten while it was under way, by a timer that is pending, under way itself, or was deleted; and one that is not.
+pub async fn what_nobody_wants_any_more_is_told_at_its_adoption(world: &impl World) {
+    let (a, b) = (owner("a"), owner("b"));
+    let grant = lease(world, &a, Shard::COUNT).await;
+    let mut before = Vec::new();
+    for id in ["wanted", "pending", "running", "deleted"] {
+        before.push(run(world, &a, &grant, &key(id)).await);
+    }
+    let far = before[0].key.claimed_at.after(Duration::from_secs(60));
+    world.put(&definition(&key("pending"), far)).await;
+    let newer = run(world, &a, &grant, &key("running")).await;
+    world.put(&definition(&key("deleted"), far)).await;
+    world.delete(&key("deleted")).await;
+    let shards: Vec<Shard> = before.iter().map(|run| run.key.timer.shard()).collect();
+    let taken = take_over(world, &b, &shards).await;
+    let adopted = world.store().adopt(&b, &taken.held, MANY).await.unwrap();
+    let mut told: Vec<_> = adopted.iter().map(|run| (&*run.key.timer.id, run.key.claimed_at, run.unwanted)).collect();
+    told.sort_unstable();
+    let at = |index: usize| before[index].key.claimed_at;
+    let expected = [
+        ("deleted", at(3), true),
+        ("pending", at(1), true),
+        ("running", at(2), true),
+        ("running", newer.key.claimed_at, false),
+        ("wanted", at(0), false),
+    ];
+    assert_eq!(told, expected);
+}
+
 pub async fn runs_of_the_current_epoch_are_not_adopted(world: &impl World) {
     let (a, first, over) = (owner("a"), key("first"), key("over"));
     let grant = lease(world, &a, Shard::COUNT).await;

@@ -51,6 +51,7 @@ fn run(url: &str) -> Run {
         epoch: Epoch(7),
         secrets: Arc::from([]),
         adoptions: 0,
+        unwanted: false,
     }
 }
 

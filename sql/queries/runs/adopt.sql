@@ -1,6 +1,8 @@
 -- Takes over the runs that an older epoch left running in the shards that the caller holds, and counts by how many
 -- dispatchers that was done, one after the other.
 -- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], $4 limit bigint
+--
+-- Unwanted is what put_back.sql would not put back: what is cancelled, or has a newer timer of its id beside it.
 -- On `= any (array[…])` see timers/claim.sql.
 with held as materialized (
     select shards.shard, shards.epoch
@@ -25,4 +27,14 @@ returning
     run.namespace, run.id, run.claimed_at, run.epoch, run.execute_at, run.retry_at,
     run.callback_url, run.callback_method, run.callback_headers, run.callback_timeout_seconds, run.payload,
     run.retry_attempts_max, run.retry_duration, run.retry_interval_first, run.retry_multiplier, run.retry_interval_max,
-    run.attempts, run.first_attempt_at, run.last_error, run.created_at, run.updated_at, run.adoptions
+    run.attempts, run.first_attempt_at, run.last_error, run.created_at, run.updated_at, run.adoptions,
+    run.cancelled
+    or exists (
+        select from walclock.timers as newer
+        where newer.namespace = any (array[run.namespace]) and newer.id = run.id
+    )
+    or exists (
+        select from walclock.runs as newer
+        where newer.namespace = any (array[run.namespace]) and newer.id = run.id and newer.shard = run.shard
+          and newer.claimed_at > run.claimed_at
+    ) as unwanted

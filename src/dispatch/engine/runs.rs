@@ -92,6 +92,13 @@ impl Engine {
         }
     }
 
+    /// Ends a run that nobody wants any more, instead of sending it once more: put back, it finds its place taken.
+    fn drop_unwanted(&mut self, now: Timestamp, run: Run) {
+        if self.admit(&run) {
+            self.defer(now, now, run, "not sent again: nobody wants it any more".to_owned());
+        }
+    }
+
     /// A run is not under way any more.
     pub(super) fn forget(&mut self, run: &RunKey) -> Option<Record> {
         let record = self.records.remove(run)?;
@@ -409,6 +416,7 @@ impl Engine {
         for run in runs {
             match self.records.get_mut(&run.key) {
                 Some(record) => record.epoch = record.epoch.max(run.epoch),
+                None if run.unwanted => self.drop_unwanted(now, run),
                 None if run.adoptions >= ADOPTIONS_MAX => self.abandon(now, run, effects),
                 None => self.take_run(run),
             }

@@ -37,6 +37,7 @@ fn run(id: &str, due_at: Timestamp, epoch: i64) -> Run {
         epoch: Epoch(epoch),
         secrets: Arc::from([]),
         adoptions: 0,
+        unwanted: false,
     }
 }
 
@@ -218,6 +219,18 @@ fn a_run_that_was_left_again_and_again_is_a_failed_attempt() {
         let waits = |settlement: &Settlement| matches!(settlement.ending, Ending::RetryAt(next) if next > at(2));
         assert!(settled.is_none_or(waits), "{settled:?}");
     }
+}
+
+#[test]
+fn a_run_that_nobody_wants_any_more_is_not_sent_again() {
+    let mut rig = Rig::new(Config::default());
+    rig.step(at(1), all_in(2));
+    let left = Run { unwanted: true, ..run("a", START, 2) };
+    let effects = rig.step(at(2), Event::Adopted(Ok(vec![left])));
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Deliver(_))), "{effects:?}");
+    let ends =
+        |effect: &Effect| matches!(effect, Effect::Settle(written) if matches!(written[0].ending, Ending::Defer(_)));
+    assert!(effects.iter().any(ends), "{effects:?}");
 }
 
 #[test]

@@ -149,7 +149,11 @@ pub async fn adopt(client: &Lent, owner: &Owner, leases: &[Lease], limit: usize)
             Ok::<_, tokio_postgres::Error>((rows, secrets))
         })
         .await?;
-    runs(&rows, &by_namespace(&secrets))
+    let mut runs = runs(&rows, &by_namespace(&secrets))?;
+    for (run, row) in runs.iter_mut().zip(&rows) {
+        run.unwanted = row.get("unwanted");
+    }
+    Ok(runs)
 }
 
 async fn read_secrets(client: &Lent, namespaces: &BTreeSet<&str>) -> Result<Vec<Row>, tokio_postgres::Error> {

@@ -27,7 +27,7 @@ pub fn run(row: &Row) -> Result<Run, tokio_postgres::Error> {
         unreadable(&key)
     });
     let adoptions = u32::try_from(row.try_get::<_, i32>("adoptions")?).unwrap_or(0);
-    Ok(Run { key, timer, epoch: Epoch(row.try_get("epoch")?), secrets: Arc::default(), adoptions })
+    Ok(Run { key, timer, epoch: Epoch(row.try_get("epoch")?), secrets: Arc::default(), adoptions, unwanted: false })
 }
 
 /// Stands for a timer that cannot be read. Its callback has no URL, which is a failure for good.

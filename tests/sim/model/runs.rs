@@ -57,7 +57,7 @@ impl Model {
         timer.attempts += 1;
         timer.first_attempt_at = timer.first_attempt_at.or(Some(key.claimed_at));
         let secrets = self.secrets.get(&key.timer.namespace).cloned().unwrap_or_default();
-        let run = Run { key: key.clone(), timer, epoch, secrets, adoptions: 0 };
+        let run = Run { key: key.clone(), timer, epoch, secrets, adoptions: 0, unwanted: false };
         let (state, adopted_by) = (State::Running, owner.clone());
         let row = RunRow { run: run.clone(), state, adopted_by, answered: None, unsent: false, cancelled: false };
         self.runs.insert(key, row);
@@ -78,6 +78,7 @@ impl Model {
         let left: Vec<(RunKey, Lease)> = left.collect();
         let mut adopted = Vec::new();
         for (key, lease) in left {
+            let unwanted = self.takes_its_place(&key).is_some();
             if adopted.len() < limit
                 && self.may_write(owner, lease)
                 && let Some(row) = self.runs.get_mut(&key)
@@ -85,7 +86,7 @@ impl Model {
                 row.run.epoch = lease.epoch;
                 row.run.adoptions += u32::from(row.adopted_by != *owner);
                 row.adopted_by = owner.clone();
-                adopted.push(row.run.clone());
+                adopted.push(Run { unwanted, ..row.run.clone() });
             }
         }
         adopted

@@ -27,6 +27,7 @@ fn run(id: &str, url: &str) -> Box<Run> {
         epoch: Epoch(1),
         secrets: Arc::from([]),
         adoptions: 0,
+        unwanted: false,
     })
 }
 
