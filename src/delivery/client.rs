@@ -170,13 +170,15 @@ impl Delivery for Client {
         let not_before = reply::retry_after(progress.retry_after.as_ref(), answered_at);
         let reply_head = reply::head(progress.body.kept());
         let connected = !matches!(&outcome, Ok(Err(failure)) if failure.is_of_connecting());
+        // The head of a refusal says it all, whether the rest of it comes or not.
+        let refused = progress.status.is_some_and(|status| (400..=499).contains(&status));
         let verdict = match outcome {
-            Ok(Ok(())) => {
+            Ok(Err(failure)) if !refused => verdict_of_failure(&failure, not_before),
+            Err(_elapsed) if !refused => Verdict::Retry { not_before, error: format!("timed out after {timeout:?}") },
+            _ => {
                 let status = progress.status.unwrap_or(0);
                 Reply { status, body: progress.body.kept(), retry_after: not_before }.verdict(answered_at)
             }
-            Ok(Err(failure)) => verdict_of_failure(&failure, not_before),
-            Err(_elapsed) => Verdict::Retry { not_before, error: format!("timed out after {timeout:?}") },
         };
         self.meters.count(&verdict, answered_at.since(sent_at));
         Ok(Attempt { sent_at, answered_at, connected, status: progress.status, reply_head, verdict })

@@ -17,6 +17,10 @@ use super::pool::Pool;
 use crate::clock::{Clock, Timestamp};
 use crate::domain::limits::{REPLIES_LARGE_MAX, RETRY_AFTER_BYTES_MAX};
 
+/// How soon a kept connection breaks that its server closed as the request left: within what a packet takes there and back.
+/// A server that had the request for longer may have begun with it.
+const CLOSE_RACE_MAX: Duration = Duration::from_secs(1);
+
 /// Whom to call, and for whom.
 pub(super) struct Call<'a> {
     pub(super) url: &'a Url,
@@ -104,7 +108,7 @@ impl Transport {
     /// Sends the request and waits for the head of its answer.
     ///
     /// A server may close a kept connection at the moment at which the next request leaves. So where that fails before
-    /// a byte has come back, the same request goes out once more, on a new connection.
+    /// a byte has come back, and soon, the same request goes out once more, on a new connection.
     async fn send(
         &self,
         call: &Call<'_>,
@@ -115,11 +119,12 @@ impl Transport {
         let first = message()?;
         let mut connection = self.pool.take(call).await?;
         progress.sent_at = Some(self.clock.now());
+        let begun = Instant::now();
         let failure = match connection.send(first.into()).await {
             Ok(response) => return Ok((connection, response)),
             Err(failure) => failure,
         };
-        if !connection.kept || connection.has_heard() {
+        if !connection.kept || connection.has_heard() || begun.elapsed() > CLOSE_RACE_MAX {
             return Err(failure);
         }
         metrics::counter!("walclock_delivery_keepalive_retries_total").increment(1);

@@ -391,6 +391,35 @@ async fn a_request_is_repeated_once_at_most_and_never_after_a_first_byte() {
     }
 }
 
+/// It may have begun with the request, which costs an attempt then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_not_repeated_where_the_server_had_it_for_long() {
+    let mut receiver = Receiver::start(|_, number| match number {
+        0 => ok(),
+        _ => Act::CloseAfter(Duration::from_millis(1100)),
+    })
+    .await;
+    let (client, run) = (client(), run(&receiver.url()));
+    client.attempt(&run).await.unwrap();
+    receiver.request().await;
+    let made = client.attempt(&run).await.unwrap();
+    assert!(is_retry(&made), "{made:?}");
+    assert_eq!(receiver.requests_left(), 1);
+}
+
+/// Its status has said it all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_final_also_where_its_body_does_not_come_whole() {
+    let head = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 100\r\n\r\nabc";
+    for act in [Act::SendAndClose(head.to_vec()), Act::Send(head.to_vec())] {
+        let receiver = Receiver::start(move |_, _| act.clone()).await;
+        let mut run = run(&receiver.url());
+        run.timer.definition.callback.timeout = Duration::from_secs(1);
+        let made = client().attempt(&run).await.unwrap();
+        assert!(matches!(&made.verdict, Verdict::Failed { error } if error == "answered 400"), "{made:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_was_not_kept_is_not_tried_twice() {
     let mut receiver = Receiver::start(|_, _| Act::SendAndClose(Vec::new())).await;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::support::PATIENCE;
 
 /// What the receiver does with a request.
+#[derive(Clone)]
 pub enum Act {
     /// Sends these bytes and waits for the next request.
     Send(Vec<u8>),
@@ -21,6 +22,8 @@ pub enum Act {
     Drip(Vec<u8>),
     /// Sends these bytes, then zeros up to this length.
     Flood(Vec<u8>, usize),
+    /// Closes the connection after so long, without a word.
+    CloseAfter(Duration),
     /// Says nothing.
     Hang,
 }
@@ -151,6 +154,10 @@ async fn serve(
             Act::SendAndClose(bytes) => (bytes, Some((0, Duration::ZERO))),
             Act::Drip(bytes) => (bytes, Some((usize::MAX, Duration::from_millis(5)))),
             Act::Flood(bytes, length) => (bytes, Some((length, Duration::ZERO))),
+            Act::CloseAfter(pause) => {
+                tokio::time::sleep(pause).await;
+                return sent;
+            }
             Act::Hang => {
                 let _ = stream.read_u8().await;
                 return sent;
