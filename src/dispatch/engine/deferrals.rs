@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Engine;
-use super::runs::{is_too_late, origin};
+use super::runs::{last_retry, origin};
 use crate::clock::Timestamp;
 use crate::dispatch::ports::Unmade;
 use crate::domain::run::{Attempt, Ending, Run, Settlement};
@@ -26,12 +26,18 @@ impl Engine {
         self.put_off(now, from, until, *run, unmade.reason);
     }
 
-    /// Has a run be due again at some moment between these two; one that was tried is over where its policy ends before.
+    /// Has a run be due again at some moment between these two; one that was tried is over where its policy ends before, and where
+    /// that ends between them, its last try is within it.
     pub(super) fn put_off(&mut self, now: Timestamp, from: Timestamp, until: Timestamp, run: Run, reason: String) {
-        let at = from.after(until.since(from).mul_f64(self.random.fraction()));
-        match is_too_late(&run, at) {
-            true => self.settle_unmade(now, run, reason, Ending::Failed),
-            false => self.defer(now, at, run, reason),
+        let last = last_retry(&run);
+        let at = from.after(until.min(last).since(from).mul_f64(self.random.fraction()));
+        match (at > last, &run.timer.last_error) {
+            (false, _) => self.defer(now, at, run, reason),
+            (true, Some(error)) => {
+                let reason = format!("{error}; {reason}");
+                self.settle_unmade(now, run, reason, Ending::Failed);
+            }
+            (true, None) => self.settle_unmade(now, run, reason, Ending::Failed),
         }
     }
 

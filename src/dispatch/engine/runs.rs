@@ -435,10 +435,10 @@ pub(super) fn origin(run: &Run) -> Cow<'_, str> {
     callback_url::origin(&run.timer.definition.callback.url)
 }
 
-/// Whether its policy has no attempt at this moment. A timer that was never tried is tried once, however late that is.
-pub(super) fn is_too_late(run: &Run, moment: Timestamp) -> bool {
-    let Some(first_at) = run.timer.first_attempt_at.filter(|_| run.timer.attempts > 1) else { return false };
-    run.timer.definition.retry.is_over_at(moment, first_at)
+/// When its policy allows the last retry. A timer that was never tried is tried once, however late that is.
+pub(super) fn last_retry(run: &Run) -> Timestamp {
+    let first_at = run.timer.first_attempt_at.filter(|_| run.timer.attempts > 1);
+    first_at.map_or(Timestamp::MAX, |at| at.after(run.timer.definition.retry.attempts_duration))
 }
 
 /// How a run ends whose attempt went like this. `jitter` is from 0 to 1.

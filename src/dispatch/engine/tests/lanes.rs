@@ -147,17 +147,23 @@ fn a_policy_ends_also_while_the_host_is_spared() {
     rig.answer_all(START, sent, &attempt(failure()));
     assert_eq!(rig.engine.hosts_spared(), 1);
 
-    let (claim, _) =
-        rig.claims(START, Event::Noted(vec![entry("tried", START), entry("new", START)])).expect("a claim");
-    let runs = [("tried", 2), ("new", 1)].map(|(id, attempts)| {
+    // The host is spared for a second, give or take a fifth, and what is put off is spread over another one.
+    let (over, soon_over) = (Duration::from_secs(60), Duration::from_millis(61_250));
+    let tight: Vec<String> = (0..20).map(|number| format!("tight-{number}")).collect();
+    let mut policies = vec![("tried", 2, over), ("new", 1, over)];
+    policies.extend(tight.iter().map(|id| (id.as_str(), 2, soon_over)));
+    let noted = policies.iter().map(|(id, ..)| entry(id, START)).collect();
+    let (claim, _) = rig.claims(START, Event::Noted(noted)).expect("a claim");
+    let runs = policies.iter().map(|(id, attempts, duration)| {
         let mut run = run(id, START, 1);
-        run.timer.attempts = attempts;
+        run.timer.attempts = *attempts;
         run.timer.first_attempt_at = Some(START.before(Duration::from_secs(60)));
-        run.timer.definition.retry.attempts_duration = Duration::from_secs(60);
+        run.timer.last_error = Some("connection refused".to_owned());
+        run.timer.definition.retry.attempts_duration = *duration;
         run.timer.definition.callback.url = "http://one/x".to_owned();
         run
     });
-    let answer = Ok(Claimed { runs: runs.into(), left: Vec::new() });
+    let answer = Ok(Claimed { runs: runs.collect(), left: Vec::new() });
     let effects = rig.step(START, Event::Claimed { id: claim, answer });
     let settled: Vec<&Settlement> = effects
         .iter()
@@ -166,10 +172,17 @@ fn a_policy_ends_also_while_the_host_is_spared() {
             _ => &[],
         })
         .collect();
-    let of = |id: &str| settled.iter().find(|one| &*one.run.key.timer.id == id).expect("it is settled").ending;
+    let settlement = |id: &str| settled.iter().find(|one| &*one.run.key.timer.id == id).expect("it is settled");
+    let of = |id: &str| settlement(id).ending;
     assert_eq!(of("tried"), Ending::Failed);
+    let why = "connection refused; not sent: http://one fails, and is spared for a while";
+    assert!(matches!(&settlement("tried").attempt.verdict, Verdict::Retry { error, .. } if error == why));
     assert!(matches!(of("new"), Ending::Defer(_)), "one that was never tried is tried once");
-    assert_eq!(rig.engine.deferred(), 1);
+    let last = START.after(Duration::from_millis(1250));
+    for id in &tight {
+        assert!(matches!(of(id), Ending::Defer(at) if at <= last), "it has a try left: {:?}", of(id));
+    }
+    assert_eq!(rig.engine.deferred(), 21);
 }
 
 #[test]
