@@ -53,12 +53,20 @@ impl Timestamp {
     }
 }
 
+/// 400 years in microseconds, after which the calendar repeats itself. The library's moments end 26 hours before the year 9999
+/// does, and that end is what many write for "never": it is read and written like the one 400 years before.
+const CALENDAR_CYCLE: i64 = 146_097 * 86_400 * 1_000_000;
+
 impl fmt::Display for Timestamp {
     /// RFC 3339 in UTC with as many fractional digits as needed, `2026-11-21T09:30:00.25Z`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(moment) => write!(f, "{moment}"),
-            Err(_) => write!(f, "{} µs since 1970", self.0),
+        if let Ok(moment) = jiff::Timestamp::from_microsecond(self.0) {
+            return write!(f, "{moment}");
+        }
+        let earlier = jiff::Timestamp::from_microsecond(self.0.saturating_sub(CALENDAR_CYCLE));
+        match earlier.map(|moment| moment.to_string()).as_deref() {
+            Ok(text) if let Some(rest) = text.strip_prefix("9599") => write!(f, "9999{rest}"),
+            _ => write!(f, "{} µs since 1970", self.0),
         }
     }
 }
@@ -75,7 +83,11 @@ impl FromStr for Timestamp {
 
     /// Reads RFC 3339 with an offset; what is finer than a microsecond is cut off.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.parse::<jiff::Timestamp>()?.as_microsecond()))
+        let read = |text: &str| text.parse::<jiff::Timestamp>().map(jiff::Timestamp::as_microsecond);
+        read(text).map(Self).or_else(|error| match text.strip_prefix("9999") {
+            Some(rest) => Ok(Self(read(&format!("9599{rest}"))?.saturating_add(CALENDAR_CYCLE))),
+            None => Err(error),
+        })
     }
 }
 
