@@ -15,6 +15,10 @@ use crate::domain::sequence::Sequence;
 /// Pages of at most so many changes are made without leaving the task, where they touch no file: some 100 µs.
 const INLINE_CHANGES_MAX: usize = 1_000;
 
+/// As soon as so many frames were looked at in vain, as a snapshot shows their changes, the rest is not looked at on a thread that
+/// others need.
+const INLINE_VAIN_MAX: usize = 4_096;
+
 /// Hands out changes. Cheap to clone, and clones share the memory for answers; a call that waits is no task of its own.
 #[derive(Clone, Debug)]
 pub struct Reader(Arc<Inner>);
@@ -104,22 +108,31 @@ impl Reader {
 
     /// One look. What is in memory is had at once, and takes no room where it is small.
     async fn look(&self, query: &Query, since: Sequence) -> Result<Page, Error> {
-        if query.limit <= INLINE_CHANGES_MAX && self.0.journal.is_in_memory(since) {
-            let page = self.0.read_within(CHANGES_SMALL_BYTES, query, since)?;
-            let is_cut_short = page.is_full && page.changes.len() < query.limit;
-            if !is_cut_short && page.bytes() <= CHANGES_SMALL_BYTES {
-                return Ok(page);
-            }
-            let place = self.0.room.share();
-            let mut page = self.0.read_within(place.bytes(), query, since)?;
-            let bytes = page.bytes();
-            if bytes <= place.bytes() {
-                page.taken = place.taken(bytes);
-                return Ok(page);
-            }
+        if query.limit <= INLINE_CHANGES_MAX
+            && self.0.journal.is_in_memory(since)
+            && let Some(page) = self.look_inline(query, since)?
+        {
+            return Ok(page);
         }
         // Boxed, so that who waits for a change keeps no room for it.
         Box::pin(self.look_apart(query, since)).await
+    }
+
+    /// One look without leaving the task; none where that is not the place for it.
+    fn look_inline(&self, query: &Query, since: Sequence) -> Result<Option<Page>, Error> {
+        let is_short = |in_vain| in_vain < INLINE_VAIN_MAX;
+        let Some(page) = self.0.read_within(CHANGES_SMALL_BYTES, query, since, &is_short)? else { return Ok(None) };
+        let is_cut_short = page.is_full && page.changes.len() < query.limit;
+        if !is_cut_short && page.bytes() <= CHANGES_SMALL_BYTES {
+            return Ok(Some(page));
+        }
+        let place = self.0.room.share();
+        let page = self.0.read_within(place.bytes(), query, since, &is_short)?;
+        let fits = page.filter(|page| page.bytes() <= place.bytes());
+        Ok(fits.map(|mut page| {
+            page.taken = place.taken(page.bytes());
+            page
+        }))
     }
 
     /// One look on a thread that may block, for a page that has a place in the room.
@@ -142,13 +155,17 @@ impl Reader {
     async fn read_apart(&self, place: Place, query: &Query, since: Sequence) -> Result<(Page, Place), Error> {
         let reading = Arc::clone(&self.0.places).acquire_owned().await.expect("the semaphore is never closed");
         let (inner, query) = (self.0.clone(), query.clone());
-        // The places go along: what is being read takes memory also where its reader has gone.
+        let here = Arc::new(());
+        let reader = Arc::downgrade(&here);
+        // The places go along: what is being read takes memory also where its reader has gone, until that is noticed.
         let read = tokio::task::spawn_blocking(move || {
-            let page = inner.read_within(place.bytes(), &query, since);
+            let page = inner.read_within(place.bytes(), &query, since, &|_| reader.strong_count() > 0);
             drop(reading);
-            Ok((page?, place))
+            Ok((page?.ok_or(Error::Busy)?, place))
         });
-        read.await.unwrap_or_else(|e| Err(Error::Journal(std::io::Error::other(e))))
+        let page = read.await.unwrap_or_else(|e| Err(Error::Journal(std::io::Error::other(e))));
+        drop(here);
+        page
     }
 }
 
@@ -159,8 +176,14 @@ fn told(page: Page, query: &Query) -> Page {
 }
 
 impl Inner {
-    fn read_within(&self, bytes_max: usize, query: &Query, since: Sequence) -> Result<Page, Error> {
-        self.journal.read(bytes_max, &query.scopes, since, query.limit, query.snapshot.as_ref())
+    fn read_within(
+        &self,
+        bytes_max: usize,
+        query: &Query,
+        since: Sequence,
+        goes_on: &dyn Fn(usize) -> bool,
+    ) -> Result<Option<Page>, Error> {
+        self.journal.read_while(bytes_max, &query.scopes, since, query.limit, query.snapshot.as_ref(), goes_on)
     }
 }
 

@@ -41,17 +41,39 @@ impl Journal {
         limit: usize,
         snapshot: Option<&Snapshot>,
     ) -> Result<Page, query::Error> {
-        let wanted = Wanted::new(scopes, snapshot);
+        let page = self.read_while(bytes_max, scopes, since, limit, snapshot, &|_| true)?;
+        Ok(page.expect("nobody gives it up"))
+    }
+
+    /// The same for as long as `goes_on`, which is asked before each step with the number of frames that were looked at in
+    /// vain so far; none where it does not.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Journal::read`].
+    pub fn read_while(
+        &self,
+        bytes_max: usize,
+        scopes: &[Scope],
+        since: Sequence,
+        limit: usize,
+        snapshot: Option<&Snapshot>,
+        goes_on: &dyn Fn(usize) -> bool,
+    ) -> Result<Option<Page>, query::Error> {
+        let wanted = Wanted { goes_on, ..Wanted::new(scopes, snapshot) };
         let most = Most { changes: limit, bytes: bytes_max };
         loop {
             let view = self.0.state.read().view(since, snapshot).map_err(|TooOld| query::Error::TooOld)?;
             let (first, last, from) = (view.first, view.last.max(since), view.from);
             let page = |last, is_full, changes| Page { first, last, from, is_full, changes, taken: Taken::default() };
             if limit == 0 {
-                return Ok(page(since, true, Vec::new()));
+                return Ok(Some(page(since, true, Vec::new())));
             }
             match self.0.collect(&wanted, &view, most) {
-                Ok(found) => return Ok(page(found.full.unwrap_or(last), found.full.is_some(), found.changes)),
+                Ok(found) if found.is_given_up => return Ok(None),
+                Ok(found) => {
+                    return Ok(Some(page(found.full.unwrap_or(last), found.full.is_some(), found.changes)));
+                }
                 Err((_, Fault::Io(source))) => return Err(query::Error::Journal(source)),
                 Err((segment, fault)) => self.0.repair(&segment, fault).map_err(query::Error::Journal)?,
             }
@@ -70,6 +92,8 @@ struct Wanted<'a> {
     scopes: Vec<&'a [u8]>,
     keys: Vec<u64>,
     snapshot: Option<&'a Snapshot>,
+    /// Whether it is still wanted after so many frames in vain.
+    goes_on: &'a dyn Fn(usize) -> bool,
 }
 
 impl<'a> Wanted<'a> {
@@ -78,7 +102,7 @@ impl<'a> Wanted<'a> {
         scopes.sort_unstable();
         scopes.dedup();
         let keys = scopes.iter().map(|scope| key(scope)).chain([EVERYONE]).collect();
-        Self { scopes, keys, snapshot }
+        Self { scopes, keys, snapshot, goes_on: &|_| true }
     }
 
     fn hides(&self, txid: u64) -> bool {
@@ -101,6 +125,9 @@ struct Found {
     bytes: usize,
     /// The sequence of the last one, where there are as many as the page may have.
     full: Option<Sequence>,
+    /// Frames that were looked at and are not for this reader, as the snapshot shows their changes.
+    in_vain: usize,
+    is_given_up: bool,
 }
 
 impl Found {
@@ -132,7 +159,7 @@ impl Shared {
             let end = Address { segment: segment.id, offset: end };
             self.collect_from(segment, end, wanted, view, most, &mut found)
                 .map_err(|fault| (segment.clone(), fault))?;
-            if found.full.is_some() {
+            if found.full.is_some() || found.is_given_up {
                 break;
             }
         }
@@ -155,7 +182,13 @@ impl Shared {
         }
         let mut from = segment.offset_behind(view.from)?;
         loop {
-            let step = (most.changes - found.changes.len()).clamp(*STEP_FRAMES.start(), *STEP_FRAMES.end());
+            found.is_given_up = !(wanted.goes_on)(found.in_vain);
+            if found.is_given_up {
+                return Ok(());
+            }
+            // Where much is in vain, more at once: to begin a step costs as much as there are scopes.
+            let step = (most.changes - found.changes.len()).max(found.in_vain);
+            let step = step.clamp(*STEP_FRAMES.start(), *STEP_FRAMES.end());
             let offsets = segment.candidates(&wanted.keys, from, end.offset, step)?;
             // Large frames come in several goes.
             let left = most.bytes.saturating_sub(found.bytes);
@@ -164,6 +197,7 @@ impl Shared {
             for bytes in frames {
                 let frame = Frame::decode(&bytes).ok_or(Fault::Segment)?;
                 if frame.sequence <= view.from || wanted.hides(frame.txid) {
+                    found.in_vain += 1;
                     continue;
                 }
                 if let Some(body) = frame.body_for(&wanted.scopes) {

@@ -1,12 +1,13 @@
 //! The snapshots of readers against a model of the server: none that hides a purged transaction passes, and a fresh one
 //! passes whatever is open for however long.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::{Journal, Writer};
+use super::super::{Config, Journal, Writer};
 use super::support::*;
 use crate::clock::Timestamp;
 use crate::domain::sequence::{Lsn, Sequence};
@@ -175,4 +176,34 @@ fn a_snapshot_from_just_behind_what_was_purged_is_still_good() {
     drop((writer, journal));
     let (_writer, journal) = open(&config).unwrap();
     assert!(!passes(&journal, &early) && passes(&journal, &late), "a restart changes nothing");
+}
+
+/// What a step costs grows with the scopes, so their product must not.
+#[test]
+fn changes_that_a_snapshot_shows_are_passed_over_in_few_steps_and_for_as_long_as_somebody_waits() {
+    const HIDDEN: u64 = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, journal) = open(&Config::new(folder.path())).unwrap();
+    (1..=HIDDEN + 1).for_each(|number| {
+        let txid = if number <= HIDDEN { number + 1 } else { HIDDEN + 10 };
+        writer.begin(&Head { txid, ..head(number * 10) }).unwrap();
+        push(&mut writer, 0, &[(Side::Stays, "a")], "x");
+        writer.commit(Lsn(number * 10 + 1)).unwrap();
+    });
+    writer.flush().unwrap();
+    // One was open all the time.
+    let snapshot: Snapshot = format!("1:{}:1", HIDDEN + 5).parse().unwrap();
+    let asked = Cell::new(0);
+    let in_vain = |in_vain_max: u64| {
+        asked.set(0);
+        let goes_on = |in_vain: usize| {
+            asked.set(asked.get() + 1);
+            in_vain as u64 <= in_vain_max
+        };
+        journal.read_while(1 << 20, &scopes(&["a"]), Sequence::ZERO, 1, Some(&snapshot), &goes_on).unwrap()
+    };
+    assert_eq!(in_vain(HIDDEN).map(|page| page.changes.len()), Some(1));
+    assert!(asked.get() < 20, "{} steps", asked.get());
+    assert!(in_vain(1_000).is_none());
+    assert!(asked.get() < 10, "{} steps", asked.get());
 }
