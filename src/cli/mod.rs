@@ -17,8 +17,10 @@ pub mod timers;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use crate::config::{self, DatabaseFlags, DoctorFlags, LogFormat, ServeFlags};
 use crate::telemetry::{Logs, start_logs};
@@ -116,6 +118,9 @@ enum Command {
     },
 }
 
+/// How long the end waits for threads that block.
+const BLOCKED_MAX: Duration = Duration::from_secs(1);
+
 /// Runs the command that this process was started with.
 pub fn main() -> ExitCode {
     exit::code(run(std::env::args_os()))
@@ -133,7 +138,7 @@ fn run(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     let filter = cli.log.or_else(config::log_filter);
     start_logs(&Logs { format: format.unwrap_or(LogFormat::Auto), filter })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    run_on(runtime, async {
         match cli.command {
             Command::Dev(flags) => dev::run(flags).await,
             Command::Serve(flags) => serve::run(*flags).await,
@@ -153,9 +158,33 @@ fn run(arguments: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
     })
 }
 
+/// Does a command's work to its end.
+fn run_on<T>(runtime: Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    // Dropped, it would wait for ever for a thread that a disk or a name server does not answer. All that was to be durable is.
+    runtime.shutdown_timeout(BLOCKED_MAX);
+    done
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_that_is_blocked_for_ever_holds_up_no_end() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().expect("a runtime");
+        let (blocked, is_blocked) = std::sync::mpsc::channel();
+        let work = async move {
+            tokio::task::spawn_blocking(move || {
+                blocked.send(()).expect("somebody waits");
+                loop {
+                    std::thread::park();
+                }
+            });
+            is_blocked.recv().expect("it begins");
+        };
+        run_on(runtime, work);
+    }
 
     #[test]
     fn the_flags_are_consistent() {

@@ -92,7 +92,9 @@ async fn large(json: Bytes) -> Result<Bytes, Error> {
         let mut content = Vec::with_capacity(json.len());
         transcode::change(&json, &mut content).map(|()| content.into())
     };
-    tokio::task::spawn_blocking(make).await.expect("it does not panic, and the runtime waits for those that have begun")
+    tokio::task::spawn_blocking(make)
+        .await
+        .expect("it does not panic, and who waits for it goes before the runtime does")
 }
 
 #[cfg(test)]
