@@ -3,16 +3,18 @@
 use super::world::{PATIENCE, World, assert_no_gap, slot, soak};
 use crate::support::{connect, database, eventually, new_cluster};
 
-/// Kills of one test.
+/// Kills of one test. A long run has at least 50, with 20 readers: each of the four kinds then reads five times over.
 const CYCLES: usize = 12;
+const READERS_MORE: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn walclock_is_killed_again_and_again() {
     let database = database().await;
     let mut world = World::start(&database, &database).await;
+    crowd(&mut world);
     for _ in 0..CYCLES * soak() {
         // The moment is the test: before it is ready, while it catches up, or in the middle of the stream.
-        tokio::time::sleep(world.span(50..600)).await;
+        tokio::time::sleep(world.span(50..1500)).await;
         world.kill().await;
         world.restart();
     }
@@ -27,6 +29,7 @@ async fn postgresql_crashes_again_and_again() {
     let mut cluster = tokio::task::spawn_blocking(move || new_cluster(&settings)).await.unwrap();
     let database = cluster.url("postgres");
     let mut world = World::start(&database, &database).await;
+    crowd(&mut world);
     for _ in 0..CYCLES / 3 * soak() {
         world.progress(10).await;
         tokio::time::sleep(world.span(0..400)).await;
@@ -39,6 +42,12 @@ async fn postgresql_crashes_again_and_again() {
     }
     world.progress(20).await;
     assert_no_gap(&world.finish().await);
+}
+
+fn crowd(world: &mut World) {
+    if soak() > 1 {
+        world.more_readers(READERS_MORE);
+    }
 }
 
 /// Without changes, too, the slot moves on, and only as far as the journal has noted it.

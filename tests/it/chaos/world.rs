@@ -118,14 +118,19 @@ impl World {
         let world = &mut self;
         world.server().until_ready().await;
         world.load = Some(Load::start(&world.database, &mut world.rng, WRITERS, PAUSE_MAX));
-        for scopes in READERS {
-            let history = History::new(&scopes.join("+"), scopes);
-            world.readers.push(Reader::start(&world.place, &world.database, &mut world.rng, history));
-        }
+        world.more_readers(1);
         // Who has no position yet asks for the oldest that there is, and cannot be told that something older is gone.
         let positioned = async || world.readers.iter().all(|reader| reader.at() != Sequence::ZERO).then_some(());
         eventually(PATIENCE, "all readers have a position", positioned).await;
         self
+    }
+
+    /// So many more readers of each kind, who follow from the first change on.
+    pub fn more_readers(&mut self, of_each: usize) {
+        for scopes in READERS.repeat(of_each) {
+            let history = History::new(&scopes.join("+"), scopes);
+            self.readers.push(Reader::start(&self.place, &self.database, &mut self.rng, history));
+        }
     }
 
     /// The same, with a load of many writers that was there before walclock, and no readers yet.
