@@ -195,6 +195,7 @@ mod tests {
     use super::super::sink::{Accept, Head, Row, Side, Sink};
     use super::*;
     use crate::clock::Timestamp;
+    use crate::domain::history::History;
     use crate::domain::scope::Scope;
     use crate::domain::sequence::Lsn;
 
@@ -292,5 +293,25 @@ mod tests {
         let many = reader.changes(query("a", 0)).await.unwrap();
         assert_eq!((many.bytes(), reader.0.room.free()), (98 * 2_000, ROOM - 98 * 2_000));
         assert!(many.is_full);
+    }
+
+    /// What it waits for would never come.
+    #[tokio::test]
+    async fn who_waits_with_a_cursor_that_a_promotion_cuts_off_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, journal) = open(Config::new(folder.path())).unwrap();
+        write(&mut writer, 10, "a", 10);
+        let reader = Reader::new(journal);
+        let waiting = reader.changes(Query { block: Duration::from_secs(3_600), ..query("a", 20) });
+        let mut waiting = std::pin::pin!(waiting);
+        tokio::select! {
+            biased;
+            page = &mut waiting => panic!("{page:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let history = History::new(2, vec![(1, Lsn(15))]);
+        writer.set_history(&history, Sequence::new(1, Lsn(10), 0)).unwrap();
+        let told = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        assert!(matches!(told, Ok(Err(Error::TooOld))), "{told:?}");
     }
 }
