@@ -44,8 +44,18 @@ impl Sent {
     }
 }
 
+/// What was in a world.
+pub struct Past {
+    /// What has left, in its order.
+    pub sent: Vec<Sent>,
+    /// What is left in the store.
+    pub model: Model,
+    /// Rows that were loaded as hints, each as often as it was.
+    pub rows_read: usize,
+}
+
 /// How a host answers at a moment: after how long, and whether it does at all.
-pub type Host = fn(&str, Timestamp) -> (Duration, bool);
+pub type Host = Box<dyn Fn(&str, Timestamp) -> (Duration, bool)>;
 
 /// What happens at a moment.
 enum Happening {
@@ -68,20 +78,22 @@ pub struct World {
     count: u64,
     wake: Option<(Timestamp, u64)>,
     sent: Vec<Sent>,
+    rows_read: usize,
 }
 
 impl World {
-    pub fn new(bounds: Config, host: Host) -> Self {
+    pub fn new(bounds: Config, host: impl Fn(&str, Timestamp) -> (Duration, bool) + 'static) -> Self {
         Self {
             model: Model::new(BEGIN),
             engine: Engine::new(bounds),
             owner: Owner("dispatcher".to_owned()),
-            host,
+            host: Box::new(host),
             steps: 0,
             calendar: BTreeMap::new(),
             count: 0,
             wake: None,
             sent: Vec::new(),
+            rows_read: 0,
         }
     }
 
@@ -105,8 +117,8 @@ impl World {
         Timer::new(definition, BEGIN)
     }
 
-    /// Lets it go on until `end`; returns what has left, in its order.
-    pub fn run(mut self, end: Timestamp) -> (Vec<Sent>, Model) {
+    /// Lets it go on until `end`.
+    pub fn run(mut self, end: Timestamp) -> Past {
         let lease = LeaseRequest {
             owner: self.owner.clone(),
             ttl: Duration::from_secs(86_400),
@@ -133,7 +145,7 @@ impl World {
             }
         }
         self.engine.assert_invariants();
-        (self.sent, self.model)
+        Past { sent: self.sent, model: self.model, rows_read: self.rows_read }
     }
 
     fn at(&mut self, at: Timestamp, happening: Happening) -> (Timestamp, u64) {
@@ -166,7 +178,11 @@ impl World {
     fn arrive(&mut self, effect: Effect) -> Event {
         let owner = self.owner.clone();
         match effect {
-            Effect::Load(request) => Event::Loaded(Ok(self.model.load(&request))),
+            Effect::Load(request) => {
+                let page = self.model.load(&request);
+                self.rows_read += page.len();
+                Event::Loaded(Ok(page))
+            }
             Effect::Claim { id, timers, until } => {
                 Event::Claimed { id, answer: Ok(self.model.claim(&ClaimRequest { owner, timers, until })) }
             }

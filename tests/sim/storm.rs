@@ -6,7 +6,7 @@ use std::time::Duration;
 use walclock::clock::Timestamp;
 use walclock::dispatch::engine::Config;
 
-use crate::steady::{Sent, World, at};
+use crate::steady::{Past, Sent, World, at};
 
 /// Hosts that are down at first, and the timers of each, all due within the first seconds.
 const DOWN: [&str; 4] = ["down-1", "down-2", "down-3", "down-4"];
@@ -29,7 +29,7 @@ fn storm(bounds: Config) -> Vec<Sent> {
     for number in 0..2_000 {
         world.put(if number % 2 == 0 { "a" } else { "b" }, "well", at(50 * number));
     }
-    let (sent, model) = world.run(at(BACK + 80_000));
+    let Past { sent, model, .. } = world.run(at(BACK + 80_000));
     assert!(model.is_over(), "{:?}", model.open());
     sent
 }

@@ -6,12 +6,15 @@
 //!
 //! Where the memory is full, the namespace that has the most is cut off at its far end, and what it lacks is read again once it
 //! has room. So one whose timers wait, however many they are, keeps neither the horizon from moving nor others' out of memory.
+//! Where all that is overdue in memory is as much as can be claimed soon, those with a large part of it are cut off up to now:
+//! what else is overdue is read on, past theirs.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cuts::{Cuts, Lack};
 use super::queue::{Hint, Source};
 use super::{Effect, Engine};
 use crate::clock::Timestamp;
@@ -21,6 +24,9 @@ use crate::domain::timer::TimerKey;
 
 /// The pause after a load that failed.
 const LOAD_RETRY: Duration = Duration::from_millis(200);
+/// A namespace with more than one of so many parts of the overdue hints gives way. To cut one off with less would not help the
+/// others much, and have rows read again and again: each that is read for one stands among those of all.
+const BACKLOG_PARTS: usize = 16;
 
 /// Why rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,20 +64,17 @@ impl Scan {
         self.after.as_ref().is_none_or(|entry| entry.due_at <= now)
     }
 
-    fn is_over(&self, cuts: &HashMap<Arc<str>, Cut>) -> bool {
-        let Some(after) = &self.after else { return self.shards.is_empty() };
-        let is_cut = |namespace| cuts.get(namespace).is_some_and(|cut: &Cut| cut.at <= after.due_at);
-        self.shards.is_empty() || after.due_at > self.until || (!self.only.is_empty() && self.only.iter().all(is_cut))
+    /// Whether it reads what this namespace has.
+    fn is_for(&self, namespace: &Arc<str>) -> bool {
+        self.only.is_empty() || self.only.contains(namespace)
     }
-}
 
-/// Where a namespace was cut off that had the most.
-#[derive(Clone, Copy, Debug)]
-struct Cut {
-    /// What is due from here on may not be in memory.
-    at: Timestamp,
-    /// How many hints were left.
-    left: usize,
+    fn is_over(&self, cuts: &Cuts) -> bool {
+        let after = self.after.as_ref();
+        self.shards.is_empty()
+            || after.is_some_and(|after| after.due_at > self.until)
+            || !self.only.is_empty() && self.only.iter().all(|namespace| cuts.covers(namespace, after, self.until))
+    }
 }
 
 /// The horizon, and the scans up to it.
@@ -85,7 +88,7 @@ pub(super) struct Loader {
     stalled: bool,
     retry_at: Timestamp,
     sweep_at: Timestamp,
-    cuts: HashMap<Arc<str>, Cut>,
+    cuts: Cuts,
 }
 
 impl Default for Loader {
@@ -97,7 +100,7 @@ impl Default for Loader {
             stalled: false,
             retry_at: Timestamp::MIN,
             sweep_at: Timestamp::MIN,
-            cuts: HashMap::new(),
+            cuts: Cuts::default(),
         }
     }
 }
@@ -106,12 +109,8 @@ impl Loader {
     /// Whether overdue rows are still to be read that no sweep is to find before. What a move of the horizon reads is not due
     /// yet, and keeps no sweep away: otherwise none would ever come where the two are in step.
     fn is_behind(&self, now: Timestamp) -> bool {
-        self.loading.iter().chain(&self.pending).any(|scan| scan.kind != Kind::Sweep && scan.is_behind(now))
-    }
-
-    /// Whether what is due then is not kept, because the namespace was cut off before it.
-    fn is_cut(&self, namespace: &Arc<str>, due_at: Timestamp) -> bool {
-        self.cuts.get(namespace).is_some_and(|cut| cut.at <= due_at)
+        let mut scans = self.loading.iter().chain(&self.pending);
+        scans.any(|scan| scan.kind != Kind::Sweep && scan.is_behind(now)) || self.cuts.are_behind()
     }
 
     /// Whether a scan is still to read this row in any case. A sweep that began before that scan may be there first, and has
@@ -122,7 +121,7 @@ impl Loader {
                 && scan.shards.contains(&shard)
                 && scan.after.as_ref().is_none_or(|after| after < entry)
                 && entry.due_at <= scan.until
-                && (scan.only.is_empty() || scan.only.contains(&entry.key.namespace))
+                && scan.is_for(&entry.key.namespace)
         };
         self.pending.iter().any(is_ahead)
     }
@@ -140,12 +139,12 @@ impl Loader {
         }
     }
 
-    /// Splits what is to be read at `now`: what falls due from now on need not wait for all that is overdue.
-    fn split(&mut self, now: Timestamp) {
+    /// Splits what is to be read at `now`: what falls due from now on need not wait for all that is overdue. Either all, or only
+    /// what has not begun yet.
+    fn split(&mut self, now: Timestamp, all: bool) {
         for index in 0..self.pending.len() {
-            let Some(scan) = self.pending.get_mut(index).filter(|scan| scan.is_behind(now) && scan.until > now) else {
-                continue;
-            };
+            let splits = |scan: &&mut Scan| scan.is_behind(now) && scan.until > now && (all || scan.after.is_none());
+            let Some(scan) = self.pending.get_mut(index).filter(splits) else { continue };
             let rest = Scan { after: Some(behind(now)), ..scan.clone() };
             scan.until = now;
             if scan.kind == Kind::Advance {
@@ -153,6 +152,17 @@ impl Loader {
             }
             self.plan(rest);
         }
+    }
+
+    /// Cuts a namespace off for so much that is overdue, where scans that were split are to go on.
+    fn cut_backlog(&mut self, now: Timestamp, namespace: &Arc<str>, backlog: usize) {
+        // What a sweep finds is not promised to anybody.
+        let is_kept = |scan: &&Scan| scan.kind != Kind::Sweep && scan.is_behind(now) && scan.is_for(namespace);
+        let scans = || self.pending.iter().filter(is_kept);
+        // Where nothing is to be read, nothing is missing.
+        let after = scans().map(|scan| scan.after.clone()).min().unwrap_or_else(|| Some(behind(now)));
+        let until = scans().map(|scan| scan.until).max().unwrap_or(now);
+        self.cuts.add(namespace.clone(), after, until).backlog = backlog;
     }
 
     fn has(&self, kind: Kind) -> bool {
@@ -227,7 +237,7 @@ impl Engine {
             if !replaces {
                 return self.queue.told(&hint.key, hint.told_at);
             }
-        } else if self.loader.is_cut(&hint.key.namespace, hint.due_at) {
+        } else if self.loader.cuts.is_cut(hint.due_at, &hint.key) {
             return;
         }
         let at = self.claim_at(hint.due_at);
@@ -236,6 +246,8 @@ impl Engine {
 
     /// Puts a hint into the queue, to be claimed at `at`. Where there is no room, the namespace that has the most is cut off.
     pub(super) fn enqueue(&mut self, at: Timestamp, hint: Hint) {
+        // Its namespace may have to be cut off now.
+        self.loader.stalled &= !hint.backlog;
         self.queue.put(at, hint);
         while self.queue_len() > self.config.queue_max
             && let Some(namespace) = self.queue.largest()
@@ -243,9 +255,10 @@ impl Engine {
             // Some at once, because to find the namespace takes a look at all of them.
             let dropped = self.queue.pop_last(&namespace, (self.config.queue_max / 1000).max(1));
             let Some(first) = dropped.iter().map(|hint| hint.due_at).min() else { return };
-            let at = self.loader.cuts.get(&namespace).map_or(first, |cut| cut.at.min(first));
+            // Before every entry of its moment, because no namespace is empty.
+            let after = Entry { due_at: first, key: TimerKey::new("", "") };
             let left = self.queue.len_of(&namespace);
-            self.loader.cuts.insert(namespace, Cut { at, left });
+            self.loader.cuts.add(namespace, Some(after), Timestamp::MAX).left = left;
         }
     }
 
@@ -295,10 +308,8 @@ impl Engine {
         if self.loader.loading.is_some() || now < self.loader.retry_at {
             return;
         }
+        self.cut_backlogs(now);
         let full = self.is_full();
-        if full {
-            self.loader.split(now);
-        }
         let next = self.loader.pending.iter().position(|scan| !(full && scan.is_behind(now)));
         self.loader.stalled = next.is_none();
         if let Some(scan) = next.and_then(|index| self.loader.pending.remove(index)) {
@@ -312,9 +323,28 @@ impl Engine {
         }
     }
 
-    /// Whether overdue timers in memory are as many as can be claimed soon.
+    /// Whether overdue timers in memory are as many as can be claimed soon, but for those of namespaces cut off for theirs.
     fn is_full(&self) -> bool {
-        self.queue.backlog_len() + self.parked.len() >= self.config.backlog_max
+        let backlog = self.queue.backlog_len() + self.parked.len();
+        let backlog_max = self.config.backlog_max;
+        backlog >= backlog_max && backlog - self.loader.cuts.backlog_left(&self.queue) >= backlog_max
+    }
+
+    /// Where overdue timers in memory are too many, cuts namespaces off that have a large part of them.
+    fn cut_backlogs(&mut self, now: Timestamp) {
+        let is_full = self.is_full();
+        if is_full || !self.loader.cuts.is_empty() {
+            self.loader.split(now, is_full);
+        }
+        // As long as nothing was read since, nobody has more.
+        if is_full && !self.loader.stalled {
+            let Self { loader, queue, config, .. } = self;
+            for (namespace, backlog) in queue.backlogs_above(config.backlog_max / BACKLOG_PARTS) {
+                if backlog > loader.cuts.backlog_of(namespace) {
+                    loader.cut_backlog(now, namespace, backlog);
+                }
+            }
+        }
     }
 
     fn advance(&mut self, now: Timestamp) {
@@ -335,33 +365,22 @@ impl Engine {
 
     /// Plans to read what was cut off of namespaces of which a tenth of what was left has gone, where there is room again.
     fn plan_refill(&mut self) {
-        if self.loader.cuts.is_empty() || self.queue_len() >= self.config.queue_max {
+        if self.loader.cuts.is_empty() || self.queue_len() >= self.config.queue_max || self.is_full() {
             return;
         }
         let Self { loader, queue, .. } = self;
-        let mut first: Option<Timestamp> = None;
-        let mut only = BTreeSet::new();
-        loader.cuts.retain(|namespace, cut| {
-            let is_full = queue.len_of(namespace) > cut.left.saturating_sub(cut.left / 10 + 1);
-            if !is_full {
-                first = Some(first.map_or(cut.at, |at| at.min(cut.at)));
-                only.insert(namespace.clone());
-            }
-            is_full
-        });
-        let Some(first) = first else { return };
-        // Before every entry of its moment, because no namespace is empty.
-        let mut after = Entry { due_at: first, key: TimerKey::new("", "") };
+        let Some(Lack { mut namespaces, mut after, mut until }) = loader.cuts.take_lack(queue) else { return };
         // One that is pending goes on in this one, or there would be more and more of them.
         loader.pending.retain_mut(|scan| {
             if scan.kind == Kind::Refill {
-                only.append(&mut scan.only);
-                after = scan.after.take().map_or_else(|| after.clone(), |other| other.min(after.clone()));
+                namespaces.append(&mut scan.only);
+                after = scan.after.take().min(after.take());
+                until = scan.until.max(until);
             }
             scan.kind != Kind::Refill
         });
-        let scan = Scan::new(Kind::Refill, self.holds.kept(), Some(after), loader.horizon);
-        self.loader.plan(Scan { only, ..scan });
+        let scan = Scan::new(Kind::Refill, self.holds.kept(), after, until.min(self.loader.horizon));
+        self.loader.plan(Scan { only: namespaces, ..scan });
     }
 
     /// Plans to look for overdue rows, unless some are being read anyway.

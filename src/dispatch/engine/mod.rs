@@ -7,6 +7,7 @@
 //! what must never happen.
 
 mod claims;
+mod cuts;
 mod deferrals;
 mod holds;
 mod horizon;
@@ -54,7 +55,8 @@ pub struct Config {
     pub horizon_step: Duration,
     /// Most hints in memory. Beyond it, those of the namespace with the most give way, and are read again once it has room.
     pub queue_max: usize,
-    /// Overdue hints in memory above which no more of them are loaded until some are claimed.
+    /// Overdue hints in memory above which no more of them are loaded until some are claimed. Those of a namespace with a
+    /// large part of them do not count from then on: it is cut off, and read on when some of its own are claimed.
     pub backlog_max: usize,
     /// Most runs claimed and not finished, those being claimed included. As many again may be over but for the writing,
     /// while it is unsure who owns their shards.

@@ -124,6 +124,8 @@ enum Turn {
 #[derive(Debug, Default)]
 struct Lane {
     hints: BTreeMap<Place, Hint>,
+    /// How many of them were overdue when a load brought them.
+    backlog: usize,
     /// Its runs that are claimed or being claimed, and not finished.
     inflight: usize,
     /// What these bring along; what is being claimed counts as much as it may be.
@@ -161,6 +163,17 @@ impl Queue {
     /// How many hints were overdue when a load brought them.
     pub(super) fn backlog_len(&self) -> usize {
         self.backlog
+    }
+
+    /// How many of a namespace's were.
+    pub(super) fn backlog_of(&self, namespace: &Arc<str>) -> usize {
+        self.lanes.get(namespace).map_or(0, |lane| lane.backlog)
+    }
+
+    /// The namespaces with more of them than that, and how many each has.
+    pub(super) fn backlogs_above(&self, count: usize) -> impl Iterator<Item = (&Arc<str>, usize)> {
+        let backlogs = self.lanes.iter().map(|(namespace, lane)| (namespace, lane.backlog));
+        backlogs.filter(move |(_, backlog)| *backlog > count)
     }
 
     /// The bytes of all that is under way; what is being claimed counts as much as it may be.
@@ -207,8 +220,10 @@ impl Queue {
         let old = self.places.insert(hint.key.clone(), place).and_then(|old| lane.hints.remove(&old));
         if let Some(old) = old {
             hint.told_at = hint.told_at.max(old.told_at);
+            lane.backlog -= usize::from(old.backlog);
             self.backlog -= usize::from(old.backlog);
         }
+        lane.backlog += usize::from(hint.backlog);
         self.backlog += usize::from(hint.backlog);
         lane.hints.insert(place, hint);
         self.rest(&namespace);
@@ -256,6 +271,7 @@ impl Queue {
             lane.bytes += TIMER_BYTES_MAX;
             self.bytes += TIMER_BYTES_MAX;
             self.places.remove(&hint.key);
+            lane.backlog -= usize::from(hint.backlog);
             self.backlog -= usize::from(hint.backlog);
             self.turn_left = if self.turn_left > 0 { self.turn_left } else { share.turn } - 1;
             if self.turn_left == 0 {
@@ -302,9 +318,10 @@ impl Queue {
         late.sort_unstable();
         let mut taken = Vec::with_capacity(late.len());
         for (place, key) in late {
-            let hint = self.lanes.get_mut(&key.namespace).and_then(|lane| lane.hints.remove(&place));
-            if let Some(hint) = hint {
+            let Some(lane) = self.lanes.get_mut(&key.namespace) else { continue };
+            if let Some(hint) = lane.hints.remove(&place) {
                 self.places.remove(&key);
+                lane.backlog -= usize::from(hint.backlog);
                 self.backlog -= usize::from(hint.backlog);
                 self.rest(&key.namespace);
                 taken.push(hint);
@@ -318,6 +335,7 @@ impl Queue {
         let mut popped = Vec::with_capacity(count);
         if let Some(lane) = self.lanes.get_mut(namespace) {
             popped.extend(std::iter::from_fn(|| lane.hints.pop_last()).take(count).map(|(_, hint)| hint));
+            lane.backlog -= popped.iter().filter(|hint| hint.backlog).count();
         }
         for hint in &popped {
             self.places.remove(&hint.key);
@@ -331,10 +349,12 @@ impl Queue {
     pub(super) fn retain(&mut self, keep: impl Fn(Shard) -> bool) {
         let Self { lanes, places, backlog, .. } = self;
         for lane in lanes.values_mut() {
-            lane.hints.retain(|_, hint| {
+            let Lane { hints, backlog: of_lane, .. } = lane;
+            hints.retain(|_, hint| {
                 let kept = keep(hint.shard);
                 if !kept {
                     places.remove(&hint.key);
+                    *of_lane -= usize::from(hint.backlog);
                     *backlog -= usize::from(hint.backlog);
                 }
                 kept
@@ -390,7 +410,8 @@ impl Queue {
             && lanes().map(|lane| lane.inflight).sum::<usize>() == inflight
             && lanes().map(|lane| lane.bytes).sum::<usize>() == bytes
             && self.bytes == bytes
-            && lanes().flat_map(|lane| lane.hints.values()).filter(|hint| hint.backlog).count() == self.backlog
+            && lanes().map(|lane| lane.backlog).sum::<usize>() == self.backlog
+            && lanes().all(|lane| lane.hints.values().filter(|hint| hint.backlog).count() == lane.backlog)
             && count(|turn| turn == Turn::Now) == self.line.len()
             && count(|turn| matches!(turn, Turn::At(_))) == self.waiting.len()
             && lanes().all(|lane| lane.inflight > 0 || lane.turn != Turn::None)

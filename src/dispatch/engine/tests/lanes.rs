@@ -295,8 +295,9 @@ fn what_falls_due_is_loaded_though_much_is_overdue() {
     rig.step(START, Event::Adopted(Ok(Vec::new())));
     let overdue = |id: u32| entry(&format!("{id:04}"), START.before(Duration::from_secs(1)));
     let page: Vec<Entry> = (0..500).map(overdue).collect();
-    let mut asked = rig.step(START, Event::Loaded(Ok(page)));
-    // All that is overdue waits; what comes next is read from now on.
+    rig.step(START, Event::Loaded(Ok(page)));
+    // What else is overdue takes turns with what comes next.
+    let mut asked = rig.step(START, Event::Loaded(Ok(Vec::new())));
     let request = asked.pop();
     let Some(Effect::Load(request)) = request else { panic!("{request:?}, {asked:?}") };
     let after = request.after.expect("not from the beginning");
@@ -305,6 +306,95 @@ fn what_falls_due_is_loaded_though_much_is_overdue() {
     let (_, ids) = rig.claims(at(450), Event::Tick).unwrap_or_default();
     assert_eq!(ids, [""; 0], "the only place is taken");
     assert_eq!(rig.engine.queue.get(&TimerKey::new("other", "a")).map(|hint| hint.due_at), Some(at(500)));
+}
+
+/// The one page that these effects ask for.
+fn asked(effects: &[Effect]) -> &LoadRequest {
+    let loads = effects.iter().find_map(|effect| match effect {
+        Effect::Load(request) => Some(request),
+        _ => None,
+    });
+    loads.unwrap_or_else(|| panic!("nothing is read: {effects:?}"))
+}
+
+/// Whether it asks for what is overdue at that moment.
+fn is_overdue(request: &LoadRequest, now: Timestamp) -> bool {
+    request.after.as_ref().is_none_or(|after| after.due_at <= now) && request.until <= now
+}
+
+/// So many timers of shards with even numbers, or with odd ones, from that moment on.
+fn overdue(count: usize, odd: u8, from: Timestamp) -> Vec<Entry> {
+    let ids = (0..).map(|id| format!("{id:05}")).filter(|id| TimerKey::new("n", id).shard().0 % 2 == odd);
+    ids.zip(0..).map(|(id, n)| entry(&id, from.after(Duration::from_micros(n)))).take(count).collect()
+}
+
+/// An engine with one place, whose first page is overdue and more than may be loaded of that.
+fn behind(shards: impl Fn(Shard) -> bool) -> (Rig, Vec<Effect>) {
+    let mut rig = Rig { engine: Engine::new(Config { backlog_max: 400, inflight_max: 1, ..Config::default() }) };
+    let held = Shard::all().filter(|shard| shards(*shard)).map(|shard| Lease { shard, epoch: Epoch(1) }).collect();
+    rig.step(START, Event::Holding(Holding { held, ..Holding::default() }));
+    rig.step(START, Event::Adopted(Ok(Vec::new())));
+    let effects = rig.step(START, Event::Loaded(Ok(overdue(500, 0, START.before(Duration::from_secs(1))))));
+    (rig, effects)
+}
+
+#[test]
+fn a_namespace_with_most_of_what_is_overdue_is_read_past() {
+    let (mut rig, effects) = behind(|_| true);
+    let request = asked(&effects);
+    assert!(is_overdue(request, START), "{request:?}");
+    assert_eq!(request.after, overdue(500, 0, START.before(Duration::from_secs(1))).pop());
+    // Of the others it is taken in, of that one only what is not overdue.
+    let kept = rig.engine.queue_len();
+    let other = Entry { due_at: START, key: TimerKey::new("other", "a") };
+    let mut page = overdue(500, 1, START.before(Duration::from_millis(500)));
+    page.push(other.clone());
+    let effects = rig.step(START, Event::Loaded(Ok(page)));
+    assert_eq!(rig.engine.queue_len(), kept + 1);
+    assert!(rig.engine.queue.get(&other.key).is_some());
+    assert!(!is_overdue(asked(&effects), START), "by turns: {effects:?}");
+    rig.step(START, Event::Loaded(Ok(vec![entry("later", at(1))])));
+    assert_eq!(rig.engine.queue_len(), kept + 2);
+}
+
+#[test]
+fn what_falls_due_in_shards_taken_over_does_not_wait_for_what_is_read_past() {
+    let (mut rig, _) = behind(|shard| shard.0 % 2 == 0);
+    for _ in 0..3 {
+        rig.step(START, Event::Loaded(Ok(Vec::new())));
+    }
+    let now = at(2_000);
+    let effects = rig.step(now, all_in(1));
+    let request = asked(&effects);
+    assert!(is_overdue(request, now) && request.after.is_none(), "{request:?}");
+    let kept = rig.engine.queue_len();
+    // It was not cut off there, so what is due there counts; and then it is.
+    let mut page = overdue(1_000, 1, at(1_000));
+    let rest = page.split_off(500);
+    let effects = rig.step(now, Event::Loaded(Ok(page)));
+    assert_eq!(rig.engine.queue_len(), kept + 500);
+    let request = asked(&effects);
+    assert!(!is_overdue(request, now), "{request:?}");
+    let effects = rig.step(now, Event::Loaded(Ok(Vec::new())));
+    let request = asked(&effects);
+    assert!(is_overdue(request, now), "{request:?}");
+    rig.step(now, Event::Loaded(Ok(rest)));
+    assert_eq!(rig.engine.queue_len(), kept + 500);
+}
+
+#[test]
+fn a_namespace_is_read_past_also_where_it_waited_for_its_leases() {
+    let mut rig = Rig { engine: Engine::new(Config { backlog_max: 400, inflight_max: 1, ..Config::default() }) };
+    rig.step(START, all_in(1));
+    rig.step(START, Event::Adopted(Ok(Vec::new())));
+    rig.step(START, Event::Holding(Holding { unsure: Shard::all().collect(), ..Holding::default() }));
+    let page = overdue(500, 0, START.before(Duration::from_secs(1)));
+    let effects = rig.step(START, Event::Loaded(Ok(page)));
+    assert!(!is_overdue(asked(&effects), START), "{effects:?}");
+    // Nothing is read as long as all of that waits, nor before it is known whose it is.
+    assert!(rig.step(START, Event::Loaded(Ok(Vec::new()))).is_empty());
+    let effects = rig.step(at(1), all_in(1));
+    assert!(is_overdue(asked(&effects), at(1)), "{effects:?}");
 }
 
 #[test]
