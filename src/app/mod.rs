@@ -36,6 +36,7 @@ use crate::telemetry::{Exposition, start_metrics};
 use faces::Faces;
 use feed::Feed;
 use parts::{Part, Parts};
+use process::Crowds;
 
 /// How long the head of a request may take, and an idle connection stays open.
 const HEAD_MAX: Duration = Duration::from_secs(60);
@@ -66,8 +67,6 @@ struct App {
     feed: Option<Feed>,
     /// The dispatcher keeps it to the database's.
     clock: Clock,
-    /// How many files and sockets it may need beside the connections that it accepts.
-    files_own: usize,
 }
 
 impl App {
@@ -85,10 +84,8 @@ impl App {
             error_max: settings.clock_error_max,
             offset_max: settings.clock_offset_max,
         });
-        let callbacks = if settings.has(Role::Dispatcher) { settings.callbacks_max } else { 0 };
-        let files_of_feed = feed.as_ref().map_or(0, |feed| feed.files_max());
-        let files_own = limits::FILES_OWN + connections + callbacks + files_of_feed;
-        Ok(Self { settings, database, health: Health::new(), metrics, store, feed, clock, files_own })
+        let settings = within_files(settings, feed.as_ref().map_or(0, |feed| feed.files_max()));
+        Ok(Self { settings, database, health: Health::new(), metrics, store, feed, clock })
     }
 
     /// Runs until `stop`, or until a part fails. `calls` are answered beside those of the roles; `started` is told the
@@ -231,7 +228,7 @@ impl App {
         let faces = Faces::new(calls, management, &settings.path_prefix, own_port.is_some(), &self.health);
         let probes = manage::probes(self.health.clone());
         let config = server::Config {
-            connections_max: process::connections_within_files(settings.connections_max, self.files_own),
+            connections_max: settings.connections_max,
             head_max: HEAD_MAX,
             stall_max: limits::WRITE_STALL_MAX,
             drain_max: settings.drain_max,
@@ -282,4 +279,16 @@ impl App {
         results.push(parts.stop(Part::Management, STOP_MAX).await);
         results.into_iter().collect()
     }
+}
+
+/// The settings with as many connections and callbacks as there are files for, beside those of the process and `of_feed`.
+fn within_files(settings: Settings, of_feed: usize) -> Settings {
+    let (callbacks, lookups) = match settings.has(Role::Dispatcher) {
+        true => (settings.callbacks_max, limits::LOOKUPS_MAX),
+        false => (0, 0),
+    };
+    let own = limits::FILES_OWN + settings.database_connections + lookups + of_feed;
+    let Crowds { connections, callbacks } =
+        Crowds { connections: settings.connections_max, callbacks }.within_files(own);
+    Settings { connections_max: connections, callbacks_max: callbacks, ..settings }
 }

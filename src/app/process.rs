@@ -18,26 +18,45 @@ pub(super) fn raise_file_limit() {
     }
 }
 
-/// How many connections may be open at once: as many as are wanted, or fewer, with a warning, where the limit of open files
-/// leaves no more beside the `own` ones of the process.
-pub(super) fn connections_within_files(wanted: usize, own: usize) -> usize {
-    let Some(files) = getrlimit(Resource::Nofile).current else { return wanted };
-    let files = usize::try_from(files).unwrap_or(usize::MAX);
-    let most = connections_of(files, own);
-    if wanted <= most {
-        return wanted;
-    }
-    tracing::warn!(
-        "--connections-max is {wanted}, and only {files} files may be open: at most {most} connections are held; \
-         raise the limit (ulimit -n, LimitNOFILE) or lower the setting"
-    );
-    most
+/// Those who need a file each, and how many of them there may be at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Crowds {
+    /// Connections that are accepted.
+    pub(super) connections: usize,
+    /// Callbacks under way; 0 where there is no dispatcher.
+    pub(super) callbacks: usize,
 }
 
-/// The connections that so many files leave. Where there are very few files, the process gets by with half of them: callbacks
-/// are most of what it may need.
-fn connections_of(files: usize, own: usize) -> usize {
-    files.saturating_sub(own.min(files / 2)).max(1)
+impl Crowds {
+    /// As many as are wanted, or fewer, with a warning, where the limit of open files leaves no more beside the `own` ones of the
+    /// process.
+    pub(super) fn within_files(self, own: usize) -> Self {
+        let Some(files) = getrlimit(Resource::Nofile).current else { return self };
+        let files = usize::try_from(files).unwrap_or(usize::MAX);
+        let most = self.divide(files, own);
+        let raise = "raise the limit (ulimit -n, LimitNOFILE) or lower the setting";
+        if most.connections < self.connections {
+            let (wanted, most) = (self.connections, most.connections);
+            tracing::warn!(
+                "--connections-max is {wanted}, and only {files} files may be open: at most {most} connections are held; {raise}"
+            );
+        }
+        if most.callbacks < self.callbacks {
+            let (wanted, most) = (self.callbacks, most.callbacks);
+            tracing::warn!(
+                "--callbacks-max is {wanted}, and only {files} files may be open: at most {most} callbacks are under way; {raise}"
+            );
+        }
+        most
+    }
+
+    /// What so many files leave: half of it each, and what the other does not want. Where there are very few files, the process
+    /// gets by with half of them.
+    fn divide(self, files: usize, own: usize) -> Self {
+        let left = files.saturating_sub(own.min(files / 2)).max(2);
+        let callbacks = self.callbacks.min((left / 2).max(left.saturating_sub(self.connections)));
+        Self { connections: self.connections.min(left - callbacks), callbacks }
+    }
 }
 
 /// Cancels the token at the first SIGTERM or SIGINT; the second one ends the process at once.
@@ -69,16 +88,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_leave_files_for_the_process() {
-        for (files, own, connections) in [
-            (1_048_576, 17_000, 1_031_576),
-            (65_536, 17_000, 48_536),
-            (1024, 17_000, 512),
-            (256, 100, 156),
-            (1, 9, 1),
-            (0, 9, 1),
+    fn crowds_leave_files_for_the_process_and_for_each_other() {
+        for (files, own, wanted, most) in [
+            (1_048_576, 1_000, (50_000, 16_384), (50_000, 16_384)),
+            (65_536, 1_000, (50_000, 16_384), (48_152, 16_384)),
+            (65_536, 1_000, (50_000, 0), (50_000, 0)),
+            (20_000, 1_000, (50_000, 16_384), (9_500, 9_500)),
+            (20_000, 1_000, (4_000, 16_384), (4_000, 15_000)),
+            (1_024, 1_000, (50_000, 16_384), (256, 256)),
+            (1_024, 1_000, (50_000, 0), (512, 0)),
+            (256, 100, (50_000, 10), (146, 10)),
+            (1, 9, (50_000, 16_384), (1, 1)),
+            (0, 9, (50_000, 0), (2, 0)),
         ] {
-            assert_eq!(connections_of(files, own), connections, "{files} files, {own} own ones");
+            let crowds = |(connections, callbacks)| Crowds { connections, callbacks };
+            assert_eq!(crowds(wanted).divide(files, own), crowds(most), "{wanted:?} of {files} files, {own} own ones");
         }
     }
 }

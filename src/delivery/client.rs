@@ -198,6 +198,7 @@ fn verdict_of_failure(failure: &Error, not_before: Option<Timestamp>) -> Verdict
         Error::Callback(_) | Error::Header(_) | Error::Blocked(_) => Verdict::Failed { error },
         Error::Resolve(_)
         | Error::NoLookup
+        | Error::NoSocket(_)
         | Error::ConnectTimedOut
         | Error::Connect(_)
         | Error::Tls(_)

@@ -27,6 +27,7 @@ use super::Error;
 use super::guard;
 use super::heard::Heard;
 use super::resolve::Lookups;
+use super::shortage::is_shortage_of_connecting;
 use super::transport::Call;
 use crate::domain::limits::REPLY_HEADERS_BYTES_MAX;
 
@@ -120,6 +121,7 @@ async fn dial(deadline: Instant, addresses: &[SocketAddr]) -> Result<TcpStream, 
         let share = deadline.saturating_duration_since(Instant::now()) / left;
         match tokio::time::timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(source)) if is_shortage_of_connecting(&source, *address) => failure = Error::NoSocket(source),
             Ok(Err(source)) => failure = Error::Connect(source),
             Err(_) => failure = Error::ConnectTimedOut,
         }

@@ -11,6 +11,7 @@ mod reply;
 mod request;
 mod resolve;
 mod routes;
+mod shortage;
 mod transport;
 
 use std::io;
@@ -31,6 +32,8 @@ enum Error {
     Resolve(#[source] io::Error),
     #[error("too many names are being looked up")]
     NoLookup,
+    #[error("no file, port or memory for a connection")]
+    NoSocket(#[source] io::Error),
     #[error("not connected in time")]
     ConnectTimedOut,
     #[error("not connected")]
@@ -47,7 +50,12 @@ impl Error {
     /// Whether there was no connection to send the request over.
     fn is_of_connecting(&self) -> bool {
         match self {
-            Self::Resolve(_) | Self::NoLookup | Self::ConnectTimedOut | Self::Connect(_) | Self::Tls(_) => true,
+            Self::Resolve(_)
+            | Self::NoLookup
+            | Self::NoSocket(_)
+            | Self::ConnectTimedOut
+            | Self::Connect(_)
+            | Self::Tls(_) => true,
             Self::Callback(_) | Self::Header(_) | Self::Blocked(_) | Self::Exchange(_) | Self::Cut(_) => false,
         }
     }
@@ -56,6 +64,7 @@ impl Error {
     fn shortage(&self) -> Option<&'static str> {
         match self {
             Self::NoLookup => Some("lookups"),
+            Self::NoSocket(_) => Some("sockets"),
             Self::Resolve(_)
             | Self::ConnectTimedOut
             | Self::Connect(_)

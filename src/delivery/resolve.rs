@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::Error;
+use super::shortage::{is_shortage, shortage};
 use crate::domain::limits::{LOOKUPS_MAX, LOOKUPS_PER_NAMESPACE_MAX, NAMES_KEPT_MAX};
 
 /// Turns a host's name into its addresses. Tests put their own in its place.
@@ -25,7 +26,11 @@ const ADDRESSES_READ_MAX: usize = 64;
 /// Asks the machine's own resolver. A lookup blocks a thread of the runtime, and cannot be called off.
 pub fn system_resolver() -> Resolver {
     Arc::new(|host, port| {
-        let lookup = tokio::task::spawn_blocking(move || Ok((&*host, port).to_socket_addrs()?.collect()));
+        let lookup = tokio::task::spawn_blocking(move || {
+            let found = (&*host, port).to_socket_addrs();
+            // Without a file to read or to ask with, the system says that there is no such name.
+            Ok(found.map_err(|error| shortage().unwrap_or(error))?.collect())
+        });
         Box::pin(async move { lookup.await.map_err(io::Error::other)? })
     })
 }
@@ -79,7 +84,10 @@ impl Lookups {
                 self.begin(name, place.map_err(|_elapsed| Error::NoLookup)?)
             }
         };
-        found.await.map_err(|error| Error::Resolve(io::Error::new(error.kind(), error)))
+        found.await.map_err(|error| match error.raw_os_error().map(io::Error::from_raw_os_error) {
+            Some(error) if is_shortage(&error) => Error::NoSocket(error),
+            _ => Error::Resolve(io::Error::new(error.kind(), error)),
+        })
     }
 
     /// Begins to look a name up, unless somebody else has meanwhile. It goes on when nobody waits for it any more: as long as

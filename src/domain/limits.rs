@@ -49,8 +49,8 @@ pub const EVENTS_RETRY_MILLIS: std::ops::Range<u32> = 500..2_500;
 pub const ACCEPT_QUEUE_MAX: u32 = 4_096;
 /// Files and sockets of a process beside those that its settings tell of: what it says to PostgreSQL outside the pool (11
 /// connections of a dispatcher, 2 of a changeserver, 8 of snapshots), both ports, connections over the bound and to the
-/// management port, the log, and what is open for a moment. Connections are fewer where the limit of open files leaves less: a
-/// segment of the journal that cannot be made, or PostgreSQL that cannot be reached, is worse than a reader refused.
+/// management port, the log, and what is open for a moment. Connections and callbacks are fewer where the limit of open files leaves
+/// less: a segment of the journal that cannot be made, or PostgreSQL that cannot be reached, is worse than a reader refused.
 pub const FILES_OWN: usize = 64 + 2 * *CONNECTIONS_BEYOND_MAX.end() + MANAGEMENT_CONNECTIONS_MAX;
 /// Connections to a management port of its own: probes and whoever reads the metrics.
 pub const MANAGEMENT_CONNECTIONS_MAX: usize = 256;

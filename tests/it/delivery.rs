@@ -5,6 +5,7 @@ mod follower;
 mod guarded;
 mod names;
 pub(crate) mod receiver;
+mod shortage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -75,20 +75,40 @@ async fn a_crowd_that_takes_every_connection_is_no_reason_to_restart_the_process
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_leaves_files_for_the_process_itself() {
-    let server = Server::spawn_within_files(256, &database().await, &folder());
+    let url = database().await;
+    let server = Server::spawn_within_files(256, &url, &folder());
     server.until_ready().await;
-    let warning = "--connections-max is 50000, and only 256 files may be open: at most 128 connections are held";
-    assert!(server.log().contains(warning), "{}", server.log());
+    for warning in [
+        "--connections-max is 50000, and only 256 files may be open: at most 64 connections are held",
+        "--callbacks-max is 16384, and only 256 files may be open: at most 64 callbacks are under way",
+    ] {
+        assert!(server.log().contains(warning), "{}", server.log());
+    }
     let mut crowd = Vec::new();
     for _ in 0..300 {
         crowd.push(tokio::net::TcpStream::connect(server.url().strip_prefix("http://").unwrap()).await.unwrap());
     }
     // They are taken in their order: all of the crowd has been by then.
     assert_eq!(get(&server.url(), "/health", &[]).await.status, 200);
+    // More callbacks are due than there are files, and none is answered.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let insert = format!(
+        "insert into walclock.timers (namespace, id, execute_at, callback_url)
+         select 'shop', n::text, now(), 'http://{}/' from generate_series(1, 300) n",
+        silent.local_addr().unwrap()
+    );
+    let sql = connect(&url).await;
+    sql.batch_execute(&insert).await.unwrap();
     let fd = format!("/proc/{}/fd", server.pid().as_raw_nonzero());
-    let open = std::fs::read_dir(fd).unwrap().count();
-    assert!((128..=256 - 32).contains(&open), "{open} files are open");
-    assert!(!server.log().contains("accepting a connection"), "{}", server.log());
+    let open = || std::fs::read_dir(&fd).unwrap().count();
+    eventually(PATIENCE, "as many are called as may be", async || (open() > 64 + 56).then_some(())).await;
+    let running = sql.query_one("select count(*) from walclock.runs where state = 'running'", &[]).await.unwrap();
+    assert!(running.get::<_, i64>(0) <= 64, "{running:?}");
+    assert!(open() <= 256 - 32, "{} files are open", open());
+    assert_eq!(get(&server.url(), "/health", &[]).await.status, 200);
+    for complaint in ["accepting a connection", "Too many open files"] {
+        assert!(!server.log().contains(complaint), "{}", server.log());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
