@@ -16,8 +16,8 @@ pub(super) fn shortage() -> Option<io::Error> {
     UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).err().filter(is_shortage)
 }
 
-/// Whether it was short of something so that it could not connect to this address. Where it has no address of its own to do so from, as one without IPv6, it
-/// lacks no port, and will not have one the next time.
+/// Whether it was short of something so that it could not connect to this address. Where it has no address of its own to do so
+/// from, as one without IPv6, it lacks no port, and will not have one the next time.
 pub(super) fn is_shortage_of_connecting(error: &io::Error, address: SocketAddr) -> bool {
     is_shortage(error) && (Errno::from_io_error(error) != Some(Errno::ADDRNOTAVAIL) || has_source_for(address))
 }

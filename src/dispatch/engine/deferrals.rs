@@ -26,8 +26,8 @@ impl Engine {
         self.put_off(now, from, until, *run, unmade.reason);
     }
 
-    /// Has a run be due again at some moment between these two; one that was tried is over where its policy ends before, and where
-    /// that ends between them, its last try is within it.
+    /// Has a run be due again at some moment between these two; one that was tried is over where its policy ends before, and
+    /// where that ends between them, its last try is within it.
     pub(super) fn put_off(&mut self, now: Timestamp, from: Timestamp, until: Timestamp, run: Run, reason: String) {
         let last = last_retry(&run);
         let at = from.after(until.min(last).since(from).mul_f64(self.random.fraction()));
