@@ -352,9 +352,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn a_database_clock_that_is_set_is_followed() {
     let mut rig = Rig::new().await;
     let store = Set { store: rig.store.clone(), by: Arc::default(), is_away: Arc::default() };
-    let (task, stop, _) = rig.start_on("a", store.clone(), Clock::system());
+    // Before it starts, since nobody tells of them.
     rig.insert("soon", 500.0).await;
     let in_an_hour = rig.insert("in an hour", 3_600_500.0).await;
+    let (task, stop, _) = rig.start_on("a", store.clone(), Clock::system());
     assert_eq!(rig.next_sent().await.0, "soon");
     // A run's name is translated by what the clock is set by when it is claimed and when it is settled.
     rig.succeeded(1).await;
