@@ -124,15 +124,15 @@ impl RetryPolicy {
         }
         let by_policy = failed_at.after(self.wait_after(attempt, jitter));
         let retry_at = by_policy.max(not_before.unwrap_or(Timestamp::MIN));
-        match self.is_over_at(retry_at, first_attempt_at) {
+        match retry_at > self.last_at(first_attempt_at) {
             true => AfterFailure::GiveUp,
             false => AfterFailure::RetryAt(retry_at),
         }
     }
 
-    /// Whether an attempt at this moment would come too late, where the first one began at `first_attempt_at`.
-    pub fn is_over_at(&self, moment: Timestamp, first_attempt_at: Timestamp) -> bool {
-        moment > first_attempt_at.after(self.attempts_duration)
+    /// The last moment for an attempt, where the first one began at `first_attempt_at`.
+    pub fn last_at(&self, first_attempt_at: Timestamp) -> Timestamp {
+        first_attempt_at.after(self.attempts_duration)
     }
 
     /// The wait between attempt number `attempt` and the next one.

@@ -31,14 +31,14 @@ impl Engine {
     pub(super) fn put_off(&mut self, now: Timestamp, from: Timestamp, until: Timestamp, run: Run, reason: String) {
         let last = last_retry(&run);
         let at = from.after(until.min(last).since(from).mul_f64(self.random.fraction()));
-        match (at > last, &run.timer.last_error) {
-            (false, _) => self.defer(now, at, run, reason),
-            (true, Some(error)) => {
-                let reason = format!("{error}; {reason}");
-                self.settle_unmade(now, run, reason, Ending::Failed);
-            }
-            (true, None) => self.settle_unmade(now, run, reason, Ending::Failed),
+        if at <= last {
+            return self.defer(now, at, run, reason);
         }
+        let reason = match &run.timer.last_error {
+            Some(error) => format!("{error}; {reason}"),
+            None => reason,
+        };
+        self.settle_unmade(now, run, reason, Ending::Failed);
     }
 
     /// Puts a run back as it was before its claim, to be due again at `at`.

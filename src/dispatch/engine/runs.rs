@@ -438,7 +438,7 @@ pub(super) fn origin(run: &Run) -> Cow<'_, str> {
 /// When its policy allows the last retry. A timer that was never tried is tried once, however late that is.
 pub(super) fn last_retry(run: &Run) -> Timestamp {
     let first_at = run.timer.first_attempt_at.filter(|_| run.timer.attempts > 1);
-    first_at.map_or(Timestamp::MAX, |at| at.after(run.timer.definition.retry.attempts_duration))
+    first_at.map_or(Timestamp::MAX, |first_at| run.timer.definition.retry.last_at(first_at))
 }
 
 /// How a run ends whose attempt went like this. `jitter` is from 0 to 1.

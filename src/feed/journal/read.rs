@@ -60,7 +60,7 @@ impl Journal {
         snapshot: Option<&Snapshot>,
         goes_on: &dyn Fn(usize) -> bool,
     ) -> Result<Option<Page>, query::Error> {
-        let wanted = Wanted { goes_on, ..Wanted::new(scopes, snapshot) };
+        let wanted = Wanted::new(scopes, snapshot, goes_on);
         let most = Most { changes: limit, bytes: bytes_max };
         loop {
             let view = self.0.state.read().view(since, snapshot).map_err(|TooOld| query::Error::TooOld)?;
@@ -97,12 +97,12 @@ struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    fn new(scopes: &'a [Scope], snapshot: Option<&'a Snapshot>) -> Self {
+    fn new(scopes: &'a [Scope], snapshot: Option<&'a Snapshot>, goes_on: &'a dyn Fn(usize) -> bool) -> Self {
         let mut scopes: Vec<&[u8]> = scopes.iter().map(|scope| scope.as_str().as_bytes()).collect();
         scopes.sort_unstable();
         scopes.dedup();
         let keys = scopes.iter().map(|scope| key(scope)).chain([EVERYONE]).collect();
-        Self { scopes, keys, snapshot, goes_on: &|_| true }
+        Self { scopes, keys, snapshot, goes_on }
     }
 
     fn hides(&self, txid: u64) -> bool {
