@@ -16,6 +16,6 @@ with older as materialized (
     update walclock.runs as run set cancelled = true
     from older
     where run.namespace = older.namespace and run.id = older.id and run.claimed_at = older.claimed_at
-      and exists (select from gone)
+      and not run.cancelled and exists (select from gone)
 )
 select id from gone

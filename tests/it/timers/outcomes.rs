@@ -204,6 +204,22 @@ async fn a_delete_cancels() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn deletes_mark_the_run_that_is_under_way_once() {
+    let face = Face::start().await;
+    face.create("a").await;
+    face.claim("a", "running").await;
+    let mut written = Vec::new();
+    for _ in 0..2 {
+        face.create("a").await;
+        assert_eq!(face.call("delete", &selection("a")).await.status, 204);
+        let row = face.sql.query_one("select cancelled, xmin::text from walclock.runs", &[]).await.unwrap();
+        assert!(row.get::<_, bool>(0));
+        written.push(row.get::<_, String>(1));
+    }
+    assert_eq!(written[0], written[1], "the second one has nothing to write");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_not_found() {
     let face = Face::start().await;
     for operation in ["get", "update", "delete"] {
