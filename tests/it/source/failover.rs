@@ -18,6 +18,8 @@ use crate::support;
 
 /// The physical slot through which the standby follows.
 const STANDBY: &str = "standby";
+/// How a standby that is given no name calls itself.
+const STANDBY_NAME: &str = "walreceiver";
 /// The first version whose slots can follow to a standby.
 const FAILOVER_SLOTS: u32 = 17;
 /// The first version with logical slots on a standby.
@@ -48,18 +50,8 @@ impl Pair {
         Self { primary, standby, feed, client }
     }
 
-    /// Waits until the slot is on the standby in this form. It becomes permanent when it has moved on beyond what the
-    /// standby can decode from: a list of the running transactions, which PostgreSQL writes now and then, lets it.
     async fn until_slot(&self, temporary: bool) {
-        let standby = support::connect(&self.standby.url("postgres")).await;
-        let sql = "select from pg_replication_slots where slot_name = $1 and synced and temporary = $2";
-        support::eventually(PATIENCE, "the slot is on the standby", async || {
-            self.client.batch_execute("insert into other values (1)").await.unwrap();
-            self.client.batch_execute("select pg_log_standby_snapshot()").await.unwrap();
-            let rows = standby.query(sql, &[&self.feed.slot(), &temporary]).await.unwrap();
-            (!rows.is_empty()).then_some(())
-        })
-        .await;
+        until_slot(&self.client, &self.standby, self.feed.slot(), temporary).await;
     }
 
     /// Waits until the standby has replayed all that the primary has written.
@@ -130,6 +122,20 @@ pub async fn with_standby(mut primary: Cluster, synchronizes: bool) -> (Cluster,
     started.await.unwrap()
 }
 
+/// Waits until the slot is on the standby in this form. It becomes permanent when it has moved on beyond what the standby
+/// can decode from: a list of the running transactions, which PostgreSQL writes now and then, lets it.
+pub async fn until_slot(primary: &Client, standby: &Cluster, slot: &str, temporary: bool) {
+    let standby = support::connect(&standby.url("postgres")).await;
+    let sql = "select from pg_replication_slots where slot_name = $1 and synced and temporary = $2";
+    support::eventually(PATIENCE, "the slot is on the standby", async || {
+        primary.batch_execute("select pg_current_xact_id()").await.unwrap();
+        primary.batch_execute("select pg_log_standby_snapshot()").await.unwrap();
+        let rows = standby.query(sql, &[&slot, &temporary]).await.unwrap();
+        (!rows.is_empty()).then_some(())
+    })
+    .await;
+}
+
 /// Whichever of the two can be written to.
 pub fn either(primary: &Cluster, standby: &Cluster) -> String {
     let (primary, standby) = (primary.port(), standby.port());
@@ -194,7 +200,7 @@ async fn until_taken_over(running: &Running) {
 }
 
 /// Whether this server lacks failover slots, which is said where it does.
-async fn lacks_failover_slots(test: &str) -> bool {
+pub async fn lacks_failover_slots(test: &str) -> bool {
     let lacks = support::server_major().await < FAILOVER_SLOTS;
     if lacks {
         support::say_skipped(test, "failover slots are there from PostgreSQL 17 on");
@@ -503,13 +509,21 @@ async fn a_feed_that_was_cut_off_while_it_catches_up_is_not_ready() {
 }
 
 /// The primary tells its failover slots of nothing that the standby has not got.
-async fn hold_back(primary: &Client) {
-    let sql = format!("alter system set synchronized_standby_slots = '{STANDBY}'");
-    primary.batch_execute(&sql).await.unwrap();
+pub async fn hold_back(primary: &Client) {
+    set(primary, "synchronized_standby_slots", STANDBY).await;
+}
+
+/// The primary tells nobody that a transaction is committed before the standby has it.
+pub async fn commit_on_both(primary: &Client) {
+    set(primary, "synchronous_standby_names", STANDBY_NAME).await;
+}
+
+async fn set(primary: &Client, name: &str, value: &str) {
+    primary.batch_execute(&format!("alter system set {name} = '{value}'")).await.unwrap();
     primary.batch_execute("select pg_reload_conf()").await.unwrap();
     support::eventually(PATIENCE, "the setting counts", async || {
-        let row = primary.query_one("select current_setting('synchronized_standby_slots')", &[]).await.unwrap();
-        (row.get::<_, String>(0) == STANDBY).then_some(())
+        let row = primary.query_one("select current_setting($1)", &[&name]).await.unwrap();
+        (row.get::<_, String>(0) == value).then_some(())
     })
     .await;
 }
