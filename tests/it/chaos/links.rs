@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use walclock::feed::source::Connection;
+use walclock::pg::Settings;
+
 use super::proxy::{End, Proxy, Weather};
 use super::world::{PATIENCE, World, assert_no_gap, slot, soak};
-use crate::support::{connect, database, eventually};
+use crate::support::{connect, database, eventually, new_cluster};
 
 /// A database that gives a silent walclock up after this, and a proxy in front of it.
 pub async fn behind_proxy(walsender_timeout: Duration) -> (String, Proxy) {
@@ -73,5 +76,29 @@ async fn a_stall_of_either_way_is_survived() {
         proxy.set(Weather::default());
         world.progress(20).await;
     }
+    assert_no_gap(&world.finish().await);
+}
+
+/// Others have taken all that there are, before walclock could come back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walsender_that_is_not_free_is_waited_for() {
+    let cluster = tokio::task::spawn_blocking(|| new_cluster(&[("max_wal_senders", "1")])).await.unwrap();
+    let database = cluster.url("postgres");
+    let settings = Settings::parse(&database).unwrap();
+    let mut world = World::start(&database, &database).await;
+    for _ in 0..2 * soak() {
+        world.progress(20).await;
+        world.kill().await;
+        let free = async || Connection::open(&settings).await.ok();
+        let only = eventually(PATIENCE, "the walsender that it had is free", free).await;
+        world.restart();
+        let named = async || {
+            let (status, why) = world.server().ready().await?;
+            (status == 503 && String::from_utf8_lossy(&why).contains("raise max_wal_senders")).then_some(())
+        };
+        world.commits(20, named).await;
+        drop(only);
+    }
+    world.progress(20).await;
     assert_no_gap(&world.finish().await);
 }
