@@ -9,7 +9,7 @@ use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::error;
 use crate::domain::limits;
-use crate::http::common::describe::{Column, parameter, scopes, text, whole_number};
+use crate::http::common::describe::{Column, accept_encoding, parameter, scopes, text, whole_number};
 use crate::http::common::refusal;
 
 /// A sequence: timeline where it is above 1, LSN and index, in hex.
@@ -104,6 +104,7 @@ impl IntoParams for Parameters {
             query("pretty", "Indents the JSON, whatever its value.", text().build()),
             header("Last-Event-ID", "The position of an event stream; it counts before `since`.", sequence()),
             header("If-None-Match", "The ETag of an answer that the caller has.", text().build()),
+            accept_encoding(),
         ]);
         parameters
     }

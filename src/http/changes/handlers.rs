@@ -62,6 +62,8 @@ enum Form {
                     `public` or `private`."),
                 ("ETag" = String, description = "Names the answer, where it may be kept."),
                 ("Vary" = String, description = "`accept, accept-encoding`; not on an event stream."),
+                ("Content-Encoding" = String, description = "`zstd` or `gzip`, where the body is compressed."),
+                ("X-Accel-Buffering" = String, description = "`no`, on an event stream alone."),
             ),
         ),
         (

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
+use serde_json::json;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, ParameterStyle};
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
@@ -119,6 +120,13 @@ pub fn parameter(name: &str, place: ParameterIn, description: &str, schema: impl
         .description(Some(description))
         .schema(Some(schema))
         .build()
+}
+
+/// The header that asks for a compressed body.
+pub fn accept_encoding() -> Parameter {
+    let description = "How the body may be compressed: `zstd`, which is preferred where both are as welcome, or `gzip`. A body that is \
+        small, an error and an event stream are sent as they are, and so is any body while too many others are compressed.";
+    parameter("Accept-Encoding", ParameterIn::Header, description, text().examples([json!("zstd, gzip")]).build())
 }
 
 /// The two names of the scopes.

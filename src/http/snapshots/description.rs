@@ -7,7 +7,7 @@ use utoipa::openapi::{RefOr, Response};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::error;
-use crate::http::common::describe::{Column, scopes};
+use crate::http::common::describe::{Column, accept_encoding, scopes};
 use crate::http::common::refusal;
 
 /// The rows of some scopes at one moment.
@@ -39,7 +39,8 @@ pub(super) struct Parameters;
 
 impl IntoParams for Parameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        scopes("The scopes whose rows to tell; at least one must be named, under either name.").to_vec()
+        let scopes = scopes("The scopes whose rows to tell; at least one must be named, under either name.");
+        scopes.into_iter().chain([accept_encoding()]).collect()
     }
 }
 

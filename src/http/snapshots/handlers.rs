@@ -37,6 +37,7 @@ const OFFERED: &[MediaType] = &[MediaType::Json, MediaType::Protobuf];
             headers(
                 ("Cache-Control" = String, description = "`no-store`"),
                 ("Vary" = String, description = "`accept, accept-encoding`"),
+                ("Content-Encoding" = String, description = "`zstd` or `gzip`, where the body is compressed."),
             ),
         ),
         Refusals,

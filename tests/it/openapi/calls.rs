@@ -33,7 +33,7 @@ async fn calls_for_changes(client: &mut Client, base: &str, sql: &Sql) {
         client.expect(200, base, &format!("GET /changes{query}"), &[], "").await;
     }
     sql.batch_execute(
-        "insert into notes values (1, 'one', true, 'a'); update notes set body = null; delete from notes; truncate notes",
+        "insert into notes values (1, repeat('one', 1000), true, 'a'); update notes set body = null; delete from notes; truncate notes",
     )
     .await
     .unwrap();
@@ -46,7 +46,10 @@ async fn calls_for_changes(client: &mut Client, base: &str, sql: &Sql) {
     let tag = eventually(PATIENCE, "all changes", told).await;
     client.expect(304, base, call, &[("if-none-match", &tag)], "").await;
     client.expect(200, base, call, &[PROTOBUF], "").await;
-    client.expect(200, base, call, &[("authorization", "x"), ("accept-encoding", "identity")], "").await;
+    client.expect(200, base, call, &[("authorization", "x")], "").await;
+    for accept in [JSON, PROTOBUF] {
+        compressed(client, base, call, accept).await;
+    }
     for query in
         ["limit=x", "limit=100001", "limit=-1", "block=x", "scope=a%20b", "since=0", "snapshot=x", "since=0.1.0"]
     {
@@ -55,6 +58,14 @@ async fn calls_for_changes(client: &mut Client, base: &str, sql: &Sql) {
     client.expect(400, base, "GET /changes", &[("accept", "text/event-stream"), ("last-event-id", "x")], "").await;
     client.expect(405, base, "POST /changes", &[], "").await;
     client.expect(415, base, "GET /changes", &[("accept", "text/html")], "").await;
+}
+
+/// Makes a call for an answer of some size in every coding that there is.
+async fn compressed(client: &mut Client, base: &str, call: &str, accept: (&str, &str)) {
+    for (asked, sent) in [("identity", ""), ("gzip", "gzip"), ("zstd", "zstd"), ("gzip, zstd", "zstd")] {
+        let answer = client.expect(200, base, call, &[accept, ("accept-encoding", asked)], "").await;
+        assert_eq!(answer.header("content-encoding"), sent, "{call} {accept:?} {asked}");
+    }
 }
 
 async fn event_stream(client: &mut Client, base: &str) {
@@ -74,7 +85,9 @@ async fn calls_for_snapshots(client: &mut Client, base: &str, sql: &Sql) {
     let snapshot: Value = serde_json::from_slice(&answer.body).unwrap();
     assert_eq!(snapshot["tables"][0]["rows"][0]["body"]["value"], Value::Null);
     client.expect(200, base, "GET /snapshots?selector=nobody&scope=x", &[JSON], "").await;
-    client.expect(200, base, "GET /snapshots?scope=a&scope=b", &[PROTOBUF], "").await;
+    for accept in [JSON, PROTOBUF] {
+        compressed(client, base, "GET /snapshots?scope=a&scope=b", accept).await;
+    }
     for query in ["", "scope=", "scope=a%20b", "sc%ffope=a"] {
         client.expect(400, base, &format!("GET /snapshots?{query}"), &[], "").await;
     }

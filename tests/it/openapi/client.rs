@@ -15,7 +15,8 @@ use super::schema::Document;
 use crate::support::http::{Answer, request};
 
 /// Headers that an answer has only where they are described.
-const DESCRIBED_HEADERS: &[&str] = &["cache-control", "etag", "vary", "allow", "retry-after"];
+const DESCRIBED_HEADERS: &[&str] =
+    &["cache-control", "etag", "vary", "allow", "retry-after", "content-encoding", "x-accel-buffering"];
 const PROTOBUF: &str = "application/transicator+protobuf";
 
 /// The document, and which of its answers were given.
@@ -41,8 +42,11 @@ impl Client {
         let (method, path) = call.split_once(' ').unwrap();
         let answer = request(method, base, path, headers, body).await;
         assert_eq!(answer.status, status, "{call} {headers:?} {body}: {}", String::from_utf8_lossy(&answer.body));
-        let text = std::str::from_utf8(&answer.body).ok();
-        self.check(call, answer.status, &answer.headers, text, &answer.body);
+        let plain = match answer.header("content-encoding") {
+            "" => answer.body.to_vec(),
+            _ => answer.unpacked(),
+        };
+        self.check(call, answer.status, &answer.headers, std::str::from_utf8(&plain).ok(), &plain);
         answer
     }
 
