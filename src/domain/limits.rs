@@ -221,3 +221,6 @@ pub const SWEEP_TOLD_MAX: Duration = Duration::from_secs(30);
 pub const SWEEP_FOUND_MAX: usize = 20_000;
 /// Occurrences of one statement: with those of one more schedule, what the dispatcher holds of them in memory.
 pub const OCCURRENCES_BATCH_MAX: usize = 2_000;
+/// From how many percent of what `max_slot_wal_keep_size` allows a slot's WAL is warned of: half, time to look, and four fifths, time
+/// to act.
+pub const SLOT_WAL_PERCENTS: [u8; 2] = [50, 80];

@@ -1,6 +1,7 @@
 //! Looks for what would keep walclock from working on a database, and says how to repair it. Changes nothing.
 
 mod failover;
+mod slot;
 
 use std::collections::BTreeSet;
 
@@ -71,7 +72,7 @@ pub async fn examine(
     let client = pool::connect_to_read(settings).await?;
     let row = ask_one(&client, READ_SERVER).await?;
     let mut findings = server(&row);
-    findings.extend(slots(&ask(&client, LIST_SLOTS).await?));
+    findings.extend(ask(&client, LIST_SLOTS).await?.iter().map(|row| slot::Slot::read(row).judge()));
     findings.extend(failover::Failover::read(&ask_one(&client, READ_FAILOVER).await?).judge());
     let rights = rights(row.get("role"), &ask(&client, LIST_MISSING_RIGHTS).await?);
     let may_look = rights.iter().all(|finding| finding.level == Level::Ok);
@@ -171,27 +172,6 @@ fn room(what: &str, setting: &str, used: i64, max: i64) -> Finding {
         format!("all {max} {what} are in use: another changeserver would get none"),
         format!("alter system set {setting} = {}; -- and restart PostgreSQL", max.saturating_add(10)),
     )
-}
-
-fn slots(rows: &[Row]) -> Vec<Finding> {
-    let look = |row: &Row| {
-        let (name, literal): (&str, &str) = (row.get("name"), row.get("literal"));
-        let (active, lost): (bool, bool) = (row.get("active"), row.get("lost"));
-        let retained = row.get::<_, i64>("retained_bytes") / (1 << 20);
-        let drop = format!("select pg_drop_replication_slot({literal})");
-        match (active, lost) {
-            (_, true) => Finding::error(
-                format!("the slot {name} is lost ({}): its reader makes a new one", row.get::<_, &str>("reason")),
-                drop,
-            ),
-            (true, false) => Finding::ok(format!("the slot {name} is being read and retains {retained} MiB of WAL")),
-            (false, false) => Finding::warning(
-                format!("nobody reads the slot {name}, which retains {retained} MiB of WAL: drop it if nobody will"),
-                drop,
-            ),
-        }
-    };
-    rows.iter().map(look).collect()
 }
 
 fn rights(role: &str, missing: &[Row]) -> Vec<Finding> {

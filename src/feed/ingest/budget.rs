@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::domain::duration;
 use crate::domain::sequence::Lsn;
-use crate::feed::source::{Kept, Wal};
+use crate::domain::{duration, limits};
+use crate::feed::source::Wal;
 
 /// The present rate of writing is that of this span.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -57,15 +57,15 @@ impl Default for Budget {
 }
 
 impl Level {
-    const STEPS: [(Self, u8); 2] = [(Self::Most, 80), (Self::Half, 50)];
-
     /// The level at so many percent, when it was `before` until now.
     fn at(percent: u8, before: Self) -> Self {
         let holds = |(level, from): &(Self, u8)| {
             let from = if *level <= before { from.saturating_sub(RELIEF) } else { *from };
             percent >= from
         };
-        Self::STEPS.iter().find(|step| holds(step)).map_or(Self::Fine, |(level, _)| *level)
+        let [half, most] = limits::SLOT_WAL_PERCENTS;
+        let steps = [(Self::Most, most), (Self::Half, half)];
+        steps.into_iter().find(holds).map_or(Self::Fine, |(level, _)| level)
     }
 }
 
@@ -73,16 +73,16 @@ impl Budget {
     /// Takes what the server says now; none where there is no slot.
     pub fn measure(&mut self, wal: &Wal, now: Instant) -> Option<Standing> {
         let rate = self.rate(wal.end, now);
-        let Some(Kept { bytes: kept, left }) = wal.kept else {
+        let Some(kept) = wal.kept else {
             self.level = Level::Fine;
             return None;
         };
-        let percent = left.map(|left| percent(kept, left));
+        let percent = kept.percent();
         let level = percent.map_or(Level::Fine, |percent| Level::at(percent, self.level));
         let was = (level != self.level).then_some(self.level);
         self.level = level;
-        let left = left.zip(rate).map(|(left, rate)| Duration::from_secs(left / rate));
-        Some(Standing { level, was, kept, percent, left })
+        let left = kept.left.zip(rate).map(|(left, rate)| Duration::from_secs(left / rate));
+        Some(Standing { level, was, kept: kept.bytes, percent, left })
     }
 
     /// Bytes of WAL that are written in a second; none where it is not known or none are.
@@ -101,13 +101,6 @@ impl Budget {
         let rate = end.0.saturating_sub(from.0).saturating_mul(1000) / span;
         (rate > 0).then_some(rate)
     }
-}
-
-/// How much `kept` is of `kept` and `left` together. All of it where nothing is left.
-fn percent(kept: u64, left: u64) -> u8 {
-    let (kept, left) = (u128::from(kept), u128::from(left));
-    let percent = if left == 0 { 100 } else { kept * 100 / (kept + left) };
-    u8::try_from(percent).unwrap_or(100)
 }
 
 impl Standing {
@@ -145,6 +138,7 @@ fn coarse(span: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::source::Kept;
 
     const MIB: u64 = 1 << 20;
 

@@ -96,6 +96,15 @@ pub struct Kept {
     pub left: Option<u64>,
 }
 
+impl Kept {
+    /// How much of what it may keep that is: all of it where nothing is left, and none to say where PostgreSQL sets no bound.
+    pub fn percent(&self) -> Option<u8> {
+        let (kept, left) = (u128::from(self.bytes), u128::from(self.left?));
+        let percent = if left == 0 { 100 } else { kept * 100 / (kept + left) };
+        Some(u8::try_from(percent).unwrap_or(100))
+    }
+}
+
 /// What a walsender is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Walsender {

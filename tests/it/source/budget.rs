@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use walclock::feed::ingest::Status;
+use walclock::pg::Settings;
+use walclock::store::doctor::{self, Finding, Level};
 
 use super::PATIENCE;
 use super::feed::{filled, insert};
@@ -55,6 +57,48 @@ async fn a_slot_that_comes_near_its_bound_is_told_of_in_time() {
         running.warning.borrow().is_none().then_some(())
     })
     .await;
+    running.stop().await;
+}
+
+/// What the doctor says of the slots.
+async fn doctor_says(url: &str) -> Finding {
+    let findings = doctor::examine(&Settings::parse(url).unwrap(), &[], &[]).await.unwrap();
+    findings.into_iter().find(|finding| finding.what.starts_with("the slot ")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_judges_the_slot_as_the_feed_does_and_its_repair_gives_it_room() {
+    let cluster = tokio::task::spawn_blocking(|| support::new_cluster(&[("max_wal_size", "1GB")])).await.unwrap();
+    let url = cluster.url("postgres");
+    let (client, _, running, _) = filled(&url).await;
+    let found = doctor_says(&url).await;
+    assert!(found.level == Level::Ok && found.what.ends_with("MiB of WAL"), "without a bound: {found:?}");
+    client.batch_execute("alter system set max_slot_wal_keep_size = '64MB'").await.unwrap();
+    client.batch_execute("select pg_reload_conf()").await.unwrap();
+    support::eventually(PATIENCE, "there is a bound", async || {
+        Some(doctor_says(&url).await).filter(|found| found.what.ends_with("allows"))
+    })
+    .await;
+    let found = doctor_says(&url).await;
+    assert!(found.level == Level::Ok && percent(&found.what) < 50, "{found:?}");
+    let writer = support::connect(&url).await;
+    writer.batch_execute("begin; insert into other values (1)").await.unwrap();
+    for (least, end) in [(50, "allows"), (80, "allows: it is soon lost")] {
+        let found = support::eventually(PATIENCE, "the slot keeps so much", async || {
+            client.batch_execute("insert into other select generate_series(1, 10000)").await.unwrap();
+            Some(doctor_says(&url).await).filter(|found| percent(&found.what) >= least)
+        })
+        .await;
+        assert!(found.level == Level::Warning && found.what.ends_with(end), "{found:?}");
+    }
+    for statement in doctor_says(&url).await.fix_sql.unwrap().split("; ") {
+        client.batch_execute(statement).await.unwrap();
+    }
+    support::eventually(PATIENCE, "it has room again", async || {
+        Some(doctor_says(&url).await).filter(|found| found.level == Level::Ok)
+    })
+    .await;
+    writer.batch_execute("rollback").await.unwrap();
     running.stop().await;
 }
 
