@@ -1,11 +1,13 @@
 -- What is wrong with telling the changes of a table: the publications have it, or it is to be added to them as a whole.
--- `walclock.publish` refuses such a table and `walclock doctor` names it. A fault that is not fatal may be accepted.
+-- `walclock.publish` refuses such a table and `walclock doctor` names it. A fault that is fatal is never accepted, one that is
+-- refused is by force, and one that is told of is without.
 -- What PostgreSQL has from a later version on is asked for as JSON, where it may be absent.
 create function walclock.publish_faults(target regclass, selector_columns text[], publications text[])
-    returns table (place integer, is_fatal boolean, what text, why text, advice text, fix text)
+    returns table (place integer, severity text, what text, why text, advice text, fix text)
     language sql stable as $$
 with asked as (
     select p.pubname,
+           p.pubupdate as tells_updates,
            p.pubupdate or p.pubdelete as tells_old,
            coalesce(to_jsonb(p) ->> 'pubgencols' = 's', false) as tells_stored,
            (
@@ -58,7 +60,19 @@ with asked as (
                      join pg_attribute told on told.attrelid = target and told.attname = a.attname
                      where a.attrelid = p.oid and a.attnum = any (p.key) and told.attnum <> all (asked.list)
                  ))
-           ) as is_unlisted
+           ) as is_unlisted,
+           -- An update logs a value that it leaves alone and that is stored apart from its row only where the identity has it. A
+           -- table whose rows are never too long for a page has no place apart.
+           exists (
+               select from pg_class c
+               join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+               join pg_attribute told on told.attrelid = target and told.attname = a.attname
+               join asked on asked.tells_updates and case
+                   when asked.list is not null then told.attnum = any (asked.list)
+                   else a.attgenerated = '' or a.attgenerated = 's' and asked.tells_stored
+               end
+               where c.oid = p.oid and c.reltoastrelid <> 0 and a.attstorage in ('x', 'e') and a.attnum <> all (p.key)
+           ) as is_partial
     from parts p
 ), ahead as (
     -- What has to come before a full replica identity, so that PostgreSQL goes on to take updates and deletes; and whether
@@ -85,7 +99,8 @@ with asked as (
            string_agg(format('alter table %s replica identity full', name), '; ' order by is_below, name) as full_sql
     from identities
     cross join lateral (
-        values ('bare', not is_there), ('unlisted', is_unlisted), ('generated', is_generated), ('lacking', not has_selector)
+        values ('bare', not is_there), ('unlisted', is_unlisted), ('generated', is_generated), ('lacking', not has_selector),
+               ('partial', has_selector and is_partial)
     ) as seen (kind, is_so)
     where is_so
     group by kind
@@ -119,25 +134,25 @@ with asked as (
           or k.oid = 'bpchar'::regtype and s.atttypid <> 'bpchar'::regtype
       )
 )
-select 1, true, format('%s has no replica identity', names), 'its updates and deletes are refused',
+select 1, 'fatal', format('%s has no replica identity', names), 'its updates and deletes are refused',
        'give it a primary key that is not deferrable',
        case when may_be_full then concat_ws('; ', relist, store, full_sql) end
 from unfit, ahead
 where kind = 'bare'
 union all
-select 2, true, format('the list of published columns of %s does not bear its replica identity', names),
+select 2, 'fatal', format('the list of published columns of %s does not bear its replica identity', names),
        'PostgreSQL refuses its updates and deletes', 'add it to the publication again without a list', relist
 from unfit, ahead
 where kind = 'unlisted'
 union all
-select 3, true, format('the replica identity of %s has generated columns, which are not published', names),
+select 3, 'fatal', format('the replica identity of %s has generated columns, which are not published', names),
        'PostgreSQL refuses its updates and deletes',
        'let it have a replica identity by a unique index over its key and its scope column, none of them generated',
        case when may_be_full then store end
 from unfit, ahead
 where kind = 'generated'
 union all
-select 4, true,
+select 4, 'fatal',
        case
            when is_listed then format('the list of published columns of %s lacks its scope column %s', target, attname)
            else format('the scope column %s of %s is generated and not published', attname, target)
@@ -150,18 +165,25 @@ select 4, true,
        case when is_listed then relist when attgenerated = 's' then store end
 from hidden, ahead
 union all
-select 5, false, format('the scope column %s of %s is of the type %s', attname, target, type),
+select 5, 'refused', format('the scope column %s of %s is of the type %s', attname, target, type),
        'no reader can ask for what it holds: a scope has the characters 0-9 A-Z a-z _ . : / - alone',
        'let it be of text, varchar, a type whose text has no others, like uuid or bigint, or text[] or varchar[] for several scopes',
        case when is_array then format('alter table %s alter column %I type text[] using %2$I::text[]', target, attname) end
 from unaskable
 union all
-select 6, false, format('the replica identity of %s lacks its scope column %s', names, s.attname),
+select 6, 'refused', format('the replica identity of %s lacks its scope column %s', names, s.attname),
        format('readers of %s are not told what leaves their scope', target),
        'let it have a replica identity by a unique index over its key and its scope column, none of them generated',
        case when may_be_full then concat_ws('; ', relist, store, full_sql) end
 from unfit, selector s, ahead
 where kind = 'lacking'
+union all
+select 7, 'told', format('the replica identity of %s lacks columns that PostgreSQL may store apart', names),
+       'an update that moves a row to another scope and leaves such a value alone comes to the readers there without it',
+       'delete such a row and insert it anew in place of moving it',
+       case when may_be_full then concat_ws('; ', relist, store, full_sql) end
+from unfit, selector s, ahead
+where kind = 'partial'
 $$;
 
 -- Adds a table of the user's to the feed, after checking that its changes can be told to the right scopes.
@@ -188,11 +210,14 @@ begin
     for fault in
         select * from walclock.publish_faults(target, selector_columns, '{walclock}') order by place
     loop
-        if fault.is_fatal or not force then
+        if fault.severity = 'told' then
+            raise notice '%', fault.what
+                using detail = fault.why, hint = concat_ws('; or ', 'run: ' || fault.fix, fault.advice);
+        elsif fault.severity = 'fatal' or not force then
             raise exception '%', fault.what
                 using detail = fault.why,
                       hint = concat_ws('; or ', 'run: ' || fault.fix, fault.advice,
-                                       case when not fault.is_fatal then
+                                       case when fault.severity = 'refused' then
                                            format('accept that with walclock.publish(%L, force => true)', target)
                                        end);
         end if;

@@ -237,7 +237,7 @@ fn fault(row: &Row) -> Finding {
         Some(_) => format!("{what}: {why}"),
         None => format!("{what}: {why}; {advice}"),
     };
-    let level = if row.get("is_fatal") { Level::Error } else { Level::Warning };
+    let level = if row.get::<_, &str>("severity") == "fatal" { Level::Error } else { Level::Warning };
     Finding { level, what, fix_sql }
 }
 

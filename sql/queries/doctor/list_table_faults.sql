@@ -6,7 +6,7 @@ with published as (
     where p.pubname = any ($2::text[])
     group by t.relid
 )
-select c.oid::regclass::text as name, fault.is_fatal, fault.what, fault.why, fault.advice, fault.fix
+select c.oid::regclass::text as name, fault.severity, fault.what, fault.why, fault.advice, fault.fix
 from published
 join pg_class c using (oid)
 cross join lateral walclock.publish_faults(c.oid, $1::text[], publications) as fault

@@ -65,6 +65,12 @@ const FAULTS: &[(&str, Level, &str)] = &[
         "the replica identity of included lacks its scope column _change_selector",
     ),
     (
+        "create table moved (id int, _change_selector text, body text, primary key (id, _change_selector));
+         select walclock.publish('moved')",
+        Level::Warning,
+        "the replica identity of moved lacks columns that PostgreSQL may store apart: an update that moves a row",
+    ),
+    (
         "create table numbered (id int primary key, _change_selector int[]);
          alter table numbered replica identity full;
          select walclock.publish('numbered', force => true)",

@@ -1,8 +1,10 @@
 //! What the schema allows and refuses, and how it comes about.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 
-use tokio_postgres::Client;
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 use walclock::domain::shard::Shard;
 use walclock::pg::Settings;
 use walclock::store::migrate::{self, Error};
@@ -255,6 +257,68 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
     assert!(!is_published(&client, "scope_outside").await);
     assert_eq!(publish(&client, "'scope_outside', force => true").await, Ok(()));
     assert!(is_published(&client, "scope_outside").await);
+}
+
+/// Tables, and whose identity they are told of to lack columns that a row may leave behind when it moves.
+const MOVED: &[(&str, Option<&str>)] = &[
+    (
+        "create table moved (id int, _change_selector text, body text, primary key (id, _change_selector))",
+        Some("moved"),
+    ),
+    (
+        "create table moved (id int, _change_selector text, body text, primary key (id, _change_selector))
+             partition by range (id);
+         create table moved_1 partition of moved for values from (0) to (10)",
+        Some("moved_1"),
+    ),
+    (
+        "create table moved (id int, _change_selector text, body text, primary key (id, _change_selector));
+         alter table moved replica identity full",
+        None,
+    ),
+    // All large columns are in the identity.
+    ("create table moved (id int, _change_selector text, body text, primary key (id, _change_selector, body))", None),
+    // Its rows are never too long for a page.
+    (
+        "create table moved (id int, _change_selector varchar(40), body varchar(40), primary key (id, _change_selector))",
+        None,
+    ),
+    (
+        "create table moved (id int, _change_selector text, size int, primary key (id, _change_selector));
+         alter table moved add body text;
+         alter table moved alter body set storage plain",
+        None,
+    ),
+    // No scope, no move.
+    ("create table moved (id int primary key, body text)", None),
+];
+
+/// A connection, and what its server remarks: that has come before the statement's answer has.
+async fn connect_to_hear_notices(url: &str) -> (Client, mpsc::UnboundedReceiver<String>) {
+    let (client, mut connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let (sender, notices) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notice(notice) = message {
+                let _ = sender.send(notice.message().to_owned());
+            }
+        }
+    });
+    (client, notices)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_whose_rows_may_move_without_their_large_values_is_published_with_a_notice() {
+    let (client, mut notices) = connect_to_hear_notices(&support::migrated().await).await;
+    for (table, told) in MOVED {
+        client.batch_execute(&format!("drop table if exists moved; {table}")).await.unwrap();
+        while notices.try_recv().is_ok() {}
+        assert_eq!(publish(&client, "'moved'").await, Ok(()), "{table}");
+        assert!(is_published(&client, "moved").await, "{table}");
+        let expected =
+            told.map(|name| format!("the replica identity of {name} lacks columns that PostgreSQL may store apart"));
+        assert_eq!(notices.try_recv().ok(), expected, "{table}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
