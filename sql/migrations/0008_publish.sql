@@ -203,6 +203,13 @@ begin
         raise exception '% is one of walclock''s own tables', target
             using hint = 'the feed has walclock.timers by the publication walclock_timers, and none of the others';
     end if;
+    -- PostgreSQL publishes neither, whatever is done about it. What has a lower oid came with the cluster.
+    if target::oid < 16384 then
+        raise exception '% is one of PostgreSQL''s own tables', target using detail = 'such a table can never be published';
+    end if;
+    if relation.relpersistence = 't' then
+        raise exception '% is a temporary table', target using detail = 'such a table can never be published';
+    end if;
     if relation.relpersistence <> 'p' then
         raise exception '% is not a permanent table', target
             using hint = format('run: alter table %s set logged', target);

@@ -217,6 +217,7 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
                   create table nothing (id int primary key);
                   alter table nothing replica identity nothing;
                   create unlogged table fleeting (id int primary key);
+                  create temporary table passing (id int primary key);
                   create view seen as select 1 as id;
                   create table parts (id int primary key) partition by range (id);
                   create table own_scope (id int primary key, tenant text);
@@ -241,6 +242,9 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
         ("'nothing'", "has no replica identity"),
         ("'no_key', force => true", "has no replica identity"),
         ("'fleeting'", "is not a permanent table"),
+        ("'passing', force => true", "is a temporary table"),
+        ("'pg_class', force => true", "is one of PostgreSQL's own tables"),
+        ("'information_schema.sql_features'", "is one of PostgreSQL's own tables"),
         ("'seen'", "is not a table"),
         ("'half'", "the replica identity of half_2 lacks its scope column _change_selector"),
         ("'walclock.namespaces'", "is one of walclock's own tables"),
@@ -253,6 +257,11 @@ async fn only_tables_whose_changes_can_be_told_are_published() {
     ] {
         let refusal = publish(&client, call).await.expect_err(call);
         assert!(refusal.contains(why), "{call}: {refusal}");
+    }
+    for never in ["passing", "pg_class"] {
+        let call = format!("select walclock.publish('{never}')");
+        let error = client.batch_execute(&call).await.expect_err(never);
+        assert_eq!(error.as_db_error().unwrap().hint(), None, "nothing helps");
     }
     assert!(!is_published(&client, "scope_outside").await);
     assert_eq!(publish(&client, "'scope_outside', force => true").await, Ok(()));
