@@ -36,7 +36,8 @@ impl Reader {
             assert_eq!(answer.status, 200, "{text}");
             let page: Page<'_> = serde_json::from_str(text).unwrap();
             page.last_sequence.clone_into(&mut self.since);
-            self.ids.extend(page.changes.iter().map(|change| change.new_row.id.value.parse::<i64>().unwrap()));
+            let rows = page.changes.iter().filter_map(|change| change.new_row.as_ref());
+            self.ids.extend(rows.map(|row| row.id.value.parse::<i64>().unwrap()));
             if page.changes.is_empty() {
                 return;
             }
@@ -56,8 +57,9 @@ struct Page<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Change<'a> {
+    /// Not of a TRUNCATE, which is told in every scope.
     #[serde(borrow)]
-    new_row: Note<'a>,
+    new_row: Option<Note<'a>>,
 }
 
 #[derive(Deserialize)]

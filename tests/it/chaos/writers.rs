@@ -178,6 +178,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// Does something in it that no reader of the load's scopes sees.
+    pub async fn also(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap();
+    }
+
     pub async fn commit(mut self) {
         assert!(self.writer.end(&self.client, self.open, true).await, "it was cut off");
     }
