@@ -10,6 +10,10 @@ use crate::support::{Connection, Database, Server, quantile, size};
 use crate::verdict::{Target, Verdict};
 
 const ROUNDS: usize = 3;
+/// Crowds that come and go, one after the other.
+const CROWDS: usize = 6;
+/// So many of them show what a crowd takes; by then memory is to be back, and what the later ones take is held against it.
+const CROWDS_FIRST: usize = 3;
 /// Commits of one round of the reader of another scope.
 const COMMITS: u32 = 200;
 /// How often it is looked whether the server still gives memory back, and how often at most.
@@ -56,7 +60,7 @@ async fn fan_out(server: &Server, client: &Client, readers: usize) -> Vec<Verdic
     println!("one commit to {readers} readers that wait for it, over kept connections");
     let mut shown = Shown::default();
     let before = server.resident_kib();
-    for round in 1..=ROUNDS {
+    for round in 1..=CROWDS {
         one_crowd(server, client, readers, &mut shown).await;
         println!(
             "  round {round}: last answer after {:.3} s, {:.0} KiB with all waiting, {:.0} KiB after they left, {before:.0} KiB at first",
@@ -66,22 +70,25 @@ async fn fan_out(server: &Server, client: &Client, readers: usize) -> Vec<Verdic
         );
     }
     let each = shown.waiting.iter().map(|kib| (kib - before) / readers as f64).collect();
-    let grown = |of: &[f64], from: f64| 100.0 * (of.last().expect("there are rounds") / from - 1.0);
-    let answers = (2 * ROUNDS * readers) as f64;
+    let more = |kib: &f64, than: f64| 100.0 * (kib / than - 1.0);
+    let (first, later) = shown.waiting.split_at(CROWDS_FIRST);
+    let usual = first.iter().sum::<f64>() / first.len() as f64;
+    let left = &shown.left[CROWDS_FIRST - 1..];
+    let answers = (2 * CROWDS * readers) as f64;
     let limit = format!("CPU: walclock {:.0} µs for each question and answer", shown.cpu * 1e6 / answers);
     vec![
         Verdict::new(format!("{readers} readers: s to the last answer"), shown.took, Target::AtMost(1.0), limit),
         Verdict::new("KiB resident for each that waits", each, Target::AtMost(8.0), "the connection's task"),
         Verdict::new(
-            "% of memory that the last crowd takes more than the first",
+            "% of memory that a later crowd takes more than the first three",
             // Less is nothing left over.
-            vec![grown(&shown.waiting, shown.waiting[0])],
+            later.iter().map(|kib| more(kib, usual)).collect(),
             Target::AtMost(5.0),
             "",
         ),
         Verdict::new(
             "% of memory by which it differs from before, after they left",
-            vec![grown(&shown.left, before).abs()],
+            left.iter().map(|kib| more(kib, before).abs()).collect(),
             Target::AtMost(5.0),
             "",
         ),
@@ -130,10 +137,12 @@ async fn newest(server: &Server) -> String {
     last_sequence(&String::from_utf8_lossy(&page)).to_owned()
 }
 
-/// The latency of one reader, with and without a crowd that waits for other scopes, in turn.
+/// The latency of one reader, with and without a crowd that waits for other scopes, in turn. Its p50 is judged: the p99 is one of
+/// the three longest of [`COMMITS`], and where server, PostgreSQL and readers share two cores it differs by more than the
+/// bound from round to round with nobody waiting. So it is told, and by how much it does.
 async fn beside(server: &Server, client: &Client, readers: usize) -> Verdict {
     println!("one commit to its one reader, with {readers} waiting for other scopes and with none");
-    let (mut ratios, mut tails) = (Vec::new(), Vec::new());
+    let (mut ratios, mut tails, mut tails_alone) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=ROUNDS {
         let alone = latencies(server, client).await;
         let mut crowd = Crowd::connect(server.port, readers);
@@ -150,9 +159,15 @@ async fn beside(server: &Server, client: &Client, readers: usize) -> Verdict {
         );
         ratios.push(among_p50 / alone_p50);
         tails.push(among_p99 / alone_p99);
+        tails_alone.push(alone_p99);
     }
     tails.sort_by(f64::total_cmp);
-    let limit = format!("the same steps either way; its p99 is {:.3} of that with none", quantile(&tails, 0.5));
+    tails_alone.sort_by(f64::total_cmp);
+    let limit = format!(
+        "the same steps either way; its p99 is {:.3} of that with none, the longest of which is {:.2} of the shortest",
+        quantile(&tails, 0.5),
+        quantile(&tails_alone, 1.0) / quantile(&tails_alone, 0.0),
+    );
     let what = format!("p50 latency with {readers} readers of other scopes, of that with none");
     Verdict::new(what, ratios, Target::AtMost(1.2), limit)
 }
