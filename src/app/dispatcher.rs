@@ -39,7 +39,7 @@ pub(super) fn start(
     let delivery = delivery::Client::new(callbacks, clock.clone());
     let timeout = config.store_timeout;
     let dispatcher = Dispatcher::new(config, store.clone(), delivery, feed, clock.clone());
-    let handle = dispatcher.handle();
+    let mut handle = dispatcher.handle();
     let materializer = Materializer::new(store, clock.clone(), &handle, timeout);
     parts.start(Part::Schedules, |stop| async move {
         materializer.run(stop.clone()).await;
@@ -52,6 +52,8 @@ pub(super) fn start(
         Ok(())
     });
     parts.start(Part::DispatcherState, |stop| async move {
+        // Until then it is starting, as its check says by itself.
+        let _ = stop.run_until_cancelled(handle.begun()).await;
         let look = || async {
             check.set(condition(&handle));
             anyhow::Ok(())

@@ -316,6 +316,9 @@ impl Drop for Dev {
 async fn dev_works_at_once_and_finds_its_data_again() {
     let folder = fresh();
     let dev = Dev::start(&folder).await;
+    let ready = get(&dev.note("url"), "/ready?verbose", &[]).await;
+    let said = String::from_utf8_lossy(&ready.body).into_owned();
+    assert!(ready.status == 200 && !said.contains("has not told its time yet"), "{said}");
     dev.fires("first").await;
     let create = serde_json::json!({"namespace": "new", "id": "later", "executeAt": "2100-01-01T00:00:00Z",
         "callbackUrl": format!("{}/dev/echo", dev.note("url"))});

@@ -123,6 +123,11 @@ impl Handle {
     pub fn status(&self) -> Status {
         *self.status.borrow()
     }
+
+    /// Ends once the dispatcher has begun, as it does when the database has told its time, or has ended before that.
+    pub async fn begun(&mut self) {
+        let _ = self.status.wait_for(|status| status.doubt != Some(Doubt::Unread)).await;
+    }
 }
 
 /// The dispatcher. See the module.
