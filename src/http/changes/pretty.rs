@@ -1,9 +1,10 @@
-//! Compact JSON for human eyes. It is moved apart, not understood: every value stays as the feed wrote it.
+//! A page for human eyes.
 
 use bytes::Bytes;
 
 use super::body::{CHUNK_BYTES, Chunks, JsonPage};
 use super::transcode;
+use crate::http::common::indent::Indent;
 
 /// A page indented by two spaces a level, with a newline at its end. It is made while it is sent.
 pub(super) struct PrettyPage {
@@ -32,12 +33,12 @@ impl PrettyPage {
             self.compact = self.page.chunk()?;
         }
         let part = self.compact.split_to(self.compact.len().min(CHUNK_BYTES));
-        self.indent.out.reserve(2 * part.len());
-        part.iter().for_each(|byte| self.indent.take(*byte));
+        let mut out = Vec::with_capacity(2 * part.len());
+        self.indent.write(&part, &mut out);
         if self.is_made() {
-            self.indent.out.push(b'\n');
+            out.push(b'\n');
         }
-        Some(std::mem::take(&mut self.indent.out).into())
+        Some(out.into())
     }
 
     fn is_made(&self) -> bool {
@@ -52,48 +53,6 @@ impl Chunks for PrettyPage {
 
     fn rest(&self) -> Option<usize> {
         self.is_made().then(|| self.ready.as_ref().map_or(0, Bytes::len))
-    }
-}
-
-#[derive(Default)]
-struct Indent {
-    out: Vec<u8>,
-    depth: usize,
-    /// Just behind an opening bracket.
-    opened: bool,
-    in_string: bool,
-    escaped: bool,
-}
-
-impl Indent {
-    fn take(&mut self, byte: u8) {
-        if self.in_string {
-            self.in_string = self.escaped || byte != b'"';
-            self.escaped = !self.escaped && byte == b'\\';
-            return self.out.push(byte);
-        }
-        let closes = matches!(byte, b']' | b'}');
-        if closes {
-            self.depth = self.depth.saturating_sub(1);
-        }
-        // An empty list or object stays on its line.
-        if self.opened != closes {
-            self.new_line();
-        }
-        self.opened = matches!(byte, b'[' | b'{');
-        self.in_string = byte == b'"';
-        self.out.push(byte);
-        match byte {
-            b'[' | b'{' => self.depth += 1,
-            b',' => self.new_line(),
-            b':' => self.out.push(b' '),
-            _ => {}
-        }
-    }
-
-    fn new_line(&mut self) {
-        self.out.push(b'\n');
-        self.out.extend(std::iter::repeat_n(b' ', 2 * self.depth));
     }
 }
 

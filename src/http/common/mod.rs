@@ -6,6 +6,7 @@ pub mod compression;
 pub mod describe;
 pub mod fields;
 pub mod held;
+pub mod indent;
 pub mod later;
 pub mod operations;
 pub mod parameters;

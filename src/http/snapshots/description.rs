@@ -7,7 +7,7 @@ use utoipa::openapi::{RefOr, Response};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 
 use super::error;
-use crate::http::common::describe::{Column, accept_encoding, scopes};
+use crate::http::common::describe::{Column, accept_encoding, parameter, scopes, text};
 use crate::http::common::refusal;
 
 /// The rows of some scopes at one moment.
@@ -40,7 +40,9 @@ pub(super) struct Parameters;
 impl IntoParams for Parameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let scopes = scopes("The scopes whose rows to tell; at least one must be named, under either name.");
-        scopes.into_iter().chain([accept_encoding()]).collect()
+        let indents = "Indents the JSON, whatever its value.";
+        let pretty = parameter("pretty", ParameterIn::Query, indents, text().build());
+        scopes.into_iter().chain([pretty, accept_encoding()]).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use super::description::{Parameters, Refusals, Snapshot};
 use super::error::Failure;
 use super::protobuf::Frames;
-use super::wire::{self, Json};
+use super::wire::{self, Json, Pretty};
 use crate::http::common::accept::{self, MediaType};
 use crate::http::common::compression::{Places, VARIES};
 use crate::http::common::describe::Binary;
@@ -51,13 +51,15 @@ pub(super) async fn snapshots(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let media_type = accept::choose(&headers, OFFERED).ok_or_else(Failure::unsupported_format)?;
-    let scopes = wire::scopes(query.as_deref().unwrap_or_default())?;
+    let request = wire::request(query.as_deref().unwrap_or_default())?;
+    let scopes = &request.scopes;
     let chunks = match media_type {
         // Without chunks, frames that break off look like frames that end. JSON tells by itself.
         MediaType::Protobuf if version < Version::HTTP_11 => return Err(Failure::version_not_supported()),
-        MediaType::Protobuf => snapshots.take(&scopes, Frames::default()).await?,
+        MediaType::Protobuf => snapshots.take(scopes, Frames::default()).await?,
         // The event stream is not offered.
-        MediaType::Json | MediaType::EventStream => snapshots.take(&scopes, Json::default()).await?,
+        MediaType::Json | MediaType::EventStream if request.pretty => snapshots.take(scopes, Pretty::default()).await?,
+        MediaType::Json | MediaType::EventStream => snapshots.take(scopes, Json::default()).await?,
     };
     let described = [
         (CONTENT_TYPE, media_type.header()),

@@ -78,6 +78,41 @@ async fn a_compressed_snapshot_is_the_same_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_for_human_eyes_is_the_same_one_indented() {
+    let feed = Feed::with(
+        "create table items (id int primary key, name text, _change_selector text);
+         create table others (id int primary key, _change_selector text)",
+        &SELECTORS,
+    )
+    .await;
+    feed.commit(
+        "insert into items select n, repeat('{\"[,', 9), 'foo' from generate_series(1, 2000) n;
+         insert into others values (1, 'foo')",
+    )
+    .await;
+    let url = serve(&feed).await;
+    let pretty = async |scope: &str| {
+        let answer = http::get(&url, &format!("/snapshots?scope={scope}&pretty"), &[]).await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+        String::from_utf8(answer.body.to_vec()).unwrap()
+    };
+    let text = pretty("foo").await;
+    assert!(text.starts_with("{\n  \"snapshotInfo\": \""), "{text}");
+    let snapshot: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((rows(&snapshot, "public.items").len(), rows(&snapshot, "public.others").len()), (2000, 1));
+    // Its members are in an order of their own; the lines are the same.
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(|line| line.trim_end_matches(',').to_owned()).collect();
+        lines.sort_unstable();
+        lines
+    };
+    assert!(sorted(&text) == sorted(&serde_json::to_string_pretty(&snapshot).unwrap()), "{text}");
+    assert!(text.ends_with("  ]\n}\n"), "{text}");
+    let empty = "\"rows\": []\n    }\n  ]\n}\n";
+    assert!(pretty("nobody").await.ends_with(empty));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_cannot_be_answered_says_why() {
     let feed = Feed::start().await;
     let url = serve(&feed).await;
