@@ -221,6 +221,8 @@ pub const SWEEP_TOLD_MAX: Duration = Duration::from_secs(30);
 pub const SWEEP_FOUND_MAX: usize = 20_000;
 /// Occurrences of one statement: with those of one more schedule, what the dispatcher holds of them in memory.
 pub const OCCURRENCES_BATCH_MAX: usize = 2_000;
+/// The head of a request, in bytes: its first line and all headers. Longer ones are answered 431. No first line that can be read is longer.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// From how many percent of what `max_slot_wal_keep_size` allows a slot's WAL is warned of: half, time to look, and four fifths, time
 /// to act.
 pub const SLOT_WAL_PERCENTS: [u8; 2] = [50, 80];

@@ -17,7 +17,8 @@ use super::{changes, common, manage, snapshots, timers};
 const ABOUT: &str = "A change feed and a durable clock beside PostgreSQL.\n\n\
     A path prefix (`--path-prefix`) stands before all calls but those of management. With `--management-port` these are \
     answered on that port alone, and not on this one. A process answers the calls of its roles; to others it answers 404. \
-    Beyond what is listed, a connection over the bound is answered 503 with `Retry-After`, but for `/health` and `/ready`, and a bug 500, both as text.\n\n\
+    Beyond what is listed, a connection over the bound is answered 503 with `Retry-After`, but for `/health` and `/ready`, and a bug 500, both as text; \
+    a request whose first line and headers have more than 64 KiB is answered 431, without a body.\n\n\
     Nobody is asked who they are.";
 
 /// What each group of calls is about.

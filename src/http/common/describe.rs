@@ -142,6 +142,11 @@ pub fn scopes(description: &str) -> [Parameter; 2] {
         parameter.explode = Some(true);
         parameter
     };
-    let description = format!("{description} At most {} of them, duplicates not counted.", limits::SCOPES_MAX);
+    let description = format!(
+        "{description} At most {} of them, duplicates not counted, and with the rest of the request's first line and its headers \
+         at most {} KiB.",
+        limits::SCOPES_MAX,
+        limits::REQUEST_HEAD_BYTES_MAX >> 10,
+    );
     [name("scope", &description), name("selector", "Another name of `scope`; both lists count together.")]
 }

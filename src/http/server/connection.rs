@@ -27,11 +27,9 @@ use tower_service::Service;
 use super::parked::{self, Awaited, Desk, Kind, Parked, Until};
 use super::stall::Unstalled;
 use super::wire::Wire;
+use crate::domain::limits::REQUEST_HEAD_BYTES_MAX;
 use crate::http::common::later::{Answer, Later};
 use crate::http::common::refusal::{INTERNAL_SERVER_ERROR, Refusal};
-
-/// The head of a request, at most: longer ones are answered 431.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves one connection to its end. After the shutdown, the answer under way is the last.
 pub(super) async fn serve(
@@ -74,7 +72,7 @@ pub(super) async fn attend(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_max)
-        .max_buf_size(HEAD_BYTES_MAX)
+        .max_buf_size(REQUEST_HEAD_BYTES_MAX)
         .serve_connection(wire, service);
     // Boxed, so that it takes no room while it is not there.
     let mut connection = Box::new(connection);

@@ -186,6 +186,14 @@ async fn what_nobody_can_give_is_unsupported() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_scopes_as_a_call_may_name_fit_into_its_head() {
+    let feed = Feed::start().await;
+    feed.commit(&format!("insert into items (name, _change_selector) values ('one', '{:055}')", 999)).await;
+    let scopes: String = (0..1000).map(|n| format!("&scope={n:055}")).collect();
+    assert_eq!(feed.page(&scopes).await.changes.len(), 1);
+}
+
 /// A page of many chunks, with changes of every size.
 async fn large_feed() -> Feed {
     let feed = Feed::start().await;
