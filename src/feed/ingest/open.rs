@@ -11,7 +11,7 @@ use tracing::{debug, error, info, warn};
 use super::gap::{self, Found, Gap, Known, Verdict};
 use super::meter::Meter;
 use super::status::Served;
-use super::{Config, Failure, Status};
+use super::{Config, Failure, Status, is_unpublished};
 use crate::domain::history::History;
 use crate::domain::limits;
 use crate::domain::sequence::{Lsn, Sequence};
@@ -177,9 +177,16 @@ impl Opening<'_> {
         let (stream, reports) = source::start(connection, name, publications, from).await?;
         // Between the look and the start somebody may have moved the slot; PostgreSQL would not say so. Nor is it certain
         // before this that one name led both connections to one server.
+        let moved = || source::Error::SlotMoved { slot: name.clone() };
         match server.slot(name, database(settings)).await? {
             Some(slot) if slot.confirmed <= from && slot.active_pid == Some(stream.pid()) => {}
-            Some(_) | None => return Err(source::Error::SlotMoved { slot: name.clone() }.into()),
+            // It may have ended before that look, and has said why.
+            Some(slot) if slot.active_pid.is_none() => {
+                let error = stream.drain().await.unwrap_or_else(moved);
+                *self.unpublished = is_unpublished(&error);
+                return Err(error.into());
+            }
+            Some(_) | None => return Err(moved().into()),
         }
         info!(slot = name, server = %settings, %from, timeline = system.timeline, "streaming");
         Ok(Opened { server, session, settings: settings.clone(), facts, stream, reports, history, from })

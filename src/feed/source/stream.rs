@@ -134,19 +134,22 @@ impl Stream {
         Ok(None)
     }
 
-    /// Reads on until the server has ended the stream, after [`Reports::end`]; what still comes is dropped.
-    pub async fn drain(mut self) {
+    /// Reads on until the server has ended the stream, as it does after [`Reports::end`], and says how it did; what still comes is
+    /// dropped. None where it does not end in time.
+    pub async fn drain(mut self) -> Option<Error> {
         let drained = async {
             loop {
-                match self.next_event() {
-                    Ok(Some(_)) => {}
-                    Ok(None) => self.fill().await?,
-                    Err(error) => return Err::<(), Error>(error),
+                let read = match self.next_event() {
+                    Ok(Some(_)) => Ok(()),
+                    Ok(None) => self.fill().await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = read {
+                    return error;
                 }
             }
         };
-        // The end of the stream is an error to all others.
-        let _ = tokio::time::timeout(END_MAX, drained).await;
+        tokio::time::timeout(END_MAX, drained).await.ok()
     }
 
     /// Tag and place of the next frame, if all of it is there.

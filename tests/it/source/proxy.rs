@@ -9,6 +9,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
+/// By how much a slow look at the slot is late.
+const LOOK_PAUSE: std::time::Duration = std::time::Duration::from_millis(700);
+
 /// What becomes of the connections that are open at that moment; later ones begin sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -23,6 +26,8 @@ pub enum Fault {
     HalfOpen,
     /// Who asks for a stream, also over a later connection, is kept from it until the fault is over.
     HoldStart,
+    /// Who looks at the slot is kept waiting, for longer than a stream takes that ends with its first change.
+    SlowLooks,
 }
 
 pub struct Proxy {
@@ -93,7 +98,7 @@ async fn forward(
                     Fault::None => {}
                     Fault::SwallowStream => lossy |= from_server && replicates.load(Ordering::Relaxed),
                     Fault::SwallowQuestions => lossy |= !replicates.load(Ordering::Relaxed),
-                    Fault::Freeze | Fault::HoldStart => {}
+                    Fault::Freeze | Fault::HoldStart | Fault::SlowLooks => {}
                     Fault::HalfOpen if from_server => {
                         drop(to);
                         // Held for ever, unread.
@@ -115,13 +120,17 @@ async fn forward(
             }
             return;
         };
-        if buffer[..count].windows(20).any(|part| part == b"replication\0database") {
+        let says = |words: &[u8]| buffer[..count].windows(words.len()).any(|part| part == words);
+        if says(b"replication\0database") {
             replicates.store(true, Ordering::Relaxed);
         }
-        let holds = *fault.borrow() == Fault::HoldStart;
-        if holds && buffer[..count].windows(17).any(|part| part == b"START_REPLICATION") {
+        let fault_now = *fault.borrow();
+        if fault_now == Fault::HoldStart && says(b"START_REPLICATION") {
             held.notify_one();
             let _ = fault.wait_for(|fault| *fault != Fault::HoldStart).await;
+        }
+        if fault_now == Fault::SlowLooks && !from_server && says(b"pg_replication_slots as slot") {
+            tokio::time::sleep(LOOK_PAUSE).await;
         }
         if !lossy && to.write_all(&buffer[..count]).await.is_err() {
             return;

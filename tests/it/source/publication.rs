@@ -9,13 +9,16 @@ use walclock::feed::query;
 
 use super::PATIENCE;
 use super::feed::{filled, id, insert, range};
+use super::proxy::{Fault, Proxy};
 use crate::support;
 
 /// PostgreSQL 18 only warns, the versions before it end the stream. Either way nothing is left out between two changes
 /// that a reader is told one after the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_hole_opens_while_a_publication_comes_and_goes() {
-    let url = support::database().await;
+    // The new slot waits for every transaction of its server, so there are none of other tests.
+    let cluster = tokio::task::spawn_blocking(|| support::new_cluster(&[])).await.unwrap();
+    let url = cluster.url("postgres");
     let (client, _, running, mut since) = filled(&url).await;
     let (written, mut count) = watch::channel(10);
     let done = AtomicBool::new(false);
@@ -67,6 +70,26 @@ async fn no_hole_opens_while_a_publication_comes_and_goes() {
         (gaps > 0 && previous >= Some(last)).then_some(())
     })
     .await;
+    running.stop().await;
+}
+
+/// Its first change ends the stream. Whoever looks at the slot only then finds nobody on it, and is to hear why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_ends_before_the_slot_is_looked_at_again_says_why() {
+    let cluster = tokio::task::spawn_blocking(|| support::new_cluster(&[])).await.unwrap();
+    let proxy = Proxy::start(cluster.port()).await;
+    let url = proxy.url(&cluster.url("postgres"), cluster.port());
+    let (client, feed, running, before) = filled(&url).await;
+    running.stop().await;
+    client.batch_execute("drop publication feed").await.unwrap();
+    insert(&client, 10..13).await;
+    client.batch_execute("create publication feed for table notes").await.unwrap();
+    proxy.set(Fault::SlowLooks);
+    let mut running = feed.start();
+    running.wait_for("live", |status| *status == Status::Streaming).await;
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
+    insert(&client, 13..15).await;
+    assert_eq!(running.ids(2).await, [13, 14]);
     running.stop().await;
 }
 
