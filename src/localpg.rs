@@ -11,6 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long PostgreSQL may take to start: recovery after a crash can take a while on a slow disk.
@@ -269,10 +271,12 @@ impl Drop for Cluster {
 }
 
 /// A port on 127.0.0.1 that nobody listens on at this moment. It lies below those that systems give to connections, as any of
-/// these could be taken again before it is listened on.
+/// these could be taken again before it is listened on. Who asks again gets another one, also where nobody listens on the first yet.
 pub fn free_port() -> Result<u16, Error> {
+    static LAST: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    let next = || FREE_PORTS.start + LAST.fetch_add(1, Ordering::Relaxed) % (FREE_PORTS.end - FREE_PORTS.start);
     let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
-    let low = (0..FREE_PORT_TRIES).find_map(|_| bind(fastrand::u16(FREE_PORTS)).ok());
+    let low = (0..FREE_PORT_TRIES).find_map(|_| bind(next()).ok());
     let address = low.map_or_else(|| bind(0), Ok).map_err(io_error("looking for a free port".to_owned()))?;
     Ok(address.port())
 }

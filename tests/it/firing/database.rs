@@ -63,7 +63,7 @@ fn on_a_small_disk(disk: &Path) -> Option<PathBuf> {
     // The first namespace may mount and looks like the root user's; PostgreSQL refuses to run as that.
     let script = |program: &str| {
         format!(
-            "#!/bin/sh\nexec unshare -Urm sh -c 'mount -t tmpfs -o size=2m,mode=0777 tmpfs {disk} && \
+            "#!/bin/sh\nexec unshare -Urm sh -c 'mount -t tmpfs -o size=8m,mode=0777 tmpfs {disk} && \
              exec unshare -U --map-user=1000 {program} \"$@\"' sh \"$@\"\n",
             disk = disk.display(),
         )

@@ -15,7 +15,7 @@ use crate::support::{connect, eventually, migrated};
 const UNDER_WAY: usize = 60;
 
 /// How long the leases last of one that stands still.
-const LEASE: &str = "2s";
+const LEASE: &str = "5s";
 
 /// Waits until so many dispatchers hold all shards, by the lease table.
 async fn held_by(world: &World, dispatchers: i64) {

@@ -115,10 +115,10 @@ impl Sink {
     }
 
     /// The same for a load at random. What fails there is spread over many hosts: one that fails often in a row is spared,
-    /// and what is due for it may then be minutes late. So a receiver that only asks for another attempt has no such host.
+    /// and what is due for it may then be minutes late. Those that only ask for another attempt have hosts of their own.
     pub fn url_at_random(&self, script: Script) -> String {
         match script {
-            Script::Fails(Failure::Busy | Failure::NotDone, _) => self.url(script),
+            Script::Fails(Failure::Busy | Failure::NotDone, _) => self.url_at(10, fastrand::u8(1..=250), script),
             Script::Fails(..) => self.url_on(fastrand::u8(1..=250), script),
             Script::Takes | Script::Outlasts | Script::Refuses | Script::Again(_) => self.url(script),
         }
@@ -126,8 +126,12 @@ impl Sink {
 
     /// The same on one of many hosts.
     pub fn url_on(&self, host: u8, script: Script) -> String {
+        self.url_at(9, host, script)
+    }
+
+    fn url_at(&self, network: u8, host: u8, script: Script) -> String {
         let path = self.url(script).splitn(4, '/').nth(3).unwrap().to_owned();
-        format!("http://127.0.9.{host}:{}/{path}", self.port)
+        format!("http://127.0.{network}.{host}:{}/{path}", self.port)
     }
 
     pub fn set(&self, mood: Mood) {

@@ -82,9 +82,12 @@ async fn try_both(url: &str) -> Result<[bool; 2], Error> {
     let user = settings.config().get_user().unwrap();
     let sql = "select backend_type = 'walsender', ssl from pg_stat_activity join pg_stat_ssl using (pid)
                where usename = $1 and pid <> pg_backend_pid() order by 1";
-    let rows = admin.query(sql, &[&user]).await.unwrap();
-    let encrypted: Vec<bool> = rows.iter().map(|row| row.get(1)).collect();
-    Ok(encrypted.try_into().unwrap_or_else(|found| panic!("two connections of {user}: {found:?}")))
+    // Those of an earlier round may still be about to end.
+    let both = async || {
+        let rows = admin.query(sql, &[&user]).await.unwrap();
+        rows.iter().map(|row| row.get(1)).collect::<Vec<bool>>().try_into().ok()
+    };
+    Ok(support::eventually(super::PATIENCE, "it has two connections", both).await)
 }
 
 fn port(settings: &Settings) -> u16 {

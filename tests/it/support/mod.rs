@@ -20,7 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// A cluster that is gone, data and all, when the test process ends.
 pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| new_cluster(&[]))
+    // Several processes of several tests have their connections to it.
+    CLUSTER.get_or_init(|| new_cluster(&[("max_connections", "500")]))
 }
 
 /// A cluster of its own for a test that stops or breaks it. Its folder is removed by the next test run.

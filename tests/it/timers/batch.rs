@@ -246,6 +246,9 @@ async fn a_batch_that_fails_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_that_meet_are_all_stored() {
     let face = std::sync::Arc::new(Face::start().await);
+    let early = "do $$ begin
+        execute format('alter database %I set deadlock_timeout = %L', current_database(), '50ms'); end $$";
+    face.sql.batch_execute(early).await.unwrap();
     let timers: Vec<Value> = (0..200).map(|n| create_request(&format!("t{n:03}"))).collect();
     let mut calls = tokio::task::JoinSet::new();
     for n in 0..8 {
@@ -256,13 +259,29 @@ async fn batches_that_meet_are_all_stored() {
         }
         calls.spawn(async move {
             for _ in 0..4 {
-                let found = results(&face, &timers).await;
-                assert!(found.iter().all(|result| result["timer"].is_object()), "{found:?}");
+                // On a busy machine the last one may wait for longer than it is to, and is told to try again.
+                for tries in 1.. {
+                    let found = results(&face, &timers).await;
+                    let mut failed = found.iter().filter(|result| !result["timer"].is_object()).peekable();
+                    if failed.peek().is_none() {
+                        break;
+                    }
+                    assert!(tries < 50 && failed.all(|result| result.to_string().contains("try again")), "{found:?}");
+                }
             }
         });
     }
     calls.join_all().await;
     assert_eq!(stored(&face).await.len(), 200);
+    // Who waited both ways has told of it by its end.
+    let sql = support::connect(&face.database_url).await;
+    drop(face);
+    let others = "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+        and backend_type = 'client backend'";
+    let alone = async || sql.query(others, &[]).await.unwrap().is_empty().then_some(());
+    eventually(PATIENCE, "its connections end", alone).await;
+    let deadlocks = "select deadlocks from pg_stat_database where datname = current_database()";
+    assert_eq!(sql.query_one(deadlocks, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
 
 /// Batches that are slow to arrive take all places; the next one is not read before one of them is gone.
