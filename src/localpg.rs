@@ -1,8 +1,8 @@
 //! A private PostgreSQL in a folder: for `walclock dev`, the tests and the benches. Never for production.
 //!
-//! It listens on 127.0.0.1 and a free port, trusts its local clients, and works for root too, by running PostgreSQL as
-//! another user (initdb refuses root). A small shell stands between this process and PostgreSQL and stops it as soon
-//! as this process is gone, however it went.
+//! It listens on 127.0.0.1 and a free port, which it has again at the next start on the folder, trusts its local clients, and
+//! works for root too, by running PostgreSQL as another user (initdb refuses root). A small shell stands between this process
+//! and PostgreSQL and stops it as soon as this process is gone, however it went.
 
 use std::fs;
 use std::io;
@@ -187,7 +187,7 @@ impl Cluster {
 
     fn spawn(&mut self, programs: &Path, user: Option<(u32, u32)>) -> Result<(), Error> {
         if self.port == 0 {
-            self.port = free_port()?;
+            self.port = self.choose_port()?;
         }
         let log = fs::OpenOptions::new()
             .create(true)
@@ -207,6 +207,24 @@ impl Cluster {
         let input = guard.stdin.take().expect("its input is piped");
         self.guard = Some((guard, input));
         Ok(())
+    }
+
+    /// The port of the start before, or another one where somebody has taken it meanwhile; noted for the next start.
+    fn choose_port(&self) -> Result<u16, Error> {
+        let note = self.config.folder.join("port");
+        // A note that cannot be read is as none.
+        let noted: Option<u16> = fs::read_to_string(&note).ok().and_then(|text| text.trim().parse().ok());
+        if let Some(port) = noted.filter(|port| is_free(*port)) {
+            return Ok(port);
+        }
+        let port = free_port()?;
+        if let Some(noted) = noted {
+            tracing::warn!(
+                "port {noted}, where this PostgreSQL was before, is taken: it listens on {port} from now on"
+            );
+        }
+        fs::write(&note, format!("{port}\n")).map_err(io_error(format!("writing {}", note.display())))?;
+        Ok(port)
     }
 
     fn settings(&self) -> Vec<(String, String)> {
@@ -352,6 +370,11 @@ fn postmaster_pid(data: &Path) -> Option<rustix::process::Pid> {
     rustix::process::test_kill_process(pid).is_ok().then_some(pid)
 }
 
+/// Whether nobody listens on this port of 127.0.0.1 at this moment.
+fn is_free(port: u16) -> bool {
+    port != 0 && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}
+
 fn tail(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.trim().lines().rev().take(5).collect();
@@ -385,6 +408,24 @@ mod tests {
         cluster.config.settings.push(("shared_buffers".to_owned(), "none".to_owned()));
         let error = cluster.restart().unwrap_err().to_string();
         assert!(error.contains("shared_buffers") && !error.contains("administrator"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_keeps_its_port_until_somebody_else_takes_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        // Below those that other tests are given.
+        let port = std::iter::repeat_with(|| fastrand::u16(5_000..10_000)).find(|port| is_free(*port)).unwrap();
+        let note = config.folder.join("port");
+        fs::create_dir(&config.folder).unwrap();
+        fs::write(&note, port.to_string()).unwrap();
+        let start = || Cluster::start(config.clone()).unwrap().port();
+        assert_eq!([start(), start()], [port, port]);
+
+        let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let other = start();
+        assert_ne!(other, port);
+        assert_eq!(fs::read_to_string(&note).unwrap().trim(), other.to_string());
     }
 
     #[test]
