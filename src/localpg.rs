@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -149,6 +149,11 @@ impl Cluster {
         }
     }
 
+    /// How it ended, where nobody stopped it and it does not run any more.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.guard.as_mut().and_then(|(guard, _)| guard.try_wait().ok().flatten())
+    }
+
     /// Ends it as a crash would (immediate shutdown).
     pub fn crash(&mut self) {
         if let Some(pid) = postmaster_pid(&self.data()) {
@@ -254,8 +259,7 @@ impl Cluster {
             {
                 return Ok(());
             }
-            let gone = self.guard.as_mut().is_none_or(|(guard, _)| !matches!(guard.try_wait(), Ok(None)));
-            if gone || Instant::now() > deadline {
+            if self.ended().is_some() || Instant::now() > deadline {
                 self.stop();
                 let log = fs::read(self.log()).unwrap_or_default();
                 let own = usize::try_from(logged).ok().and_then(|logged| log.get(logged..));

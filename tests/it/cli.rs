@@ -354,6 +354,21 @@ async fn dev_works_at_once_and_finds_its_data_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn dev_ends_when_its_postgresql_does_and_says_so() {
+    let mut dev = Dev::start(&fresh()).await;
+    let postgresql = dev.folder.canonicalize().unwrap().join("postgresql");
+    let postmaster = std::fs::read_to_string(postgresql.join("data/postmaster.pid")).unwrap();
+    let postmaster = rustix::process::Pid::from_raw(postmaster.lines().next().unwrap().parse().unwrap()).unwrap();
+    rustix::process::kill_process(postmaster, rustix::process::Signal::KILL).unwrap();
+    let ended = async || dev.child.try_wait().unwrap();
+    assert_eq!(eventually(PATIENCE, "it ends", ended).await.code(), Some(1));
+    let (log, its_log) = (std::fs::read_to_string(dev.log()).unwrap(), postgresql.join("postgresql.log"));
+    let said = format!("PostgreSQL has ended by itself (exit status: 137); its log is {}", its_log.display());
+    assert!(log.trim_end().ends_with(&said), "{log}");
+    assert!(!dev.folder.join("dev.json").exists(), "the note is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_there_is_skipped_also_behind_many_truncates() {
     let url = database().await;
     let server = Server::start(&url, &super::support::server::folder()).await;

@@ -5,9 +5,11 @@ mod folder;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{App, listen, process};
@@ -45,7 +47,7 @@ pub struct Config {
     pub place: Place,
 }
 
-/// Runs until a signal ends it. `print` gets what the user should read, once everything is ready.
+/// Runs until a signal ends it, or PostgreSQL ends by itself. `print` gets what the user should read, once everything is ready.
 pub async fn run(config: Config, print: impl Fn(&str) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let stop = process::stop_on_signals()?;
     process::raise_file_limit();
@@ -58,26 +60,52 @@ pub async fn run(config: Config, print: impl Fn(&str) -> anyhow::Result<()>) -> 
         Some(port) => listen::exactly(BIND, port, "port")?,
         None => listen::from(BIND, Settings::defaults().port, "port")?,
     };
+    let children = signal(SignalKind::child()).context("listening for SIGCHLD")?;
     let mut cluster = start_postgresql(folder.path()).await?;
-    let served = serve(&folder, &cluster, listener, stop, print).await;
+    let serving = serve(&folder, cluster.url(DATABASE), cluster.psql(), listener, stop.clone(), print);
+    let served = beside(&mut cluster, children, serving, stop).await;
     folder.remove_note();
     tokio::task::spawn_blocking(move || cluster.stop()).await.context("stopping PostgreSQL")?;
     served
 }
 
+/// Stops what is `serving` where PostgreSQL ends by itself: nothing works without it, and nobody else starts it again.
+async fn beside(
+    cluster: &mut Cluster,
+    mut children: Signal,
+    serving: impl Future<Output = anyhow::Result<()>>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut serving = pin!(serving);
+    let status = loop {
+        if let Some(status) = cluster.ended() {
+            break status;
+        }
+        tokio::select! {
+            served = &mut serving => return served,
+            _ = children.recv() => {}
+        }
+    };
+    tracing::error!("PostgreSQL has ended by itself: stopping");
+    stop.cancel();
+    if let Err(error) = serving.await {
+        tracing::debug!("a failure that follows from that: {error:#}");
+    }
+    Err(anyhow!("PostgreSQL has ended by itself ({status}); its log is {}", cluster.log().display()))
+}
+
 async fn serve(
     folder: &Folder,
-    cluster: &Cluster,
+    database_url: String,
+    psql: Option<PathBuf>,
     listener: TcpListener,
     stop: CancellationToken,
     print: impl Fn(&str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let database_url = cluster.url(DATABASE);
     let settings = settings(folder.path(), &database_url)?;
     store::migrate::run(&pg::Settings::parse(&database_url)?).await.context("making the schema")?;
     let app = App::new(settings).await?;
     store::dev::make_demo_table(&app.store).await?;
-    let psql = cluster.psql();
     let announced = |url: String| {
         folder.write_note(&Note { url: url.clone(), database_url: database_url.clone() })?;
         let (psql, ephemeral) = (psql.as_deref(), folder.is_ephemeral());
