@@ -6,6 +6,8 @@ pub mod preload;
 pub mod receiver;
 pub mod server;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,10 +53,14 @@ pub async fn server_major() -> u32 {
     *MAJOR.get_or_init(ask).await
 }
 
-/// Says that a test does nothing here, and why: `make test-matrix` shows it, and runs it where it counts.
+/// Says that a test does nothing here, and why: `make test` shows it when all is over, and `make test-matrix` shows it, and runs
+/// it where it counts.
 #[expect(clippy::print_stdout, reason = "it is what the test runner shows of a test")]
 pub fn say_skipped(test: &str, why: &str) {
-    println!("skipped: {test}: {why}");
+    let line = format!("skipped: {test}: {why}\n");
+    print!("{line}");
+    let mut list = File::options().create(true).append(true).open(scratch().join("skipped")).unwrap();
+    list.write_all(line.as_bytes()).unwrap();
 }
 
 /// A folder for this process alone; those of processes that are gone are removed.
