@@ -297,10 +297,11 @@ impl Drop for Cluster {
 pub fn free_port() -> Result<u16, Error> {
     static LAST: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
     let next = || FREE_PORTS.start + LAST.fetch_add(1, Ordering::Relaxed) % (FREE_PORTS.end - FREE_PORTS.start);
-    let bind = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).and_then(|listener| listener.local_addr());
-    let low = (0..FREE_PORT_TRIES).find_map(|_| bind(next()).ok());
-    let address = low.map_or_else(|| bind(0), Ok).map_err(io_error("looking for a free port".to_owned()))?;
-    Ok(address.port())
+    if let Some(port) = (0..FREE_PORT_TRIES).map(|_| next()).find(|port| is_free(*port)) {
+        return Ok(port);
+    }
+    let any = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+    Ok(any.map_err(io_error("looking for a free port".to_owned()))?.port())
 }
 
 #[expect(clippy::disallowed_methods, reason = "another process is being waited for, and it has no signal to give")]
