@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use walclock::domain::limits;
 use walclock::service::timers::Config;
 
-use super::face::{AHEAD, Answer, Face, create_request, selection, timeless, with};
+use super::face::{AHEAD, Answer, Face, create_request, gave_up, selection, timeless, with};
 use crate::support::{self, PATIENCE, eventually};
 
 async fn post(face: &Face, body: impl Into<hyper::body::Bytes>) -> Answer {
@@ -266,7 +266,7 @@ async fn batches_that_meet_are_all_stored() {
                     if failed.peek().is_none() {
                         break;
                     }
-                    assert!(tries < 50 && failed.all(|result| result.to_string().contains("try again")), "{found:?}");
+                    assert!(tries < 50 && failed.all(|result| gave_up(&result.to_string())), "{found:?}");
                 }
             }
         });

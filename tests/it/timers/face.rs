@@ -130,7 +130,12 @@ impl Face {
     }
 }
 
-/// The same, on any connection.
+/// Whether an answer says that the write may be tried again, for somebody had the row for too long.
+pub fn gave_up(answer: &str) -> bool {
+    answer.contains("being changed by others at this moment, try again")
+}
+
+/// Moves a pending timer to a run in this state, as the dispatcher would.
 pub async fn claim(sql: &tokio_postgres::Client, id: &str, state: &str) {
     let claim = "with taken as (delete from walclock.timers where namespace = 'n' and id = $1 returning *)
         insert into walclock.runs

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::face::{Answer, Face, claim, create_request, selection, timeless, with};
+use super::face::{Answer, Face, claim, create_request, gave_up, selection, timeless, with};
 use crate::support::{self, eventually};
 
 /// Starts an operation on a timer whose row `holder` has locked, and returns once it waits for that lock.
@@ -29,14 +29,9 @@ async fn answered(round: impl AsyncFn(Arc<Face>, tokio_postgres::Client) -> Answ
         let dispatcher = support::connect(&face.database_url).await;
         dispatcher.batch_execute("begin").await.unwrap();
         claim(&dispatcher, "a", "running").await;
-        Some(round(face, dispatcher).await).filter(|answer| !gave_up(answer))
+        Some(round(face, dispatcher).await).filter(|answer| !gave_up(&answer.text))
     })
     .await
-}
-
-/// Whether it says that it may be tried again, for somebody had the row for too long.
-fn gave_up(answer: &Answer) -> bool {
-    answer.text.contains("being changed by others at this moment, try again")
 }
 
 /// A write that came while a claim was under way is told that the timer is not pending, and never that there is none.
@@ -81,7 +76,7 @@ async fn a_write_behind_a_retry_happens() {
             let answer = call.await.unwrap();
             let left = "select count(*) from walclock.timers where payload is null";
             let left: i64 = face.sql.query_one(left, &[]).await.unwrap().get(0);
-            assert!(left == 0 || gave_up(&answer), "{operation}");
+            assert!(left == 0 || gave_up(&answer.text), "{operation}");
             answer
         })
         .await;
@@ -139,7 +134,7 @@ async fn writes_that_meet_are_all_answered() {
                 };
                 let mut answer = face.call(operation, &body).await;
                 for _ in 0..50 {
-                    if !gave_up(&answer) {
+                    if !gave_up(&answer.text) {
                         break;
                     }
                     answer = face.call(operation, &body).await;
