@@ -332,6 +332,26 @@ impl World {
     }
 }
 
+/// Tells how things stand where a test fails.
+impl Drop for World {
+    #[expect(clippy::print_stderr, reason = "a test tells what became of it")]
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for reader in &self.readers {
+            let (told, gaps, at, ended) = (reader.told(), reader.gaps(), reader.at(), reader.is_finished());
+            eprintln!("a reader: told {told} changes, up to {at}, sent back {gaps} times, ended: {ended}");
+        }
+        if let Some(load) = &self.load {
+            eprintln!("the load: {} transactions committed, {} writers ended", load.committed(), load.ended());
+        }
+        if let Some(server) = &self.server {
+            eprintln!("the server's log:\n{}", server.log());
+        }
+    }
+}
+
 /// The feed read a second time is the same, byte for byte.
 async fn again(place: &Place, database: &str, histories: &[History], end: Lsn) {
     for history in histories.iter().filter(|history| history.lives.len() == 1 && history.lives[0].base.is_none()) {

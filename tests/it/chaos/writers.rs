@@ -111,6 +111,11 @@ impl Load {
         self.book.lock().iter().filter(|transaction| transaction.committed()).count()
     }
 
+    /// How many writers are no more: none, as long as nothing failed.
+    pub fn ended(&self) -> usize {
+        self.tasks.iter().filter(|task| task.is_finished()).count()
+    }
+
     /// Ends the writers, and settles what is open by what the database holds: the ledger, and the tables.
     pub async fn finish(self) -> (Vec<Transaction>, Rows) {
         self.stop.cancel();
