@@ -238,8 +238,13 @@ impl Opening<'_> {
             gap::Slot::Missing => {}
             gap::Slot::Dead(_) => server.drop_slot(name).await?,
         }
+        let create = async {
+            let from = server.create_slot(name, facts, CREATE_MAX).await?;
+            // A standby has no catalogs of its own to change. Who dies here finds the slot as PostgreSQL has made it.
+            if facts.standby { Ok(from) } else { server.settle_catalogs().await }
+        };
         tokio::select! {
-            created = server.create_slot(name, facts, CREATE_MAX) => created,
+            created = create => created,
             never = self.explain_wait(settings) => match never {},
         }
     }

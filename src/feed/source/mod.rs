@@ -4,6 +4,7 @@
 //! with the answers is decided in `ingest`.
 
 mod binding;
+mod catalogs;
 mod claim;
 mod connection;
 mod copy;

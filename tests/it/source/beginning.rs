@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Client;
 use walclock::feed::ingest::Status;
 
 use super::feed::{Feed, insert};
-use super::publish_notes;
+use super::{PATIENCE, publish_notes};
 use crate::support;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,7 +16,7 @@ async fn old_transactions_are_named_until_they_are_over() {
     let mut feed = Feed::new(&url);
     feed.config.intervals.explain = Duration::from_millis(50);
     let (first, second) = (support::connect(&url).await, support::connect(&url).await);
-    let pid = async |client: &tokio_postgres::Client| -> i32 {
+    let pid = async |client: &Client| -> i32 {
         client.batch_execute("begin; insert into notes values (1000 + pg_backend_pid(), 'b', 's')").await.unwrap();
         client.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0)
     };
@@ -33,4 +34,47 @@ async fn old_transactions_are_named_until_they_are_over() {
     insert(&client, 0..1).await;
     running.ids(1).await;
     running.stop().await;
+}
+
+/// PostgreSQL overlooks what a transaction does to a table that begins when the slot has begun to be made, where another one is
+/// decoded before it is over: the stream would leave out the column, and end at the first row of the truncated table.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_becomes_of_tables_while_the_slot_is_made_is_known_to_the_stream() {
+    for change in ["alter table notes add later text default 'known'", "savepoint s; truncate notes; release s"] {
+        let url = support::database().await;
+        let client = publish_notes(&url).await;
+        client.batch_execute("alter publication feed add table other").await.unwrap();
+        let (old, changing) = (support::connect(&url).await, support::connect(&url).await);
+        old.batch_execute("begin").await.unwrap();
+        let old_txid = txid(&old).await;
+        let mut running = Feed::new(&url).start();
+        until_waited_for(&client, &old_txid).await;
+        changing.batch_execute(&format!("begin; {change}")).await.unwrap();
+        let changing_txid = txid(&changing).await;
+        old.batch_execute("commit").await.unwrap();
+        until_waited_for(&client, &changing_txid).await;
+        client.batch_execute("insert into other values (1)").await.unwrap();
+        changing.batch_execute("commit").await.unwrap();
+        running.wait_for("live", |status| *status == Status::Streaming).await;
+        insert(&client, 0..1).await;
+        running.ids(1).await;
+        let row = &running.bodies().await[0]["newRow"];
+        assert_eq!(row.get("later").is_some(), change.contains("later"), "{row}");
+        running.stop().await;
+    }
+}
+
+/// The transaction that this session is in, as text.
+async fn txid(client: &Client) -> String {
+    client.query_one("select pg_current_xact_id()::text", &[]).await.unwrap().get(0)
+}
+
+/// Waits until somebody waits for the end of this transaction, in this database: slots of others wait for it as well.
+async fn until_waited_for(client: &Client, txid: &str) {
+    let sql = "select from pg_locks join pg_stat_activity using (pid) \
+               where transactionid::text = $1 and not granted and datname = current_database()";
+    support::eventually(PATIENCE, "its end is waited for", async || {
+        client.query_opt(sql, &[&txid]).await.unwrap().map(drop)
+    })
+    .await;
 }
