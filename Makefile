@@ -28,7 +28,7 @@ check: ## Format, lint, the layout's rules, unit tests
 	$(CARGO) test --locked --lib
 
 test: postgresql ## All tests, on a private PostgreSQL
-	$(CARGO) test --locked
+	@CARGO="$(CARGO)" .ci/tests
 	@scratch="$${TMPDIR:-/tmp}/walclock-it"; cat "$$scratch"/*/skipped 2>/dev/null; rm -rf "$$scratch"
 
 test-matrix: ## The integration tests on PostgreSQL 14 to 18, which npm brings; MAJORS="14 18", TESTS=source::
