@@ -5,6 +5,7 @@ mod collapse;
 mod events;
 pub mod feed;
 mod forms;
+mod refusals;
 
 use std::time::{Duration, Instant};
 
@@ -236,9 +237,11 @@ async fn bad_characters_are_refused(name: &str) {
         let (status, error) = feed.get(&format!("{name}={}", value.replace("NAME", name))).await;
         let description = format!("Invalid char in {name} param");
         let expected = json!({
-            "code": "PARAMETER_INVALID", "error": "A parameter has an invalid value", "description": description
+            "code": "PARAMETER_INVALID", "error": "A parameter has an invalid value", "description": description,
+            "details": error["details"],
         });
-        assert_eq!((status, error), (400, expected), "{value}");
+        assert_eq!((status, &error), (400, &expected), "{value}");
+        assert_eq!(error["details"]["parameter"], name, "{value}");
     }
 }
 

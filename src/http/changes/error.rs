@@ -6,8 +6,9 @@ use axum::response::{IntoResponse, Response};
 use super::transcode;
 use crate::feed::query;
 use crate::http::common::refusal::{
-    INTERNAL_SERVER_ERROR, Kind, METHOD_NOT_ALLOWED, NOT_READY, PARAMETER_INVALID, Refusal, UNSUPPORTED_FORMAT,
+    Details, INTERNAL_SERVER_ERROR, Kind, METHOD_NOT_ALLOWED, NOT_READY, PARAMETER_INVALID, Refusal, UNSUPPORTED_FORMAT,
 };
+use crate::http::common::scopes;
 
 const SNAPSHOT_TOO_OLD: Kind = Kind {
     status: StatusCode::BAD_REQUEST,
@@ -25,8 +26,8 @@ pub(super) struct Failure(Refusal);
 
 impl Failure {
     /// A parameter breaks its rule.
-    pub(super) fn parameter(description: impl Into<String>) -> Self {
-        Self(Refusal::parameter(description))
+    pub(super) fn parameter(description: impl Into<String>, details: Details) -> Self {
+        Self(Refusal::parameter(description, details))
     }
 
     /// Accept allows nothing that the server has.
@@ -48,6 +49,12 @@ impl Failure {
 
     fn count(&self) {
         metrics::counter!("walclock_changes_refused_total", "code" => self.0.code()).increment(1);
+    }
+}
+
+impl From<scopes::Invalid> for Failure {
+    fn from(error: scopes::Invalid) -> Self {
+        Self(error.into())
     }
 }
 

@@ -17,11 +17,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 
 use super::error::Failure;
+use super::wire;
 use crate::domain::limits::EVENTS_RETRY_MILLIS;
 use crate::domain::sequence::Sequence;
 use crate::feed::query::{Change, Page, Query};
 use crate::feed::room::Taken;
 use crate::http::common::accept::MediaType;
+use crate::http::common::refusal::Details;
 use crate::service::changes::{Changes, Read};
 
 /// How much is joined into one chunk, and the size from which on a change is sent without a copy.
@@ -43,7 +45,8 @@ pub(super) async fn answer<R: Read>(
         query.since = position;
     }
     if query.limit == 0 {
-        return Err(Failure::parameter("limit must be at least 1 for an event stream"));
+        let description = "limit must be at least 1 for an event stream";
+        return Err(Failure::parameter(description, wire::limit_details("0", 1)));
     }
     query.block = Duration::ZERO;
     let first = changes.changes(query.clone()).await?;
@@ -67,7 +70,10 @@ pub(super) async fn answer<R: Read>(
 fn last_event_id(headers: &HeaderMap) -> Result<Option<Sequence>, Failure> {
     let Some(value) = headers.get("last-event-id").filter(|value| !value.is_empty()) else { return Ok(None) };
     let position = value.to_str().ok().and_then(|text| text.parse().ok());
-    position.map(Some).ok_or_else(|| Failure::parameter("Last-Event-ID"))
+    position.map(Some).ok_or_else(|| {
+        let given = String::from_utf8_lossy(value.as_bytes());
+        Failure::parameter("Last-Event-ID", Details::new("Last-Event-ID", &given, wire::POSITION))
+    })
 }
 
 /// A stream on its way out. It holds one page at most, and nothing while it waits.

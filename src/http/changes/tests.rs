@@ -158,9 +158,9 @@ async fn parameters_that_are_no_good_name_themselves() {
     ] {
         let (status, body, asked) = get(&format!("?{query}")).await;
         let expected = format!(
-            r#"{{"code":"PARAMETER_INVALID","error":"A parameter has an invalid value","description":"{description}"}}"#
+            r#"{{"code":"PARAMETER_INVALID","error":"A parameter has an invalid value","description":"{description}","details":{{"#
         );
-        assert_eq!((status, body), (StatusCode::BAD_REQUEST, expected), "{query}");
+        assert!(status == StatusCode::BAD_REQUEST && body.starts_with(&expected), "{query}: {status} {body}");
         assert!(asked.is_none(), "{query}");
     }
     let (status, ..) = get(&format!("?scope={}", "x".repeat(256))).await;

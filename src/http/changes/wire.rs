@@ -12,7 +12,13 @@ use crate::domain::sequence::Sequence;
 use crate::domain::snapshot::Snapshot;
 use crate::feed::query::{Page, Query};
 use crate::http::common::parameters::{self, Text};
+use crate::http::common::refusal::Details;
 use crate::http::common::scopes;
+
+/// What a position must be.
+pub(super) const POSITION: &str = "a sequence as an answer has it: hi.lo.index or timeline.hi.lo.index, in hexadecimal";
+/// What a snapshot must be.
+const SNAPSHOT: &str = "a snapshot as pg_current_snapshot() has it: xmin:xmax:xip,xip, in whole numbers";
 
 /// What stands behind the changes of a page.
 pub(super) const PAGE_END: Bytes = Bytes::from_static(b"]}");
@@ -37,8 +43,8 @@ pub(super) fn request(query: &str) -> Result<Request, Failure> {
     let limit = limit(&given.limit)?;
     let block = block(&given.block)?;
     let scopes = scopes(&given.scopes)?;
-    let since = parsed(&given.since, "since")?.unwrap_or(Sequence::ZERO);
-    let snapshot = parsed::<Snapshot>(&given.snapshot, "snapshot")?;
+    let since = parsed(&given.since, "since", POSITION)?.unwrap_or(Sequence::ZERO);
+    let snapshot = parsed::<Snapshot>(&given.snapshot, "snapshot", SNAPSHOT)?;
     Ok(Request { query: Query { scopes, since, limit, block, snapshot }, pretty: given.pretty })
 }
 
@@ -81,16 +87,26 @@ impl<'a> Given<'a> {
 
 fn limit(given: &Option<Text<'_>>) -> Result<usize, Failure> {
     let Some(given) = given else { return Ok(limits::CHANGES_LIMIT_DEFAULT) };
-    let limit = whole_number(given).ok_or_else(|| Failure::parameter("limit"))?;
+    let details = || limit_details(parameters::given(given), 0);
+    let limit = whole_number(given).ok_or_else(|| Failure::parameter("limit", details()))?;
     match usize::try_from(limit) {
         Ok(limit) if limit <= limits::CHANGES_LIMIT_MAX => Ok(limit),
-        Ok(_) | Err(_) => Err(Failure::parameter(format!("limit too high, exceeds max {}", limits::CHANGES_LIMIT_MAX))),
+        Ok(_) | Err(_) => {
+            let description = format!("limit too high, exceeds max {}", limits::CHANGES_LIMIT_MAX);
+            Err(Failure::parameter(description, details()))
+        }
     }
+}
+
+/// What is wrong with a limit, which must be at least `least`.
+pub(super) fn limit_details(value: &str, least: usize) -> Details {
+    Details::new("limit", value, format!("a whole number from {least} to {}", limits::CHANGES_LIMIT_MAX))
 }
 
 fn block(given: &Option<Text<'_>>) -> Result<Duration, Failure> {
     let Some(given) = given else { return Ok(Duration::ZERO) };
-    whole_number(given).map(Duration::from_secs).ok_or_else(|| Failure::parameter("block"))
+    let details = || Details::new("block", parameters::given(given), "a whole number of seconds from 0");
+    whole_number(given).map(Duration::from_secs).ok_or_else(|| Failure::parameter("block", details()))
 }
 
 /// A whole number from 0; one too large to be held counts as the largest that can be.
@@ -100,12 +116,17 @@ fn whole_number(given: &Text<'_>) -> Option<u64> {
 }
 
 fn scopes(given: &scopes::Given<'_>) -> Result<Vec<Scope>, Failure> {
-    let scopes = given.parse().map_err(|error| Failure::parameter(error.to_string()))?;
+    let scopes = given.parse()?;
     Ok(if scopes.is_empty() { vec![Scope::empty()] } else { scopes })
 }
 
-fn parsed<T: std::str::FromStr>(given: &Option<Text<'_>>, name: &str) -> Result<Option<T>, Failure> {
+fn parsed<T: std::str::FromStr>(
+    given: &Option<Text<'_>>,
+    name: &'static str,
+    allowed: &str,
+) -> Result<Option<T>, Failure> {
     let Some(given) = given else { return Ok(None) };
     let value = given.as_ref().ok().map(Cow::as_ref).and_then(|text| text.parse().ok());
-    value.map(Some).ok_or_else(|| Failure::parameter(name))
+    let details = || Details::new(name, parameters::given(given), allowed);
+    value.map(Some).ok_or_else(|| Failure::parameter(name, details()))
 }

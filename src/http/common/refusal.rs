@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::{Content, RefOr, ResponseBuilder};
 
 use super::describe;
+use crate::domain::invalid::head;
 
 /// When a reader who was sent away may come again, in seconds.
 const RETRY_SECONDS: &str = "5";
@@ -58,6 +59,19 @@ pub const NOT_FOUND: Kind =
 pub struct Refusal {
     kind: Kind,
     description: String,
+    details: Option<Box<Details>>,
+}
+
+/// A parameter that breaks its rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = FeedErrorDetails)]
+pub struct Details {
+    /// The parameter that is wrong.
+    parameter: &'static str,
+    /// Its value, cut where it is long; what would steer a terminal is replaced.
+    value: String,
+    /// What it must be.
+    allowed: String,
 }
 
 /// An error of the feed.
@@ -70,17 +84,27 @@ pub struct Body<'a> {
     error: &'a str,
     /// What this one is about.
     description: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    details: Option<&'a Details>,
+}
+
+impl Details {
+    /// Says that `value` is no good for this parameter, which must be `allowed`.
+    pub fn new(parameter: &'static str, value: &str, allowed: impl Into<String>) -> Self {
+        Self { parameter, value: head(value).replace(char::is_control, "\u{fffd}"), allowed: allowed.into() }
+    }
 }
 
 impl Refusal {
     /// A refusal of this kind, and what it is about.
     pub fn new(kind: Kind, description: impl Into<String>) -> Self {
-        Self { kind, description: description.into() }
+        Self { kind, description: description.into(), details: None }
     }
 
     /// A parameter breaks its rule.
-    pub fn parameter(description: impl Into<String>) -> Self {
-        Self::new(PARAMETER_INVALID, description)
+    pub fn parameter(description: impl Into<String>, details: Details) -> Self {
+        Self { details: Some(Box::new(details)), ..Self::new(PARAMETER_INVALID, description) }
     }
 
     /// Another method than GET.
@@ -101,7 +125,7 @@ impl Refusal {
     /// Its JSON.
     pub fn json(&self) -> String {
         let Kind { code, error, .. } = self.kind;
-        let body = Body { code, error, description: &self.description };
+        let body = Body { code, error, description: &self.description, details: self.details.as_deref() };
         serde_json::to_string(&body).expect("texts can be written as JSON")
     }
 }

@@ -1,7 +1,8 @@
 //! The scopes that a call asks for, under either of their parameter's two names.
 
-use super::parameters::Text;
-use crate::domain::limits::SCOPES_MAX;
+use super::parameters::{Text, given};
+use super::refusal::{Details, Refusal};
+use crate::domain::limits::{SCOPE_BYTES_MAX, SCOPES_MAX};
 use crate::domain::scope::Scope;
 
 /// The scopes of a call as they came, those without a value left out.
@@ -9,13 +10,15 @@ use crate::domain::scope::Scope;
 pub struct Given<'a>(Vec<(&'static str, Text<'a>)>);
 
 /// What is wrong with the scopes of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     /// A scope has a character that none may have, is too long, or cannot be decoded.
     #[error("Invalid char in {name} param")]
     Character {
         /// The name that it came under.
         name: &'static str,
+        /// It, decoded where it can be.
+        value: String,
     },
     /// More than [`SCOPES_MAX`].
     #[error("{name}: {count} scopes, exceeds max {SCOPES_MAX}")]
@@ -49,7 +52,7 @@ impl<'a> Given<'a> {
     pub fn parse(&self) -> Result<Vec<Scope>, Invalid> {
         let read = |(name, text): &(&'static str, Text<'_>)| {
             let scope = text.as_deref().ok().and_then(|text| Scope::parse(text).ok());
-            scope.ok_or(Invalid::Character { name })
+            scope.ok_or_else(|| Invalid::Character { name, value: given(text).to_owned() })
         };
         let mut scopes = self.0.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         scopes.sort_unstable();
@@ -58,5 +61,19 @@ impl<'a> Given<'a> {
             (count, Some((name, _))) if count > SCOPES_MAX => Err(Invalid::TooMany { name, count }),
             _ => Ok(scopes),
         }
+    }
+}
+
+impl From<Invalid> for Refusal {
+    fn from(error: Invalid) -> Self {
+        let details = match &error {
+            Invalid::Character { name, value } => {
+                Details::new(name, value, format!("1 to {SCOPE_BYTES_MAX} of the characters 0-9 A-Z a-z _ . : / -"))
+            }
+            Invalid::TooMany { name, count } => {
+                Details::new(name, &format!("{count} scopes"), format!("at most {SCOPES_MAX} scopes"))
+            }
+        };
+        Self::parameter(error.to_string(), details)
     }
 }

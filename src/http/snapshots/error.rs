@@ -7,6 +7,7 @@ use crate::feed::snapshots::Error;
 use crate::http::common::refusal::{
     Kind, METHOD_NOT_ALLOWED, NOT_READY, PARAMETER_INVALID, Refusal, UNSUPPORTED_FORMAT,
 };
+use crate::http::common::scopes;
 
 /// A snapshot is of scopes that somebody names.
 const MISSING_SCOPE: Kind =
@@ -48,11 +49,6 @@ const fn unavailable(code: &'static str, error: &'static str) -> Kind {
 pub(super) struct Failure(Refusal);
 
 impl Failure {
-    /// A parameter breaks its rule.
-    pub(super) fn parameter(description: impl Into<String>) -> Self {
-        Self(Refusal::parameter(description))
-    }
-
     /// A snapshot is of scopes that somebody names.
     pub(super) fn missing_scope() -> Self {
         Self(Refusal::new(MISSING_SCOPE, "name at least one scope: ?scope=…"))
@@ -79,6 +75,12 @@ impl Failure {
     #[cfg(test)]
     pub(super) fn code(&self) -> &'static str {
         self.0.code()
+    }
+}
+
+impl From<scopes::Invalid> for Failure {
+    fn from(error: scopes::Invalid) -> Self {
+        Self(error.into())
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn request(query: &str) -> Result<Request, Failure> {
             given.take(&name, value);
         }
     }
-    let scopes = given.parse().map_err(|error| Failure::parameter(error.to_string()))?;
+    let scopes = given.parse()?;
     if scopes.is_empty() { Err(Failure::missing_scope()) } else { Ok(Request { scopes, pretty }) }
 }
 

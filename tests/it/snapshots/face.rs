@@ -125,6 +125,9 @@ async fn a_call_that_cannot_be_answered_says_why() {
         let (status, body) = get(&url, query).await;
         assert_eq!((status, &body["code"], &body["description"]), (400, &json!(code), &json!(description)), "{query}");
     }
+    let (_, body) = get(&url, "selector=a%2Ab&scope=x").await;
+    let allowed = "1 to 255 of the characters 0-9 A-Z a-z _ . : / -";
+    assert_eq!(body["details"], json!({ "parameter": "selector", "value": "a*b", "allowed": allowed }));
     let refused = http::get(&url, "/snapshots?scope=a", &[("accept", "text/event-stream")]).await;
     assert_eq!((refused.status, refused.header("content-type")), (415, "application/json"));
     for method in ["POST", "HEAD"] {
