@@ -12,6 +12,7 @@ use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, RefOr, Server};
 
 use super::common::operations::Operations;
+use super::common::refusal;
 use super::{changes, common, manage, snapshots, timers};
 
 const ABOUT: &str = "A change feed and a durable clock beside PostgreSQL.\n\n\
@@ -33,7 +34,7 @@ const TAGS: [(&str, &str); 5] = [
 /// The route of the document, for a process whose calls stand behind this prefix; empty for none.
 pub fn routes(prefix: &str) -> Router {
     let text = text(prefix).into();
-    operations().router.with_state(text)
+    operations().router.method_not_allowed_fallback(refusal::other_method).with_state(text)
 }
 
 /// The document as a text.
@@ -68,7 +69,7 @@ fn document(prefix: &str) -> OpenApi {
 }
 
 fn operations() -> Operations<Bytes> {
-    Operations::new("description").add(__path_openapi, openapi)
+    Operations::new("description").add(__path_openapi, openapi).schema::<refusal::Body<'_>>()
 }
 
 /// Read this document
@@ -91,7 +92,7 @@ struct Refusals;
 impl utoipa::IntoResponses for Refusals {
     fn responses() -> std::collections::BTreeMap<String, RefOr<utoipa::openapi::Response>> {
         let unavailable = common::describe::not_serving("The process is marked down.", None).build();
-        let responses = [("405", common::describe::method_not_allowed(None)), ("503", unavailable)];
+        let responses = [("405", refusal::other_method_described()), ("503", unavailable)];
         responses.into_iter().map(|(status, response)| (status.to_owned(), response.into())).collect()
     }
 }

@@ -37,6 +37,30 @@ async fn health_and_ready_are_200_without_a_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_method_is_refused_with_an_error_in_json() {
+    let server = Server::start(&database().await, &folder()).await;
+    for (method, path, allow) in [
+        ("DELETE", "/health", "GET,HEAD"),
+        ("POST", "/ready", "GET,HEAD"),
+        ("OPTIONS", "/metrics", "GET,HEAD"),
+        ("PUT", "/markdown", "GET,HEAD,POST"),
+        ("POST", "/openapi.json", "GET,HEAD"),
+    ] {
+        let answer = request(method, &server.url(), path, &[], "").await;
+        assert_eq!((answer.status, answer.header("allow")), (405, allow), "{path}");
+        assert_eq!(answer.header("content-type"), "application/json", "{path}");
+        let description = format!("the method must be one that the header Allow names, not {method}");
+        let expected = serde_json::json!({
+            "code": "METHOD_NOT_ALLOWED", "error": "The method is not supported", "description": description
+        });
+        assert_eq!(json(&answer), expected, "{path}");
+    }
+    let long = request(&"X".repeat(200), &server.url(), "/health", &[], "").await;
+    let shown = format!(", not {}…", "X".repeat(100));
+    assert!(json(&long)["description"].as_str().unwrap().ends_with(&shown), "{:?}", long.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_that_takes_every_connection_is_no_reason_to_restart_the_process() {
     let port = walclock::localpg::free_port().unwrap();
     let (url, flags) = (database().await, ["--connections-max", "3"]);

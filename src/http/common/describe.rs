@@ -7,7 +7,7 @@ use serde_json::json;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn, ParameterStyle};
 use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
-use utoipa::openapi::{Content, RefOr, Required, Response, ResponseBuilder};
+use utoipa::openapi::{Content, RefOr, Required, ResponseBuilder};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::limits;
@@ -74,14 +74,11 @@ pub fn not_serving(description: &str, others: Option<RefOr<Schema>>) -> Response
 }
 
 /// The description of the answer to another method.
-pub fn method_not_allowed(content: Option<RefOr<Schema>>) -> Response {
-    let response = ResponseBuilder::new()
+pub fn method_not_allowed(schema: RefOr<Schema>) -> ResponseBuilder {
+    ResponseBuilder::new()
         .description("Another method than those of this path.")
-        .header("Allow", header("The methods that there are."));
-    match content {
-        None => response.build(),
-        Some(schema) => response.content("application/json", Content::new(Some(schema))).build(),
-    }
+        .header("Allow", header("The methods that there are."))
+        .content("application/json", Content::new(Some(schema)))
 }
 
 /// A refusal of this schema, whose field `field` has one of these words.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,8 +14,8 @@ use crate::domain::invalid::head;
 
 /// When a reader who was sent away may come again, in seconds.
 const RETRY_SECONDS: &str = "5";
-/// The methods of the feed's calls.
-const METHODS: &str = "GET";
+/// The methods of the feed's calls, for `Allow`.
+pub const METHODS: &str = "GET";
 
 /// A kind of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub const UNSUPPORTED_FORMAT: Kind = Kind {
     code: "UNSUPPORTED_FORMAT",
     error: "The specified media type is not supported",
 };
-/// The feed's calls are GET.
+/// The path is not called by this method.
 pub const METHOD_NOT_ALLOWED: Kind =
     Kind { status: StatusCode::METHOD_NOT_ALLOWED, code: "METHOD_NOT_ALLOWED", error: "The method is not supported" };
 /// The feed has not begun yet.
@@ -89,10 +89,15 @@ pub struct Body<'a> {
     details: Option<&'a Details>,
 }
 
+/// A part of a request for an error to show: cut where it is long, and without what would steer a terminal.
+pub fn shown(text: &str) -> String {
+    head(text).replace(char::is_control, "\u{fffd}")
+}
+
 impl Details {
     /// Says that `value` is no good for this parameter, which must be `allowed`.
     pub fn new(parameter: &'static str, value: &str, allowed: impl Into<String>) -> Self {
-        Self { parameter, value: head(value).replace(char::is_control, "\u{fffd}"), allowed: allowed.into() }
+        Self { parameter, value: shown(value), allowed: allowed.into() }
     }
 }
 
@@ -135,14 +140,23 @@ impl IntoResponse for Refusal {
         // The next call may go well: some of these a cache would keep for as long as it likes.
         let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
         let mut response = (self.kind.status, headers, self.json()).into_response();
-        if self.kind.status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
-        }
         if self.kind.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
         }
         response
     }
+}
+
+/// Answers another method than those of a path. The router adds `Allow`, which names them.
+pub async fn other_method(method: Method) -> Refusal {
+    let given = shown(method.as_str());
+    Refusal::new(METHOD_NOT_ALLOWED, format!("the method must be one that the header Allow names, not {given}"))
+}
+
+/// The description of that answer.
+pub fn other_method_described() -> utoipa::openapi::Response {
+    let schema = describe::coded::<Body<'_>>("code", &[METHOD_NOT_ALLOWED.code]);
+    describe::method_not_allowed(schema).header("Cache-Control", describe::header("`no-store`")).build()
 }
 
 /// The description of these refusals, and of that of a process which is marked down.

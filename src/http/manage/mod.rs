@@ -10,8 +10,8 @@ use axum::Router;
 use axum::middleware::from_fn;
 use utoipa::openapi::OpenApi;
 
-use crate::http::common::describe;
 use crate::http::common::operations::Operations;
+use crate::http::common::{describe, refusal as refused};
 use crate::service::health::Health;
 
 pub use refusal::{Served, refuse_when_down};
@@ -27,14 +27,19 @@ struct Manage {
 
 /// The routes of this face.
 pub fn routes(health: Health, metrics: Exposition) -> Router {
-    operations().router.route_layer(from_fn(refusal::refuse_callbacks)).with_state(Manage { health, metrics })
+    router(operations(), Manage { health, metrics })
 }
 
 /// Those of the routes that are answered also over a connection beyond the bound: a crowd of readers is no reason to
 /// restart the process, nor to take it out of service.
 pub fn probes(health: Health) -> Router {
     let manage = Manage { health, metrics: Arc::new(String::new) };
-    looks().router.route_layer(from_fn(refusal::refuse_callbacks)).with_state(manage)
+    router(looks(), manage)
+}
+
+fn router(operations: Operations<Manage>, manage: Manage) -> Router {
+    let router = operations.router.method_not_allowed_fallback(refused::other_method);
+    router.route_layer(from_fn(refusal::refuse_callbacks)).with_state(manage)
 }
 
 /// What there is to call.
@@ -55,5 +60,6 @@ fn operations() -> Operations<Manage> {
         .add(handlers::__path_markdown_by_post, handlers::markdown_by_post)
         .add(handlers::__path_metrics, handlers::metrics)
         .schema::<wire::Readiness<'_>>()
+        .schema::<refused::Body<'_>>()
         .schema::<describe::NotServing<'_>>()
 }

@@ -7,7 +7,8 @@ use utoipa::openapi::schema::OneOfBuilder;
 use utoipa::openapi::{Content, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::http::common::describe::{self, NotServing, method_not_allowed, not_serving, reference};
+use crate::http::common::describe::{self, NotServing, not_serving, reference};
+use crate::http::common::refusal::other_method_described;
 use crate::service::health::Condition;
 
 /// What each part says of itself.
@@ -82,7 +83,7 @@ fn refused(unavailable: Response) -> BTreeMap<String, RefOr<Response>> {
     let callback = ResponseBuilder::new()
         .description("The call is a callback of a timer: it has the header `walclock-fence`.")
         .content("text/plain", Content::new(Some(describe::text().build())));
-    let responses = [("403", callback.build()), ("405", method_not_allowed(None)), ("503", unavailable)];
+    let responses = [("403", callback.build()), ("405", other_method_described()), ("503", unavailable)];
     responses.into_iter().map(|(status, response)| (status.to_owned(), response.into())).collect()
 }
 

@@ -199,7 +199,7 @@ fn refusals(invalid: &[&str], may_be_absent: bool) -> BTreeMap<String, RefOr<Res
         `TIMER_NOT_PENDING`, where it is among the words.";
     let mut responses = vec![
         ("400", refusal(wrong, invalid)),
-        ("405", method_not_allowed(Some(coded::<error::Body>("error", &["METHOD_NOT_ALLOWED"])))),
+        ("405", method_not_allowed(coded::<error::Body>("error", &["METHOD_NOT_ALLOWED"])).build()),
         (
             "500",
             refusal(
