@@ -2,15 +2,16 @@
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::Uri;
 use axum::middleware::from_fn_with_state;
 
 use crate::domain::limits;
-use crate::http::common::refusal::{NOT_FOUND, Refusal};
+use crate::http::common::refusal::{NOT_FOUND, Refusal, shown};
 use crate::http::manage;
 use crate::service::health::Health;
 
-/// What a path that nobody answers is answered; a newcomer's first one is `/`.
-const NOTHING_HERE: &str = "GET /openapi.json, behind the path prefix if there is one, tells what there is";
+/// What whoever calls a path that nobody answers is told; a newcomer's first one is `/`.
+const WHERE_TO_LOOK: &str = "GET /openapi.json, behind the path prefix if there is one, tells what there is";
 
 /// The routers of the two ports. There is none for the second where everything is on the first.
 pub(super) struct Faces {
@@ -36,7 +37,9 @@ impl Faces {
             let refuse = from_fn_with_state(served, manage::refuse_when_down);
             router.layer(DefaultBodyLimit::max(limits::REQUEST_BYTES_MAX)).layer(refuse)
         };
-        let nothing = async || Refusal::new(NOT_FOUND, NOTHING_HERE);
+        let nothing = async |uri: Uri| {
+            Refusal::new(NOT_FOUND, format!("there is nothing at {}: {WHERE_TO_LOOK}", shown(uri.path())))
+        };
         let guarded = |router: Router, paths| guarded(router.fallback(nothing), paths);
         match management_has_a_port {
             true => Self { main: guarded(calls, &[]), management: Some(guarded(management, &["/health", "/metrics"])) },

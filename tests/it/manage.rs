@@ -25,11 +25,21 @@ async fn health_and_ready_are_200_without_a_body() {
     let verbose = get(&server.url(), "/ready?verbose", &[("accept", "application/json")]).await;
     assert_eq!(json(&verbose)["status"], "Ready");
     assert!(json(&verbose)["checks"].as_array().unwrap().iter().any(|check| check["name"] == "database"));
-    for path in ["/", "/nope", "/changes/x"] {
+    let long = format!("/{}", "x".repeat(100));
+    for (path, shown) in [
+        ("/", "/"),
+        ("/nope?scope=a", "/nope"),
+        ("/changes/x", "/changes/x"),
+        (&long, &format!("{}…", long.split_at(100).0)),
+    ] {
         let answer = get(&server.url(), path, &[]).await;
-        let text = String::from_utf8(answer.body.to_vec()).unwrap();
-        assert!(answer.status == 404 && text.contains("GET /openapi.json"), "{path}: {text}");
-        assert_eq!(json(&answer)["code"], "NOT_FOUND");
+        assert_eq!((answer.status, answer.header("content-type")), (404, "application/json"), "{path}");
+        let look = "GET /openapi.json, behind the path prefix if there is one, tells what there is";
+        let expected = serde_json::json!({
+            "code": "NOT_FOUND", "error": "There is nothing at this path",
+            "description": format!("there is nothing at {shown}: {look}"),
+        });
+        assert_eq!(json(&answer), expected, "{path}");
     }
     let metrics = get(&server.url(), "/metrics", &[]).await;
     assert_eq!(metrics.status, 200);
@@ -244,6 +254,8 @@ async fn a_port_of_its_own_takes_the_management_calls_along_and_no_prefix_covers
     assert_eq!(get(&management, "/changes", &[]).await.status, 404);
     assert_eq!(get(&server.url(), "/changes", &[]).await.status, 404);
     assert_eq!(get(&server.url(), "/feed/changes", &[]).await.status, 200);
+    let unknown = json(&get(&server.url(), "/feed/nope", &[]).await)["description"].to_string();
+    assert!(unknown.starts_with("\"there is nothing at /feed/nope: "), "{unknown}");
 
     assert_eq!(get(&management, "/markdown", &[]).await.status, 200);
     assert_eq!(get(&management, "/ready", &[]).await.status, 503);
