@@ -14,13 +14,7 @@ use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, RefOr, Server};
 use super::common::operations::Operations;
 use super::common::refusal;
 use super::{changes, common, manage, snapshots, timers};
-
-const ABOUT: &str = "A change feed and a durable clock beside PostgreSQL.\n\n\
-    A path prefix (`--path-prefix`) stands before all calls but those of management. With `--management-port` these are \
-    answered on that port alone, and not on this one. A process answers the calls of its roles; to others it answers 404. \
-    Beyond what is listed, a connection over the bound is answered 503 with `Retry-After`, but for `/health` and `/ready`, and a bug 500, both as text; \
-    a request whose first line and headers have more than 64 KiB is answered 431, without a body.\n\n\
-    Nobody is asked who they are.";
+use crate::domain::limits;
 
 /// What each group of calls is about.
 const TAGS: [(&str, &str); 5] = [
@@ -58,7 +52,7 @@ fn document(prefix: &str) -> OpenApi {
     document.info = InfoBuilder::new()
         .title(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(ABOUT))
+        .description(Some(about()))
         .license(Some(license.build()))
         .build();
     let root = if prefix.is_empty() { "/" } else { prefix };
@@ -66,6 +60,18 @@ fn document(prefix: &str) -> OpenApi {
     let tag = |(name, about): (&str, &str)| TagBuilder::new().name(name).description(Some(about)).build();
     document.tags = Some(TAGS.map(tag).into());
     document
+}
+
+fn about() -> String {
+    format!(
+        "A change feed and a durable clock beside PostgreSQL.\n\n\
+        A path prefix (`--path-prefix`) stands before all calls but those of management. With `--management-port` these are \
+        answered on that port alone, and not on this one. A process answers the calls of its roles; to others it answers 404. \
+        Beyond what is listed, a connection over the bound is answered 503 with `Retry-After`, but for `/health` and `/ready`, and a bug 500, both as text; \
+        a request whose first line and headers have more than {} KiB is answered 431, without a body.\n\n\
+        Nobody is asked who they are.",
+        limits::REQUEST_HEAD_BYTES_MAX >> 10,
+    )
 }
 
 fn operations() -> Operations<Bytes> {

@@ -67,6 +67,9 @@ fn it_is_whole() {
 #[test]
 fn its_bounds_are_the_servers_own() {
     let document = Document::of_the_code();
+    let about = document.json["info"]["description"].as_str().unwrap();
+    let head = format!("more than {} KiB is answered 431", limits::REQUEST_HEAD_BYTES_MAX >> 10);
+    assert!(about.contains(&head), "{about}");
     let limit = &document.parameter("/changes", "limit")["schema"];
     assert_eq!(limit["maximum"], limits::CHANGES_LIMIT_MAX);
     assert_eq!(limit["default"], limits::CHANGES_LIMIT_DEFAULT);
