@@ -67,7 +67,8 @@ fn about() -> String {
         "A change feed and a durable clock beside PostgreSQL.\n\n\
         A path prefix (`--path-prefix`) stands before all calls but those of management. With `--management-port` these are \
         answered on that port alone, and not on this one. A process answers the calls of its roles; to others it answers 404. \
-        Beyond what is listed, a connection over the bound is answered 503 with `Retry-After`, but for `/health` and `/ready`, and a bug 500, both as text; \
+        Beyond what is listed, a connection over the bound is answered 503 as text, with `Retry-After`, but for `/health` and `/ready`; \
+        a path that there is not 404, and a bug 500, both as a `FeedError`; \
         a request whose first line and headers have more than {} KiB is answered 431, without a body.\n\n\
         Nobody is asked who they are.",
         limits::REQUEST_HEAD_BYTES_MAX >> 10,

@@ -102,7 +102,8 @@ async fn call(world: &World, path: &str) -> String {
 #[tokio::test]
 async fn a_panic_of_a_handler_is_a_500_and_the_server_goes_on() {
     let world = start(10, LONG, LONG).await;
-    assert!(call(&world, "/panic").await.starts_with("HTTP/1.1 500 "));
+    let answer = call(&world, "/panic").await;
+    assert!(answer.starts_with("HTTP/1.1 500 ") && answer.contains(r#"{"code":"INTERNAL_SERVER_ERROR","#), "{answer}");
     assert!(call(&world, "/").await.ends_with("hello"));
 }
 
