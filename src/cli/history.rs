@@ -12,7 +12,7 @@ use crate::domain::run::PastAttempt;
 pub(super) fn table(attempts: &[PastAttempt], out: &mut impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "{:>7}  {:<9}  {:<27}  {:>10}  {:>10}  {:>6}  ERROR",
+        "{:>7}  {:<11}  {:<27}  {:>10}  {:>10}  {:>6}  ERROR",
         "ATTEMPT", "OUTCOME", "DUE", "LATE", "TOOK", "STATUS"
     )?;
     for attempt in attempts {
@@ -24,7 +24,7 @@ pub(super) fn table(attempts: &[PastAttempt], out: &mut impl Write) -> io::Resul
         let error = attempt.error.as_deref().map_or_else(String::new, printable);
         let (outcome, due_at) = (attempt.outcome.as_str(), attempt.due_at.to_string());
         let line =
-            format!("{:>7}  {outcome:<9}  {due_at:<27}  {late:>10}  {took:>10}  {status:>6}  {error}", attempt.number);
+            format!("{:>7}  {outcome:<11}  {due_at:<27}  {late:>10}  {took:>10}  {status:>6}  {error}", attempt.number);
         writeln!(out, "{}", line.trim_end())?;
         if let Some(reply) = attempt.reply.as_deref().filter(|reply| !reply.is_empty()) {
             writeln!(out, "{:>9}{}", "", printable(reply))?;
@@ -112,10 +112,10 @@ mod tests {
         let mut out = Vec::new();
         table(&attempts, &mut out).expect("it is written to memory");
         let expected = "\
-ATTEMPT  OUTCOME    DUE                                LATE        TOOK  STATUS  ERROR
-      1  retried    2023-11-14T22:13:20Z             1.23ms     30.01ms     503  answered 503
+ATTEMPT  OUTCOME      DUE                                LATE        TOOK  STATUS  ERROR
+      1  retried      2023-11-14T22:13:20Z             1.23ms     30.01ms     503  answered 503
          down\\u{1b}[2J
-      2  running    2023-11-14T22:13:20Z                  -           -       -
+      2  running      2023-11-14T22:13:20Z                  -           -       -
 ";
         let shown = String::from_utf8(out).expect("text");
         assert_eq!(shown, expected, "{shown}");

@@ -103,6 +103,8 @@ impl Attempt {
 pub enum Outcome {
     /// It failed, and another one followed or will.
     Retried,
+    /// The receiver asked for another moment.
+    Rescheduled,
     /// It is under way.
     Running,
     /// The receiver took it.
@@ -116,6 +118,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Retried => "retried",
+            Self::Rescheduled => "rescheduled",
             Self::Running => "running",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
@@ -155,7 +158,8 @@ pub enum Ending {
     Failed,
     /// Back to `walclock.timers` for another attempt at this moment; the failed attempt goes into `walclock.attempts`.
     RetryAt(Timestamp),
-    /// Back to `walclock.timers` with a new `execute_at` and no attempts, as the receiver asked.
+    /// Back to `walclock.timers` with a new `execute_at` and no attempts, as the receiver asked; this one goes into
+    /// `walclock.attempts`, too.
     Reschedule(Timestamp),
     /// Back to `walclock.timers` until this moment, with as many attempts as before its claim: none was made.
     Defer(Timestamp),

@@ -133,6 +133,7 @@ fn attempt(row: &Row) -> Result<PastAttempt, tokio_postgres::Error> {
         "running" => Outcome::Running,
         "succeeded" => Outcome::Succeeded,
         "failed" => Outcome::Failed,
+        "rescheduled" => Outcome::Rescheduled,
         _ => Outcome::Retried,
     };
     Ok(PastAttempt {

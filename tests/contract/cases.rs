@@ -45,7 +45,7 @@ macro_rules! for_each_case {
         $test! { a_failure_is_written_in_place }
         $test! { a_retry_puts_the_timer_back_and_logs_the_attempt }
         $test! { a_success_after_a_retry_keeps_the_count }
-        $test! { a_reschedule_puts_the_timer_back_anew }
+        $test! { a_reschedule_puts_the_timer_back_anew_and_logs_the_attempt }
         $test! { a_deferral_puts_the_timer_back_as_it_was }
         $test! { a_deferral_after_a_retry_keeps_the_count }
         $test! { a_newer_timer_wins_over_a_deferral }

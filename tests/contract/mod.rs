@@ -84,7 +84,7 @@ pub struct RunRow {
     pub last_error: Option<String>,
 }
 
-/// A failed attempt at rest.
+/// An attempt at rest that was followed by another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRow {
     pub attempt: u32,

@@ -89,20 +89,28 @@ pub async fn a_success_after_a_retry_keeps_the_count(world: &impl World) {
     assert_eq!(world.attempts(key).await.len(), 1);
 }
 
-pub async fn a_reschedule_puts_the_timer_back_anew(world: &impl World) {
+pub async fn a_reschedule_puts_the_timer_back_anew_and_logs_the_attempt(world: &impl World) {
     let (a, grant, first) = running(world, "first").await;
     let key = &first.key.timer;
     assert_eq!(settle(world, &a, &[retry_at(&first, first.key.claimed_at)]).await, [true]);
     let second = claim(world, &a, &grant, &[key]).await.runs.remove(0);
     let at = world.store().now().await.unwrap().after(Duration::from_secs(60));
-    assert_eq!(settle(world, &a, &[reschedule(&second, at)]).await, [true]);
+    let settlement = reschedule(&second, at);
+    assert_eq!(settle(world, &a, std::slice::from_ref(&settlement)).await, [true]);
     let timer = world.timer(key).await.unwrap();
     assert_eq!((timer.definition.execute_at, timer.attempts, timer.retry_at), (at, 0, None));
     assert_eq!((timer.first_attempt_at, timer.last_error), (None, None));
     assert_eq!(timer.created_at, first.timer.created_at);
     assert_eq!(world.runs(key).await, []);
-    // The attempt that asked for it did not fail.
-    assert_eq!(world.attempts(key).await.len(), 1);
+    let logged = AttemptRow {
+        attempt: 2,
+        due_at: first.key.claimed_at,
+        sent_at: settlement.attempt.sent_at,
+        answered_at: settlement.attempt.answered_at,
+        status: Some(200),
+        error: None,
+    };
+    assert_eq!(world.attempts(key).await[1..], [logged]);
 }
 
 pub async fn a_deferral_puts_the_timer_back_as_it_was(world: &impl World) {

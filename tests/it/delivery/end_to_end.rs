@@ -1,20 +1,27 @@
-//! The whole server, as the receiver of its callbacks meets it: whose signatures it finds, which request a row asks for, and
-//! that its wish to be left alone for a while is heard.
+//! The whole server, as the receiver of its callbacks meets it: whose signatures it finds, which request a row asks for, that
+//! its wish to be left alone for a while is heard, and what is kept of its answers.
 
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use tokio_postgres::Client;
 use walclock::clock::{Timestamp, wall};
+use walclock::domain::run::Outcome;
+use walclock::domain::timer::TimerKey;
+use walclock::pg;
+use walclock::service::timers::{Config, Timers};
+use walclock::store::{self, Store};
 
 use super::receiver::{Act, Receiver, Request, answer, ok};
 use super::{OTHER_SECRET, SECRET, hmac_sha256};
 use crate::support::server::{Server, folder};
-use crate::support::{PATIENCE, connect, database, eventually};
+use crate::support::{self, PATIENCE, connect, database, eventually};
 
 struct World {
     sql: Client,
+    timers: Timers,
     _server: Server,
 }
 
@@ -22,7 +29,9 @@ impl World {
     async fn new() -> Self {
         let url = database().await;
         let server = Server::start(&url, &folder()).await;
-        Self { sql: connect(&url).await, _server: server }
+        let store = Store::new(store::Config::new(pg::Settings::parse(&url).unwrap())).unwrap();
+        let timers = Timers::new(Config::default(), store);
+        Self { sql: connect(&url).await, timers, _server: server }
     }
 
     /// A client inserts a timer that is due at once, with further columns.
@@ -166,4 +175,43 @@ async fn a_receiver_that_names_a_time_is_left_alone_until_then() {
         let (sent_at, until): (Timestamp, Timestamp) = (rows[1].get(6), *asked.get().unwrap());
         assert!(sent_at >= until, "{sent_at}, not from {until} on, in the form {form}");
     }
+}
+
+/// Whatever an attempt came to, what it was answered is kept: also where the receiver asked for another moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_moved_its_timer_is_in_the_history_like_any_other() {
+    const FIRST: &str = "2020-01-01T00:00:00Z";
+    const ELSEWHEN: &str = r#"{"ok":false,"nextExecuteAt":"2020-01-02T00:00:00Z"}"#;
+    const OK: &str = r#"{"ok":true}"#;
+    let world = World::new().await;
+    // The same request has the same answer, also where it comes again.
+    let receiver = support::receiver::Receiver::answering(|call| {
+        let is_first = call.body["executeAt"] == FIRST;
+        let (status, body) = match call.header("walclock-attempt") {
+            "1" if is_first => (StatusCode::SERVICE_UNAVAILABLE, "closed"),
+            _ if is_first => (StatusCode::OK, ELSEWHEN),
+            _ => (StatusCode::OK, OK),
+        };
+        Box::pin(async move { (status, body.to_owned()) })
+    })
+    .await;
+    let insert = "insert into walclock.timers (namespace, id, execute_at, callback_url, retry_interval_first)
+                  values ('shop', 'moved', $1::text::timestamptz, $2, '10 ms')";
+    world.sql.execute(insert, &[&FIRST, &receiver.url()]).await.unwrap();
+    let key = TimerKey::new("shop", "moved");
+    let over = async || {
+        let attempts = world.timers.history(&key, 10).await.unwrap();
+        attempts.last().is_some_and(|last| last.outcome == Outcome::Succeeded).then_some(attempts)
+    };
+    let attempts = eventually(PATIENCE, "the timer is over", over).await;
+    assert!(attempts.iter().all(|attempt| attempt.sent_at.unwrap() <= attempt.answered_at.unwrap()), "{attempts:?}");
+    let told = attempts.iter().map(|attempt| {
+        (attempt.number, attempt.outcome, attempt.status, attempt.error.as_deref(), attempt.reply.as_deref())
+    });
+    let expected = [
+        (1, Outcome::Retried, Some(503), Some("answered 503"), Some("closed")),
+        (2, Outcome::Rescheduled, Some(200), None, Some(ELSEWHEN)),
+        (1, Outcome::Succeeded, Some(200), None, Some(OK)),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
 }

@@ -21,6 +21,7 @@ const ALL: &[&str] = &[
     "V6__partitions",
     "V7__callbacks",
     "V8__publish",
+    "V9__history",
 ];
 
 async fn migrated() -> (Client, Settings) {

@@ -160,9 +160,9 @@ impl Model {
         let Some(row) = self.runs.remove(&settlement.run.key) else { return };
         let (mut timer, now) = (row.run.timer, self.now);
         let (number, due_at) = (timer.attempts, timer.due_at());
-        if matches!(settlement.ending, Ending::RetryAt(_)) {
-            let failed = AttemptRow { number, due_at, attempt: settlement.attempt.clone() };
-            self.attempts.entry(settlement.run.key.timer.clone()).or_default().push(failed);
+        if matches!(settlement.ending, Ending::RetryAt(_) | Ending::Reschedule(_)) {
+            let made = AttemptRow { number, due_at, attempt: settlement.attempt.clone() };
+            self.attempts.entry(settlement.run.key.timer.clone()).or_default().push(made);
         }
         change(&mut timer, now);
         self.put(timer, now);
