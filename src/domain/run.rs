@@ -156,6 +156,8 @@ pub enum Ending {
     Succeeded,
     /// Over: refused, or the policy was exhausted.
     Failed,
+    /// Over without this attempt, which could not be made within the policy: it is not counted, and there was one before it.
+    GivenUp,
     /// Back to `walclock.timers` for another attempt at this moment; the failed attempt goes into `walclock.attempts`.
     RetryAt(Timestamp),
     /// Back to `walclock.timers` with a new `execute_at` and no attempts, as the receiver asked; this one goes into
@@ -170,7 +172,7 @@ impl Ending {
     pub fn again_at(self) -> Option<Timestamp> {
         match self {
             Self::RetryAt(at) | Self::Reschedule(at) | Self::Defer(at) => Some(at),
-            Self::Succeeded | Self::Failed => None,
+            Self::Succeeded | Self::Failed | Self::GivenUp => None,
         }
     }
 }

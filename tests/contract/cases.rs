@@ -48,6 +48,7 @@ macro_rules! for_each_case {
         $test! { a_reschedule_puts_the_timer_back_anew_and_logs_the_attempt }
         $test! { a_deferral_puts_the_timer_back_as_it_was }
         $test! { a_deferral_after_a_retry_keeps_the_count }
+        $test! { an_end_without_an_attempt_counts_none }
         $test! { a_newer_timer_wins_over_a_deferral }
         $test! { a_second_settle_is_not_written }
         $test! { a_settle_under_an_old_epoch_changes_nothing }

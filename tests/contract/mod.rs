@@ -205,6 +205,10 @@ pub fn defer(run: &Run, at: Timestamp) -> Settlement {
     Settlement { run: run.clone(), attempt, ending: Ending::Defer(at) }
 }
 
+pub fn give_up(run: &Run) -> Settlement {
+    Settlement { ending: Ending::GivenUp, ..defer(run, run.key.claimed_at) }
+}
+
 pub async fn settle(world: &impl World, owner: &Owner, settlements: &[Settlement]) -> Vec<bool> {
     world.store().settle(owner, settlements).await.unwrap().into_iter().map(Result::unwrap).collect()
 }

@@ -143,6 +143,29 @@ pub async fn a_deferral_after_a_retry_keeps_the_count(world: &impl World) {
     assert_eq!(world.attempts(key).await.len(), 1);
 }
 
+pub async fn an_end_without_an_attempt_counts_none(world: &impl World) {
+    let (a, grant, first) = running(world, "first").await;
+    let key = &first.key.timer;
+    assert_eq!(settle(world, &a, &[retry_at(&first, first.key.claimed_at)]).await, [true]);
+    let second = claim(world, &a, &grant, &[key]).await.runs.remove(0);
+    let other = run(world, &a, &grant, &super::key("other")).await;
+    let settlement = give_up(&second);
+    assert_eq!(settle(world, &a, &[settlement.clone(), failed(&other)]).await, [true, true]);
+    assert!(world.timer(key).await.is_none());
+    let wanted = RunRow {
+        attempts: 1,
+        sent_at: None,
+        answered_at: Some(settlement.attempt.answered_at),
+        status: None,
+        reply: Some(String::new()),
+        ..answered(&second, State::Failed, 0, Some("its host is down"))
+    };
+    assert_eq!(row(world, key).await, wanted);
+    assert_eq!(world.attempts(key).await.len(), 1, "the one that was made");
+    // Beside it each is as it would be alone.
+    assert_eq!(row(world, &other.key.timer).await, answered(&other, State::Failed, 404, Some("status 404")));
+}
+
 pub async fn a_newer_timer_wins_over_a_deferral(world: &impl World) {
     let (a, _, run) = running(world, "first").await;
     let newer_at = world.store().now().await.unwrap().after(Duration::from_secs(60));
@@ -174,7 +197,9 @@ pub async fn a_second_settle_is_not_written(world: &impl World) {
 async fn is_refused(world: &impl World, owner: &Owner, run: &Run) {
     let before = row(world, &run.key.timer).await;
     let at = run.key.claimed_at;
-    for settlement in [succeeded(run), failed(run), retry_at(run, at), reschedule(run, at), defer(run, at)] {
+    for settlement in
+        [succeeded(run), failed(run), retry_at(run, at), reschedule(run, at), defer(run, at), give_up(run)]
+    {
         assert_eq!(settle(world, owner, &[settlement]).await, [false]);
         assert_eq!(row(world, &run.key.timer).await, before);
         assert!(world.timer(&run.key.timer).await.is_none());

@@ -1,9 +1,9 @@
 -- Ends runs in place, with the figures of their last attempt; returns the numbers of those that were ended, so those that
 -- were under way under an epoch that the caller still holds.
 -- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], the runs: $4 namespaces text[], $5 ids text[],
--- $6 claimed_at timestamptz[], $7 shards smallint[], $8 epochs bigint[], their attempts: $9 sent_at timestamptz[],
--- $10 answered_at timestamptz[], $11 status smallint[], $12 reply text[], $13 error text[] (null keeps the last one),
--- $14 states text[]
+-- $6 claimed_at timestamptz[], $7 shards smallint[], $8 epochs bigint[], their attempts: $9 sent_at timestamptz[] (null: none
+-- was made, and the one that the claim has counted is not), $10 answered_at timestamptz[], $11 status smallint[],
+-- $12 reply text[], $13 error text[] (null keeps the last one), $14 states text[]
 -- On `= any (array[…])` see timers/claim.sql. A run is under way as long as it has no answer; to ask for its state would be to
 -- offer the planner the index of all that are under way.
 with held as materialized (
@@ -21,8 +21,9 @@ with held as materialized (
     where ((shard, epoch) in (select shard, epoch from held)) is true
 )
 update walclock.runs as run
-set state = wanted.state, sent_at = wanted.sent_at, answered_at = wanted.answered_at, status = wanted.status,
-    reply = wanted.reply, last_error = coalesce(wanted.error, run.last_error)
+set state = wanted.state, attempts = run.attempts - (wanted.sent_at is null)::int, sent_at = wanted.sent_at,
+    answered_at = wanted.answered_at, status = wanted.status, reply = wanted.reply,
+    last_error = coalesce(wanted.error, run.last_error)
 from wanted
 where run.namespace = any (array[wanted.namespace]) and run.id = wanted.id
   and run.claimed_at = wanted.claimed_at

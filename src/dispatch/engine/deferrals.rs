@@ -1,4 +1,4 @@
-//! Runs that are put back as they were before their claim, because no attempt was made: none is counted.
+//! Runs that are put back as they were before their claim, or are over, because no attempt was made: none is counted.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Engine {
             Some(error) => format!("{error}; {reason}"),
             None => reason,
         };
-        self.settle_unmade(now, run, reason, Ending::Failed);
+        self.settle_unmade(now, run, reason, Ending::GivenUp);
     }
 
     /// Puts a run back as it was before its claim, to be due again at `at`.

@@ -587,5 +587,5 @@ fn what_the_process_was_short_of_costs_no_attempt_and_says_nothing_of_the_host()
     (sent.timer.attempts, sent.timer.first_attempt_at) =
         (2, Some(START.before(RetryPolicy::default().attempts_duration)));
     let effects = rig.step(START, Event::Unmade(sent, unmade()));
-    assert!(matches!(&effects[..], [Effect::Settle(over)] if over[0].ending == Ending::Failed), "{effects:?}");
+    assert!(matches!(&effects[..], [Effect::Settle(over)] if over[0].ending == Ending::GivenUp), "{effects:?}");
 }

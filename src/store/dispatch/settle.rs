@@ -52,7 +52,7 @@ pub async fn settle(
         };
         match settlement.ending {
             Ending::Succeeded => finish(State::Succeeded),
-            Ending::Failed => finish(State::Failed),
+            Ending::Failed | Ending::GivenUp => finish(State::Failed),
             Ending::RetryAt(at) => put_back(at, false, false),
             Ending::Reschedule(at) => put_back(at, true, false),
             Ending::Defer(at) => put_back(at, false, true),
@@ -82,7 +82,7 @@ struct Attempts<'a> {
     claimed_at: Vec<Timestamp>,
     shards: Vec<i16>,
     epochs: Vec<i64>,
-    sent_at: Vec<Timestamp>,
+    sent_at: Vec<Option<Timestamp>>,
     answered_at: Vec<Timestamp>,
     status: Vec<Option<i16>>,
     reply: Vec<String>,
@@ -102,7 +102,7 @@ impl<'a> Attempts<'a> {
             claimed_at: column(batch, |s| s.run.key.claimed_at),
             shards: column(batch, |s| i16::from(s.run.key.timer.shard().0)),
             epochs: column(batch, |s| s.run.epoch.0),
-            sent_at: column(batch, |s| s.attempt.sent_at),
+            sent_at: column(batch, |s| Some(s.attempt.sent_at).filter(|_| s.ending != Ending::GivenUp)),
             answered_at: column(batch, |s| s.attempt.answered_at),
             status: column(batch, |s| s.attempt.status.and_then(|status| i16::try_from(status).ok())),
             reply: column(batch, |s| stored::text(&s.attempt.reply_head, limits::REPLY_HEAD_BYTES_MAX)),

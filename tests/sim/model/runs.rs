@@ -24,7 +24,7 @@ pub struct RunRow {
     adopted_by: Owner,
     /// The last attempt, once the run is over.
     pub answered: Option<Attempt>,
-    /// That attempt was never made: the run was deferred, and superseded.
+    /// That attempt was never made: the run was deferred, and superseded, or its policy ended meanwhile.
     pub unsent: bool,
     /// It is not to be tried again.
     pub cancelled: bool,
@@ -111,7 +111,7 @@ impl Model {
         match settlement.ending {
             Ending::Defer(_) if self.wrongs.forgets_deferrals => {}
             Ending::Succeeded => self.finish(settlement, State::Succeeded, error),
-            Ending::Failed => self.finish(settlement, State::Failed, error),
+            Ending::Failed | Ending::GivenUp => self.finish(settlement, State::Failed, error),
             Ending::RetryAt(_) | Ending::Reschedule(_) | Ending::Defer(_)
                 if let Some(error) = self.takes_its_place(key) =>
             {
@@ -152,7 +152,8 @@ impl Model {
         let Some(row) = self.runs.get_mut(&settlement.run.key) else { return };
         row.state = state;
         row.answered = Some(settlement.attempt.clone());
-        row.unsent = matches!(settlement.ending, Ending::Defer(_));
+        row.unsent = matches!(settlement.ending, Ending::Defer(_) | Ending::GivenUp);
+        row.run.timer.attempts -= u32::from(settlement.ending == Ending::GivenUp);
         row.run.timer.last_error = error.or_else(|| row.run.timer.last_error.take());
     }
 

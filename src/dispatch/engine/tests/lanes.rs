@@ -174,7 +174,7 @@ fn a_policy_ends_also_while_the_host_is_spared() {
         .collect();
     let settlement = |id: &str| settled.iter().find(|one| &*one.run.key.timer.id == id).expect("it is settled");
     let of = |id: &str| settlement(id).ending;
-    assert_eq!(of("tried"), Ending::Failed);
+    assert_eq!(of("tried"), Ending::GivenUp, "no attempt was made");
     let why = "connection refused; not sent: http://one fails, and is spared for a while";
     assert!(matches!(&settlement("tried").attempt.verdict, Verdict::Retry { error, .. } if error == why));
     assert!(matches!(of("new"), Ending::Defer(_)), "one that was never tried is tried once");
