@@ -86,6 +86,8 @@ pub enum AfterFailure {
     RetryAt(Timestamp),
     /// No attempt is left.
     GiveUp,
+    /// One would be left, but the receiver wants none before the last moment for it.
+    AskedTooLate,
 }
 
 impl RetryPolicy {
@@ -123,10 +125,11 @@ impl RetryPolicy {
             return AfterFailure::GiveUp;
         }
         let by_policy = failed_at.after(self.wait_after(attempt, jitter));
-        let retry_at = by_policy.max(not_before.unwrap_or(Timestamp::MIN));
-        match retry_at > self.last_at(first_attempt_at) {
-            true => AfterFailure::GiveUp,
-            false => AfterFailure::RetryAt(retry_at),
+        let last_at = self.last_at(first_attempt_at);
+        match not_before {
+            _ if by_policy > last_at => AfterFailure::GiveUp,
+            Some(not_before) if not_before > last_at => AfterFailure::AskedTooLate,
+            not_before => AfterFailure::RetryAt(by_policy.max(not_before.unwrap_or(by_policy))),
         }
     }
 
@@ -171,7 +174,7 @@ mod tests {
         for attempt in 1..=20 {
             match policy.after_failure(attempt, START, now, None, jitter) {
                 AfterFailure::RetryAt(at) => waits.push(at.since(now).as_millis()),
-                AfterFailure::GiveUp => return waits,
+                AfterFailure::GiveUp | AfterFailure::AskedTooLate => return waits,
             }
             now = now.after(Duration::from_millis(u64::try_from(waits[waits.len() - 1]).unwrap()));
         }
@@ -208,11 +211,15 @@ mod tests {
             (START, AfterFailure::RetryAt(after(1))),
             (after(30), AfterFailure::RetryAt(after(30))),
             (after(60), AfterFailure::RetryAt(after(60))),
-            (after(61), AfterFailure::GiveUp),
-            (Timestamp::MAX, AfterFailure::GiveUp),
+            (after(61), AfterFailure::AskedTooLate),
+            (Timestamp::MAX, AfterFailure::AskedTooLate),
         ] {
             assert_eq!(policy.after_failure(1, START, START, Some(not_before), 0.5), expected, "{not_before}");
         }
+        // It is not the receiver that ends what is over by itself.
+        assert_eq!(policy.after_failure(1, START, after(60), Some(after(90)), 0.5), AfterFailure::GiveUp);
+        let once = RetryPolicy { attempts_max: Some(1), ..policy };
+        assert_eq!(once.after_failure(1, START, START, Some(after(90)), 0.5), AfterFailure::GiveUp);
     }
 
     #[test]

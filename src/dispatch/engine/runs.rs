@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::dispatch::ports::{Unavailable, Written};
 use crate::domain::callback::Verdict;
 use crate::domain::callback_url;
+use crate::domain::duration;
 use crate::domain::lease::{Epoch, Lease};
 use crate::domain::limits::ADOPTIONS_MAX;
 use crate::domain::retry::AfterFailure;
@@ -86,8 +87,8 @@ impl Engine {
     fn abandon(&mut self, now: Timestamp, run: Run, effects: &mut Vec<Effect>) {
         if self.admit(&run) {
             effects.push(Effect::Abandoned(run.key.timer.clone()));
-            let attempt = Attempt::abandoned(run.adoptions, now);
-            let ending = ending(&run, &attempt, self.random.fraction());
+            let mut attempt = Attempt::abandoned(run.adoptions, now);
+            let ending = ending(&run, &mut attempt, self.random.fraction());
             self.settlements.push_back(Settlement { run, attempt, ending });
         }
     }
@@ -187,7 +188,7 @@ impl Engine {
     }
 
     /// Takes in how an attempt went.
-    pub(super) fn attempted(&mut self, now: Timestamp, run: Box<Run>, attempt: Attempt, effects: &mut Vec<Effect>) {
+    pub(super) fn attempted(&mut self, now: Timestamp, run: Box<Run>, mut attempt: Attempt, effects: &mut Vec<Effect>) {
         let jitter = self.random.fraction();
         let origin = origin(&run);
         for news in self.hosts.answered(now, &origin, &run.key, &attempt, jitter) {
@@ -197,7 +198,7 @@ impl Engine {
                 Turn::Back => Effect::Back(target),
             });
         }
-        let ending = ending(&run, &attempt, jitter);
+        let ending = ending(&run, &mut attempt, jitter);
         self.settlements.push_back(Settlement { run: *run, attempt, ending });
     }
 
@@ -441,18 +442,25 @@ pub(super) fn last_retry(run: &Run) -> Timestamp {
     first_at.map_or(Timestamp::MAX, |first_at| run.timer.definition.retry.last_at(first_at))
 }
 
-/// How a run ends whose attempt went like this. `jitter` is from 0 to 1.
-fn ending(run: &Run, attempt: &Attempt, jitter: f64) -> Ending {
-    match attempt.verdict {
+/// How a run ends whose attempt went like this. `jitter` is from 0 to 1. Where it is the receiver's wish that ends it, the
+/// attempt's error says so from then on.
+fn ending(run: &Run, attempt: &mut Attempt, jitter: f64) -> Ending {
+    match &mut attempt.verdict {
         Verdict::Succeeded => Ending::Succeeded,
         Verdict::Failed { .. } => Ending::Failed,
-        Verdict::Reschedule(at) => Ending::Reschedule(at),
-        Verdict::Retry { not_before, .. } => {
+        Verdict::Reschedule(at) => Ending::Reschedule(*at),
+        Verdict::Retry { not_before, error } => {
             let first_at = run.timer.first_attempt_at.unwrap_or(attempt.sent_at);
             let policy = &run.timer.definition.retry;
-            match policy.after_failure(run.timer.attempts.max(1), first_at, attempt.answered_at, not_before, jitter) {
+            match policy.after_failure(run.timer.attempts.max(1), first_at, attempt.answered_at, *not_before, jitter) {
                 AfterFailure::RetryAt(at) => Ending::RetryAt(at),
                 AfterFailure::GiveUp => Ending::Failed,
+                AfterFailure::AskedTooLate => {
+                    let longest = duration::format(policy.attempts_duration);
+                    error
+                        .push_str(&format!("; not tried again: its Retry-After is beyond the {longest} of the policy"));
+                    Ending::Failed
+                }
             }
         }
     }

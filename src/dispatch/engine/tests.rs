@@ -1,5 +1,6 @@
 //! Tests of the engine: what each event leads to. Whole histories are the simulation's.
 
+mod endings;
 mod hosts;
 mod lanes;
 mod sweeps;
@@ -375,18 +376,6 @@ fn an_outcome_that_cannot_be_written_holds_up_no_other() {
     rig.step(at(202), Event::Settled { settlements, written: Ok(vec![Ok(true)]) });
     rig.step(at(203), Event::Settled { settlements: repeated, written: Ok(vec![Ok(true)]) });
     assert!(rig.engine.is_idle());
-}
-
-#[test]
-fn a_failed_attempt_is_due_again() {
-    let mut rig = Rig::new(Config::default());
-    let sent = rig.send("a");
-    let failure = Verdict::Retry { not_before: Some(at(3_000)), error: "503".into() };
-    let mut effects = rig.step(at(1), Event::Attempted { run: sent, attempt: attempt(failure) });
-    let Some(Effect::Settle(settlements)) = effects.pop() else { panic!("{effects:?}") };
-    assert_eq!(settlements[0].ending, Ending::RetryAt(at(3_000)));
-    rig.step(at(2), Event::Settled { settlements, written: Ok(vec![Ok(true)]) });
-    assert_eq!(rig.claim_ids(at(3_000)), ["a"]);
 }
 
 #[test]
