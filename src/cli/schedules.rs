@@ -76,6 +76,7 @@ pub struct List {
 /// The flags of `create`.
 #[derive(Args, Clone, Debug)]
 #[command(group = ArgGroup::new("when").required(true).args(["cron", "every"]))]
+#[command(mut_arg("id", |id| id.help("The id that the schedule gets")))]
 pub struct Create {
     #[command(flatten)]
     select: Select,
@@ -243,4 +244,33 @@ fn definition(flags: Create) -> anyhow::Result<Definition> {
         retry: flags.callback.retry()?.of(RetryPolicy::default()),
         callback: flags.callback.callback(flags.url)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(subcommand)]
+        _command: Command,
+    }
+
+    /// The help of `--id` of one of the commands.
+    fn help_of_id(command: &str) -> String {
+        let cli = Cli::command();
+        let command = cli.find_subcommand(command).expect("it is a command");
+        let id = command.get_arguments().find(|argument| argument.get_id() == "id").expect("it has an id");
+        id.get_help().expect("it has a help").to_string()
+    }
+
+    #[test]
+    fn who_creates_gives_the_id_and_all_others_name_it() {
+        assert_eq!(help_of_id("create"), "The id that the schedule gets");
+        for command in ["get", "pause", "resume", "delete", "trigger"] {
+            assert_eq!(help_of_id(command), "The id, as it was created", "{command}");
+        }
+    }
 }
