@@ -235,7 +235,8 @@ pub trait ScheduleStore: Send + Sync + 'static {
     fn due(&self, request: DueRequest) -> impl Future<Output = Result<Due, Unavailable>> + Send;
 
     /// Settles what was decided, durably: for each schedule whole or not at all, and not at all where the row has changed since
-    /// it was read, or somebody holds it. Returns for each whether it was settled. A moment fires at most once, whoever settles
-    /// it how often. One whose timers are refused is told why in its row, rests until it is changed, and holds up no other.
-    fn settle(&self, planned: &[Planned]) -> impl Future<Output = Result<Vec<bool>, Unavailable>> + Send;
+    /// it was read, or somebody holds it. Returns for each how many of the moments that were to fire did not, because another
+    /// timer has the id; none where it was not settled. A moment fires at most once, whoever settles it how often. One whose
+    /// timers are refused is told why in its row, rests until it is changed, and holds up no other.
+    fn settle(&self, planned: &[Planned]) -> impl Future<Output = Result<Vec<Option<u64>>, Unavailable>> + Send;
 }

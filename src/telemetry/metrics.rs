@@ -161,7 +161,7 @@ pub static METRICS: &[Metric] = &[
         "walclock_occurrences_total",
         Kind::Counter,
         Unit::Count,
-        "Moments of schedules that were settled, by outcome: fired, buffered, skipped, missed",
+        "Moments of schedules that were settled, by outcome: fired, buffered, skipped, missed, or taken, where another timer has the id",
     ),
     metric(
         "walclock_schedule_errors_total",

@@ -1,6 +1,6 @@
 -- Settles moments of schedules, each schedule only if nobody has touched it since it was read: moves it on to its next moment,
 -- notes what became of the moments, and makes the timers. Returns the numbers of the schedules, from 1, for which that is done, and of
--- each whether a moment of it is left out because its timer's id is taken.
+-- each how many of its moments are left out because their timers' ids are taken.
 -- The schedules: $1 namespaces text[], $2 ids text[], $3 revisions bigint[], $4 the next_at that was read timestamptz[],
 -- $5 the new next_at timestamptz[], $6 the new buffered_at timestamptz[], $7 errors text[],
 -- $8 when the one that has waited leaves timestamptz[] (null: none has)
@@ -93,7 +93,7 @@ with wanted as materialized (
     union all
     select namespace, schedule from released where state = 'skipped' and reason = $16
 )
-select number, exists (
-    select from clashing where clashing.namespace = taken.namespace and clashing.schedule = taken.id
+select number, (
+    select count(*) from clashing where clashing.namespace = taken.namespace and clashing.schedule = taken.id
 ) as clashes
 from taken

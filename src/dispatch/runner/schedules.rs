@@ -62,10 +62,11 @@ impl<S: ScheduleStore> Materializer<S> {
                     let settle = self.store.settle(&planned);
                     let settled = outages.bounded("settling schedules", self.timeout, settle).await;
                     if let Ok(settled) = &settled {
-                        let done = planned.iter().zip(settled).filter(|(_, settled)| **settled);
-                        done.for_each(|(planned, _)| tell(planned));
+                        let done =
+                            planned.iter().zip(settled).filter_map(|(planned, settled)| Some((planned, (*settled)?)));
+                        done.for_each(|(planned, clashes)| tell(planned, clashes));
                     }
-                    Event::Settled(settled)
+                    Event::Settled(settled.map(|settled| settled.iter().map(Option::is_some).collect()))
                 }
                 None => {
                     let wait = self.machine.next_wake().since(self.clock.now());
@@ -77,20 +78,22 @@ impl<S: ScheduleStore> Materializer<S> {
     }
 }
 
-/// Counts what became of a schedule's moments, and says what is wrong with it.
-fn tell(Planned { schedule, plan }: &Planned) {
-    let occurrences = |outcome: &'static str| counter!("walclock_occurrences_total", "outcome" => outcome).increment(1);
-    if plan.release_at.is_some() {
-        occurrences("fired");
-    }
+/// Counts what became of a schedule's moments, and says what is wrong with it. So many that were to fire did not, because
+/// another timer has the id: `clashes`.
+fn tell(Planned { schedule, plan }: &Planned, clashes: u64) {
+    let occurrences = |outcome: &'static str| counter!("walclock_occurrences_total", "outcome" => outcome);
+    let mut fired = u64::from(plan.release_at.is_some());
     for occurrence in &plan.occurrences {
-        occurrences(match occurrence.outcome {
-            Outcome::Fire => "fired",
-            Outcome::Buffer => "buffered",
-            Outcome::Skip(Reason::Missed) => "missed",
-            Outcome::Skip(Reason::Overlap | Reason::Waiting | Reason::Overtaken | Reason::Taken) => "skipped",
-        });
+        match occurrence.outcome {
+            Outcome::Fire => fired += 1,
+            Outcome::Buffer => occurrences("buffered").increment(1),
+            Outcome::Skip(Reason::Missed) => occurrences("missed").increment(1),
+            Outcome::Skip(Reason::Taken) => occurrences("taken").increment(1),
+            Outcome::Skip(Reason::Overlap | Reason::Waiting | Reason::Overtaken) => occurrences("skipped").increment(1),
+        }
     }
+    occurrences("fired").increment(fired.saturating_sub(clashes));
+    occurrences("taken").increment(clashes);
     if let Some(error) = &plan.error {
         counter!("walclock_schedule_errors_total").increment(1);
         warn!(schedule = %schedule.key, error, "a schedule makes no sense: nothing is made of it until it is changed");

@@ -54,9 +54,9 @@ impl ScheduleStore for Store {
         Ok(Due { schedules, next_at: next.map(|row| row.get(0)) })
     }
 
-    async fn settle(&self, planned: &[Planned]) -> Result<Vec<bool>, Unavailable> {
+    async fn settle(&self, planned: &[Planned]) -> Result<Vec<Option<u64>>, Unavailable> {
         let client = Lent::from(&self.schedules).await?;
-        let mut settled = vec![false; planned.len()];
+        let mut settled = vec![None; planned.len()];
         match settle_at_once(&client, planned, &mut settled, None).await {
             Err(error) if error.is_about_one() => {}
             answer => return answer.map(|()| settled).map_err(Unavailable::from),
@@ -96,15 +96,15 @@ async fn refuse(client: &Lent, Planned { schedule, .. }: &Planned, error: &Error
     let error = Some(stored::text(&cause, limits::ERROR_BYTES_MAX));
     let (next_at, buffered_at) = (schedule.next_at, schedule.buffered_at);
     let plan = Plan { next_at, buffered_at, error, ..Plan::default() };
-    settle_at_once(client, &[Planned { schedule: schedule.clone(), plan }], &mut [false], None).await
+    settle_at_once(client, &[Planned { schedule: schedule.clone(), plan }], &mut [None], None).await
 }
 
-/// Settles all of them in one statement, and marks those that were. `begin` opens the transaction where it is to be another
+/// Settles all of them in one statement, and marks those that were by how many of their moments are left out. `begin` opens the transaction where it is to be another
 /// than usual.
 async fn settle_at_once(
     client: &Lent,
     planned: &[Planned],
-    settled: &mut [bool],
+    settled: &mut [Option<u64>],
     begin: Option<&str>,
 ) -> Result<(), Error> {
     let batch = Batch::new(planned);
@@ -135,9 +135,9 @@ async fn settle_at_once(
     for number in numbers.await? {
         let Some(place) = place(&number) else { continue };
         if let Some(settled) = settled.get_mut(place) {
-            *settled = true;
+            *settled = Some(clashes(&number));
         }
-        if let Some(planned) = planned.get(place).filter(|_| clashes(&number)) {
+        if let Some(planned) = planned.get(place).filter(|_| clashes(&number) > 0) {
             let schedule = &planned.schedule.key;
             tracing::warn!(%schedule, "a moment of a schedule is left out: another timer has the id that its own would have");
         }
@@ -150,7 +150,7 @@ async fn cancel_others(client: &Lent, planned: &[Planned], numbers: &[Row]) -> R
     let fired = |plan: &Plan| plan.occurrences.iter().rfind(|o| o.outcome == Outcome::Fire).map(|o| o.scheduled_for);
     // What is left out ends nothing.
     let done =
-        numbers.iter().filter(|number| !clashes(number)).filter_map(place).filter_map(|place| planned.get(place));
+        numbers.iter().filter(|number| clashes(number) == 0).filter_map(place).filter_map(|place| planned.get(place));
     let cancelling = done.filter(|planned| planned.plan.cancel);
     let moments: Vec<(&Planned, Timestamp)> =
         cancelling.filter_map(|planned| Some((planned, fired(&planned.plan)?))).collect();
@@ -170,9 +170,9 @@ fn place(row: &Row) -> Option<usize> {
     usize::try_from(row.get::<_, i64>(0)).ok()?.checked_sub(1)
 }
 
-/// Whether a moment was left out because its timer's id is taken.
-fn clashes(row: &Row) -> bool {
-    row.get(1)
+/// How many moments are left out because their timers' ids are taken.
+fn clashes(row: &Row) -> u64 {
+    u64::try_from(row.get::<_, i64>(1)).unwrap_or(0)
 }
 
 /// What was decided, as the statement takes it.

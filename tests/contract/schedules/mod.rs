@@ -201,7 +201,7 @@ pub async fn settle(world: &impl World, id: &str, plan: Plan) -> bool {
 }
 
 pub async fn settle_all(world: &impl World, planned: &[Planned]) -> Vec<bool> {
-    world.store().settle(planned).await.unwrap()
+    world.store().settle(planned).await.unwrap().iter().map(Option::is_some).collect()
 }
 
 /// Has a moment fire, and the schedule go on at the one behind it.

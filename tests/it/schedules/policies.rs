@@ -57,8 +57,8 @@ async fn of_two_that_let_go_what_waits_one_does() {
     let now = world.minute(1).await;
     let (one, other) = (world.planned(now).await, world.planned(now).await);
     use walclock::dispatch::ports::ScheduleStore;
-    assert_eq!(world.store.settle(&one).await.unwrap(), [true]);
-    assert_eq!(world.store.settle(&other).await.unwrap(), [false]);
+    assert_eq!(world.store.settle(&one).await.unwrap(), [Some(0)]);
+    assert_eq!(world.store.settle(&other).await.unwrap(), [None]);
     assert_eq!(world.count("walclock.timers").await, 1);
 }
 

@@ -60,7 +60,7 @@ impl World {
     /// One look of a dispatcher: how many schedules it settled.
     pub async fn look(&self, now: Timestamp) -> usize {
         let planned = self.planned(now).await;
-        self.store.settle(&planned).await.unwrap().into_iter().filter(|settled| *settled).count()
+        self.store.settle(&planned).await.unwrap().into_iter().flatten().count()
     }
 
     /// What stands with the moments of a schedule, in their order from the first that is not missed: state, and for those

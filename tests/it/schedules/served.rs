@@ -13,7 +13,7 @@ use crate::support::{PATIENCE, connect, database, eventually};
 const SECOND: Duration = Duration::from_secs(1);
 
 struct World {
-    _server: Server,
+    server: Server,
     receiver: Receiver,
     sql: Client,
 }
@@ -22,7 +22,7 @@ impl World {
     async fn new(receiver: Receiver) -> Self {
         let url = database().await;
         let server = Server::start(&url, &folder()).await;
-        Self { _server: server, receiver, sql: connect(&url).await }
+        Self { server, receiver, sql: connect(&url).await }
     }
 
     async fn insert(&self, id: &str, cron: &str) {
@@ -129,4 +129,27 @@ async fn a_callback_whose_place_is_taken_is_not_tried_again() {
     let error = eventually(PATIENCE, "it has failed", look).await;
     assert_eq!(error, "cancelled: it was deleted, or a later occurrence of its schedule takes its place");
     assert_eq!(world.receiver.by_timer()[&first].len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moment_whose_timers_id_is_taken_is_not_counted_as_fired() {
+    let world = World::new(Receiver::start().await).await;
+    // Each has one moment in this test, another second each, and somebody's timer in its place.
+    let insert = "with schedules as (
+                      insert into walclock.schedules (namespace, id, every, start_at, callback_url)
+                      select 'default', 'taken-' || number, '1 year', now() + number * interval '1 second', $1
+                      from generate_series(1, 5) as number
+                      returning id, start_at
+                  )
+                  insert into walclock.timers (namespace, id, execute_at, callback_url)
+                  select 'default', walclock.occurrence_id(id, start_at), start_at + interval '1 year', $1 from schedules";
+    world.sql.execute(insert, &[&world.receiver.url()]).await.unwrap();
+    let count = async |outcome: &str| {
+        let name = format!("walclock_occurrences_total{{outcome=\"{outcome}\"}}");
+        world.server.metric(&name).await.unwrap_or(0.0)
+    };
+    let one = async || (count("taken").await + count("fired").await > 0.0).then_some(());
+    eventually(PATIENCE, "a moment is settled", one).await;
+    assert!(count("taken").await > 0.0);
+    assert!(count("fired").await == 0.0, "no moment has fired");
 }

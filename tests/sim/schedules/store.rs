@@ -32,8 +32,8 @@ impl ScheduleStore for Store {
         Ok(self.run(|model| model.due(&request)))
     }
 
-    async fn settle(&self, planned: &[Planned]) -> Result<Vec<bool>, Unavailable> {
-        Ok(self.run(|model| planned.iter().map(|planned| model.settle(planned).is_some()).collect()))
+    async fn settle(&self, planned: &[Planned]) -> Result<Vec<Option<u64>>, Unavailable> {
+        Ok(self.run(|model| planned.iter().map(|planned| model.settle(planned).map(|_| 0)).collect()))
     }
 }
 
