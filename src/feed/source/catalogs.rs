@@ -12,6 +12,7 @@ use crate::domain::sequence::Lsn;
 
 const CHANGE_CATALOG: &str = include_str!("../../../sql/queries/feed/change_catalog.sql");
 const TAKE_TXID: &str = include_str!("../../../sql/queries/feed/take_txid.sql");
+const MARK_BEGINNING: &str = include_str!("../../../sql/queries/feed/mark_beginning.sql");
 
 /// How often to look whether they are over.
 const POLL: Duration = Duration::from_millis(20);
@@ -30,6 +31,7 @@ impl Server {
         while self.moment().await?.snapshot.xmin <= txid {
             tokio::time::sleep(POLL).await;
         }
-        self.heartbeat().await
+        let text: String = get(DOING, &self.one(DOING, MARK_BEGINNING, &[]).await?, 0)?;
+        text.parse().map_err(|_| Error::Protocol { what: "a position in the WAL" })
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::Client;
+use walclock::domain::sequence::Lsn;
 use walclock::feed::ingest::Status;
 
 use super::feed::{Feed, insert};
@@ -62,6 +64,25 @@ async fn what_becomes_of_tables_while_the_slot_is_made_is_known_to_the_stream() 
         assert_eq!(row.get("later").is_some(), change.contains("later"), "{row}");
         running.stop().await;
     }
+}
+
+/// A server that crashed would come back without what it had not flushed, and begin anew where the feed had been already.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_feed_begins_is_on_the_disk_of_its_server() {
+    let cluster = || support::new_cluster(&[("synchronous_commit", "off")]);
+    let cluster = tokio::task::spawn_blocking(cluster).await.unwrap();
+    let url = cluster.url("postgres");
+    let client = publish_notes(&url).await;
+    let sql = "select pid from pg_stat_activity where backend_type = 'walwriter'";
+    let wal_writer = Pid::from_raw(client.query_one(sql, &[]).await.unwrap().get(0)).unwrap();
+    kill_process(wal_writer, Signal::STOP).unwrap();
+    let running = Feed::new(&url).live().await;
+    let flushed = client.query_one("select pg_current_wal_flush_lsn()::text", &[]).await.unwrap();
+    kill_process(wal_writer, Signal::CONT).unwrap();
+    let flushed: Lsn = flushed.get::<_, &str>(0).parse().unwrap();
+    let begins = running.journal.durable();
+    assert!(flushed >= begins, "it begins at {begins}, and {flushed} is flushed");
+    running.stop().await;
 }
 
 /// The transaction that this session is in, as text.
