@@ -21,7 +21,7 @@ pub(super) struct Failure {
     /// The word that a client's code looks at.
     code: &'static str,
     message: String,
-    details: Option<Details>,
+    details: Option<Box<Details>>,
 }
 
 /// An error of the timer service.
@@ -42,6 +42,7 @@ pub(super) struct Body {
 
 /// What the error is about.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = TimerErrorDetails)]
 struct Details {
     /// The field that is wrong.
@@ -56,6 +57,21 @@ struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     status: Option<&'static str>,
+    /// The namespace of the timer that was not found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    namespace: Option<String>,
+    /// The id of the timer that was not found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    timer_id: Option<String>,
+}
+
+impl Details {
+    /// The field that is wrong, and its value where there is one.
+    fn of_field(field: String, value: Option<String>) -> Self {
+        Self { field: Some(field), value, ..Self::default() }
+    }
 }
 
 impl Failure {
@@ -64,7 +80,7 @@ impl Failure {
         match error {
             service::Error::Invalid(invalid) => {
                 let field = wire::field_name(invalid.field, id);
-                let details = Details { field: Some(field.to_owned()), value: Some(invalid.value), status: None };
+                let details = Details::of_field(field.to_owned(), Some(invalid.value));
                 Self::invalid(format!("{field} must be {}", invalid.allowed), Some(details))
             }
             service::Error::Refused { .. } => Self::invalid(error.to_string(), None),
@@ -72,13 +88,17 @@ impl Failure {
                 status: StatusCode::BAD_REQUEST,
                 code: "TIMER_NOT_PENDING",
                 message: format!("Timer with ID '{}' is not pending, it is {}", key.id, state.as_str()),
-                details: Some(Details { status: Some(state.as_str()), ..Details::default() }),
+                details: Some(Box::new(Details { status: Some(state.as_str()), ..Details::default() })),
             },
             service::Error::NotFound { key, .. } => Self {
                 status: StatusCode::NOT_FOUND,
                 code: "TIMER_NOT_FOUND",
                 message: format!("Timer with ID '{}' not found", key.id),
-                details: None,
+                details: Some(Box::new(Details {
+                    namespace: Some(key.namespace.to_string()),
+                    timer_id: Some(key.id.to_string()),
+                    ..Details::default()
+                })),
             },
             service::Error::Contended { .. } => Self::internal(error.to_string()),
             service::Error::Unavailable(cause) => {
@@ -94,7 +114,7 @@ impl Failure {
             service::Error::Invalid(invalid) => {
                 let field = format!("{way}.{}", wire::field_name(invalid.field, wire::CREATE_ID));
                 let message = format!("{field} must be {}", invalid.allowed);
-                Self::invalid(message, Some(Details { field: Some(field), value: Some(invalid.value), status: None }))
+                Self::invalid(message, Some(Details::of_field(field, Some(invalid.value))))
             }
             error @ (service::Error::Refused { .. }
             | service::Error::NotPending { .. }
@@ -102,15 +122,20 @@ impl Failure {
             | service::Error::Contended { .. }
             | service::Error::Unavailable(_)) => Self::of(error, wire::CREATE_ID),
         };
-        let details = failure.details.unwrap_or_default();
-        let field = details.field.unwrap_or_else(|| way.to_owned());
-        Self { details: Some(Details { field: Some(field), ..details }), ..failure }
+        let mut details = failure.details.unwrap_or_default();
+        details.field.get_or_insert_with(|| way.to_owned());
+        Self { details: Some(details), ..failure }
     }
 
     /// What it says.
     pub(super) fn body(&self) -> Body {
         let Self { status: _, code, message, details } = self;
-        Body { error: code, message: message.clone(), details: details.clone(), timestamp: wall().to_string() }
+        Body {
+            error: code,
+            message: message.clone(),
+            details: details.as_deref().cloned(),
+            timestamp: wall().to_string(),
+        }
     }
 
     /// The answer to a batch that found no place within the time that its body may take.
@@ -140,7 +165,7 @@ impl Failure {
 
     /// Every fault of a request is a 400, whatever status HTTP has for it besides: the specification knows no other.
     fn invalid(message: String, details: Option<Details>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "INVALID_INPUT", message, details }
+        Self { status: StatusCode::BAD_REQUEST, code: "INVALID_INPUT", message, details: details.map(Box::new) }
     }
 
     fn internal(message: String) -> Self {
@@ -156,11 +181,7 @@ impl From<body::Error> for Failure {
 
 impl From<fields::Error> for Failure {
     fn from(error: fields::Error) -> Self {
-        let details = error.field().map(|(field, value)| Details {
-            field: Some(field.to_owned()),
-            value: value.map(str::to_owned),
-            status: None,
-        });
+        let details = error.field().map(|(field, value)| Details::of_field(field.to_owned(), value.map(str::to_owned)));
         Self::invalid(error.to_string(), details)
     }
 }

@@ -226,6 +226,7 @@ async fn what_is_not_there_is_not_found() {
         let answer = face.call(operation, &selection("user-notification-123")).await;
         let expected = json!({
             "error": "TIMER_NOT_FOUND", "message": "Timer with ID 'user-notification-123' not found",
+            "details": { "namespace": "n", "timerId": "user-notification-123" },
         });
         assert_eq!((answer.status, timeless(&answer)), (404, expected), "{operation}");
     }
