@@ -53,6 +53,15 @@ struct Page {
 struct Refusal {
     code: String,
     description: String,
+    details: Option<Details>,
+}
+
+/// A parameter that breaks its rule.
+#[derive(Deserialize)]
+struct Details {
+    parameter: String,
+    value: String,
+    allowed: String,
 }
 
 /// Reads and prints.
@@ -129,8 +138,12 @@ async fn ask(client: &client::Client, url: &Url) -> anyhow::Result<Page> {
 
 /// What an answer says that is no page: in the feed's words, or, as of a process that is marked down, as text.
 fn refusal(status: u16, body: &[u8]) -> String {
-    if let Ok(Refusal { code, description }) = serde_json::from_slice(body) {
-        return format!("{status} {code}: {description}");
+    if let Ok(Refusal { code, description, details }) = serde_json::from_slice(body) {
+        let said = match details {
+            Some(Details { parameter, value, allowed }) => format!("{parameter} must be {allowed}, not '{value}'"),
+            None => description,
+        };
+        return format!("{status} {code}: {}", output::printable(&said));
     }
     let text = String::from_utf8_lossy(body);
     match text.trim() {
@@ -247,6 +260,10 @@ mod tests {
         let long = "x".repeat(limits::ERROR_VALUE_CHARS_MAX + 1);
         for (body, told) in [
             (r#"{"code":"NOT_READY","error":"The server is not ready","description":"wait"}"#, "503 NOT_READY: wait"),
+            (
+                r#"{"code":"C","error":"","description":"since","details":{"parameter":"since","value":"x\u001b","allowed":"a sequence"}}"#,
+                "503 C: since must be a sequence, not 'x\\u{1b}'",
+            ),
             ("Marked down", "503: Marked down"),
             ("", "503"),
             ("<html>gone</html>", "503"),

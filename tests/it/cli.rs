@@ -390,3 +390,12 @@ async fn what_is_there_is_skipped_also_behind_many_truncates() {
     eventually(PATIENCE, "all of it is in the feed", all).await;
     assert_eq!(changes(&["--since", "now"]), "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_flag_is_told_with_what_it_may_be() {
+    let server = Server::start(&database().await, &super::support::server::folder()).await;
+    let refused = run(&["changes", "--since", "then", "--url", &server.url()]);
+    let said = "400 PARAMETER_INVALID: since must be a sequence as an answer has it";
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(err(&refused).contains(said) && err(&refused).contains(", not 'then'"), "{}", err(&refused));
+}
