@@ -124,6 +124,9 @@ async fn a_row_names_the_method_and_headers_of_its_request() {
     }
 }
 
+/// How far two clocks of a busy machine may be apart: far less than the time that a receiver names.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(1);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_names_a_time_is_left_alone_until_then() {
     let world = World::new().await;
@@ -172,8 +175,9 @@ async fn a_receiver_that_names_a_time_is_left_alone_until_then() {
         };
         assert_eq!(row(0), (1, "retried", Some(503), Some("closed"), Some("answered 503"), Some(true)));
         assert_eq!(row(1), (2, "succeeded", Some(200), Some(r#"{"ok":true}"#), None, Some(true)));
+        // The moments are of two clocks: walclock knows that of PostgreSQL only as well as the machine answers.
         let (sent_at, until): (Timestamp, Timestamp) = (rows[1].get(6), *asked.get().unwrap());
-        assert!(sent_at >= until, "{sent_at}, not from {until} on, in the form {form}");
+        assert!(sent_at >= until.before(CLOCKS_APART_MAX), "{sent_at}, not from {until} on, in the form {form}");
     }
 }
 
