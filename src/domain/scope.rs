@@ -11,7 +11,7 @@ pub struct Scope(Arc<str>);
 
 /// The text has a character outside `[0-9A-Za-z_.:/-]`, or is not 1 to 255 bytes long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a scope: expected 1 to 255 of the characters 0-9 A-Z a-z _ . : / -")]
+#[error("not a scope: expected {}", Scope::allowed())]
 pub struct ParseScopeError;
 
 impl Scope {
@@ -32,6 +32,11 @@ impl Scope {
     pub fn allows(text: &str) -> bool {
         let fits = !text.is_empty() && text.len() <= limits::SCOPE_BYTES_MAX;
         fits && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.:/-".contains(&b))
+    }
+
+    /// What a reader may ask for, in words.
+    pub fn allowed() -> String {
+        format!("1 to {} of the characters 0-9 A-Z a-z _ . : / -", limits::SCOPE_BYTES_MAX)
     }
 
     /// The text of the scope; empty for the empty scope.

@@ -2,7 +2,7 @@
 
 use super::parameters::{Text, given};
 use super::refusal::{Details, Refusal};
-use crate::domain::limits::{SCOPE_BYTES_MAX, SCOPES_MAX};
+use crate::domain::limits::SCOPES_MAX;
 use crate::domain::scope::Scope;
 
 /// The scopes of a call as they came, those without a value left out.
@@ -67,9 +67,7 @@ impl<'a> Given<'a> {
 impl From<Invalid> for Refusal {
     fn from(error: Invalid) -> Self {
         let details = match &error {
-            Invalid::Character { name, value } => {
-                Details::new(name, value, format!("1 to {SCOPE_BYTES_MAX} of the characters 0-9 A-Z a-z _ . : / -"))
-            }
+            Invalid::Character { name, value } => Details::new(name, value, Scope::allowed()),
             Invalid::TooMany { name, count } => {
                 Details::new(name, &format!("{count} scopes"), format!("at most {SCOPES_MAX} scopes"))
             }
