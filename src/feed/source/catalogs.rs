@@ -31,7 +31,6 @@ impl Server {
         while self.moment().await?.snapshot.xmin <= txid {
             tokio::time::sleep(POLL).await;
         }
-        let text: String = get(DOING, &self.one(DOING, MARK_BEGINNING, &[]).await?, 0)?;
-        text.parse().map_err(|_| Error::Protocol { what: "a position in the WAL" })
+        self.position(DOING, MARK_BEGINNING).await
     }
 }

@@ -313,8 +313,12 @@ impl Server {
 
     /// Writes a message that the slot sends on, and says where it stands in the WAL.
     pub async fn heartbeat(&self) -> Result<Lsn, Error> {
-        const DOING: &str = "writing a heartbeat";
-        let text: String = get(DOING, &self.one(DOING, EMIT_HEARTBEAT, &[]).await?, 0)?;
+        self.position("writing a heartbeat", EMIT_HEARTBEAT).await
+    }
+
+    /// The position in the WAL that a statement answers with.
+    pub(super) async fn position(&self, doing: &'static str, sql: &str) -> Result<Lsn, Error> {
+        let text: String = get(doing, &self.one(doing, sql, &[]).await?, 0)?;
         text.parse().map_err(|_| Error::Protocol { what: "a position in the WAL" })
     }
 
