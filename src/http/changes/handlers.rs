@@ -4,7 +4,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::header::{
-    ACCEPT_ENCODING, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ETAG, IF_NONE_MATCH, VARY,
+    ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, ETAG, IF_NONE_MATCH, VARY,
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
@@ -22,7 +22,7 @@ use crate::http::common::accept::{self, MediaType};
 use crate::http::common::compression::{self, Places, VARIES};
 use crate::http::common::describe::Binary;
 use crate::http::common::later::Later;
-use crate::http::common::refusal::METHODS;
+use crate::http::common::refusal::only_get;
 use crate::service::changes::{Changes, Read};
 
 /// What there is to choose from, the favourite first.
@@ -201,7 +201,7 @@ impl Form {
 }
 
 pub(super) async fn method_not_allowed() -> Response {
-    ([(ALLOW, METHODS)], Failure::method_not_allowed()).into_response()
+    only_get(Failure::method_not_allowed())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::domain::invalid::head;
 /// When a reader who was sent away may come again, in seconds.
 const RETRY_SECONDS: &str = "5";
 /// The methods of the feed's calls, for `Allow`.
-pub const METHODS: &str = "GET";
+const METHODS: &str = "GET";
 
 /// A kind of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +145,11 @@ impl IntoResponse for Refusal {
         }
         response
     }
+}
+
+/// Refuses another method than GET. HEAD is another one here: the router, which answers it as GET, would name it.
+pub fn only_get(failure: impl IntoResponse) -> Response {
+    ([(ALLOW, METHODS)], failure).into_response()
 }
 
 /// Answers another method than those of a path. The router adds `Allow`, which names them.

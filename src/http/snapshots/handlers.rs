@@ -3,7 +3,7 @@
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, HeaderValue, Version};
 use axum::response::{IntoResponse, Response};
 
@@ -14,7 +14,7 @@ use super::wire::{self, Json, Pretty};
 use crate::http::common::accept::{self, MediaType};
 use crate::http::common::compression::{Places, VARIES};
 use crate::http::common::describe::Binary;
-use crate::http::common::refusal::METHODS;
+use crate::http::common::refusal::only_get;
 use crate::service::snapshots::Snapshots;
 
 /// What a snapshot can be written as, the favourite first.
@@ -72,5 +72,5 @@ pub(super) async fn snapshots(
 }
 
 pub(super) async fn method_not_allowed() -> Response {
-    ([(ALLOW, METHODS)], Failure::method_not_allowed()).into_response()
+    only_get(Failure::method_not_allowed())
 }
