@@ -1,6 +1,6 @@
 -- Moves runs back to timers: for another attempt, or anew at another moment, both of which log the attempt that was made, or
--- deferred, as they were before their claims but for the moment. Returns the numbers of the runs that it found under way under an epoch that
--- the caller still holds.
+-- deferred, as they were before their claims but for the moment. Returns the numbers of the runs that it found under way under
+-- an epoch that the caller still holds.
 -- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], the runs: $4 namespaces text[], $5 ids text[],
 -- $6 claimed_at timestamptz[], $7 shards smallint[], $8 epochs bigint[], their attempts: $9 sent_at timestamptz[],
 -- $10 answered_at timestamptz[], $11 status smallint[], $12 reply text[], $13 error text[],

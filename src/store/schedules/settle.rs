@@ -99,8 +99,8 @@ async fn refuse(client: &Lent, Planned { schedule, .. }: &Planned, error: &Error
     settle_at_once(client, &[Planned { schedule: schedule.clone(), plan }], &mut [None], None).await
 }
 
-/// Settles all of them in one statement, and marks those that were by how many of their moments are left out. `begin` opens the transaction where it is to be another
-/// than usual.
+/// Settles all of them in one statement, and marks those that were by how many of their moments are left out. `begin` opens the
+/// transaction where it is to be another than usual.
 async fn settle_at_once(
     client: &Lent,
     planned: &[Planned],
