@@ -234,8 +234,11 @@ impl Engine {
         for entry in claimed.left {
             let Some(hint) = missing.remove(&entry.key) else { continue };
             let later = entry.due_at > now.after(self.lead_max());
-            let swept = hint.swept && hint.due_at == entry.due_at;
-            let stored = Hint { due_at: entry.due_at, source: Source::Store, swept, ..hint.clone() };
+            let moved = hint.due_at != entry.due_at;
+            // A claim for another moment than the row's came too early, and says nothing of whether the row is held.
+            let misses = if moved { 0 } else { hint.misses };
+            let swept = hint.swept && !moved;
+            let stored = Hint { due_at: entry.due_at, source: Source::Store, misses, swept, ..hint.clone() };
             match later {
                 // What the query saw may be older than what the feed has told. Where it is not, its moment counts.
                 true if self.is_unseen(now, &hint) => self.miss_until(now, self.claim_at(entry.due_at), hint),
