@@ -22,6 +22,8 @@ struct Version {
     name: String,
     /// When a client replaced or cancelled it while it was pending.
     ended_at: Option<Timestamp>,
+    /// How long after its moment somebody may know of it at the latest.
+    known_after: Duration,
     sends: Vec<Sent>,
 }
 
@@ -99,7 +101,16 @@ impl Ledger {
     pub fn began(&mut self, timer: &Timer) {
         let key = timer.definition.key.clone();
         let name = format!("{} (due {})", timer.definition.key, timer.definition.execute_at);
-        self.versions.insert(version_of(timer), Version { key, name, ended_at: None, sends: Vec::new() });
+        let version = Version { key, name, ended_at: None, known_after: Duration::ZERO, sends: Vec::new() };
+        self.versions.insert(version_of(timer), version);
+    }
+
+    /// A timer's shard came to a new owner between the feed's word of it and the moment from which queries see it: only the
+    /// sweep may find it, which takes so long.
+    pub fn overlooked(&mut self, timer: &Timer, sweep_takes: Duration) {
+        if let Some(version) = self.versions.get_mut(&version_of(timer)) {
+            version.known_after = sweep_takes;
+        }
     }
 
     /// A client replaced or cancelled this timer while it was pending, and was told so.
@@ -157,7 +168,8 @@ impl Ledger {
         if !is_crowd(&run.key.timer) {
             self.light += 1;
             let held_until = self.held.get(&run.key.timer).copied().unwrap_or(Timestamp::MIN);
-            let due = run.timer.due_at().max(run.timer.updated_at).max(held_until);
+            let known_at = run.timer.due_at().max(run.timer.updated_at).after(version.known_after);
+            let due = known_at.max(held_until);
             let is_late = self.lateness.is_some_and(|lateness| model.now > due.after(lateness.max));
             if is_first && is_late && run.timer.due_at() >= self.judged_from {
                 self.late.push(Late { name: version.name.clone(), due, at: model.now });

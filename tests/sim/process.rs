@@ -91,6 +91,8 @@ pub struct Process {
     pub shards: Shards,
     /// Shards whose news it follows, in order.
     followed: Vec<Shard>,
+    /// Those that it began to follow, since the world last looked.
+    pub taken: Vec<Shard>,
     /// Where in the feed it stands; none while it has no position.
     pub feed_at: Option<usize>,
     /// Its clock minus PostgreSQL's, in microseconds.
@@ -119,6 +121,7 @@ impl Process {
             engine: Engine::new(without(planted, plan.engine.clone())),
             shards: Shards::new(leases),
             followed: Vec::new(),
+            taken: Vec::new(),
             feed_at: None,
             clock_offset: 0,
             paused_until: Timestamp::MIN,
@@ -246,7 +249,10 @@ impl Process {
                 }
                 shards::Effect::Hold(holding) if self.planted == Planted::TrustsLeases && holding.held.is_empty() => {}
                 shards::Effect::Hold(holding) => {
-                    self.followed = holding.shards();
+                    let followed = holding.shards();
+                    let is_new = |shard: &&Shard| self.followed.binary_search(shard).is_err();
+                    self.taken.extend(followed.iter().filter(is_new));
+                    self.followed = followed;
                     events.push(engine::Event::Holding(holding));
                 }
             }

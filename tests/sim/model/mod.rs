@@ -134,6 +134,12 @@ impl Model {
         self.timers.get(key).map(|row| &row.timer)
     }
 
+    /// Timers of this shard as clients have made them, where queries do not see that yet.
+    pub fn hidden(&self, shard: Shard) -> impl Iterator<Item = &Timer> {
+        let rows = self.timers.iter().filter(move |(key, row)| key.shard() == shard && row.visible_at > self.now);
+        rows.map(|(_, row)| &row.timer)
+    }
+
     /// Whether everything is over.
     pub fn is_over(&self) -> bool {
         self.timers.is_empty() && self.runs.values().all(|row| row.state != State::Running)

@@ -337,6 +337,10 @@ impl World {
         for key in process.abandoned.drain(..) {
             self.ledger.abandoned(&key);
         }
+        // The feed told of these too early for it, and what it reads now has come too early for them.
+        for timer in process.taken.drain(..).flat_map(|shard| self.model.hidden(shard)) {
+            self.ledger.overlooked(timer, self.plan.engine.sweep_grace + self.plan.engine.sweep_every);
+        }
         let wake_at = process.wake_at(now);
         for what in std::mem::take(&mut process.watch.broken) {
             self.ledger.break_with(what);
