@@ -40,8 +40,9 @@ impl Hub {
     }
 
     /// Takes a seat: from now on a wake of any of the keys is noticed. Dropping the seat gives it back.
-    pub fn register(&self, keys: Vec<u64>) -> Seat<'_> {
-        let seat = Seat { hub: self, id: self.next.fetch_add(1, Ordering::Relaxed), keys, notify: Arc::default() };
+    pub fn register(self: &Arc<Self>, keys: Vec<u64>) -> Seat {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat { hub: self.clone(), id, keys, notify: Arc::default() };
         // Counted first: whoever wakes after this sees that there is someone.
         self.count.fetch_add(1, Ordering::SeqCst);
         for key in &seat.keys {
@@ -98,21 +99,21 @@ impl Hub {
 
 /// A waiter's place in the hub.
 #[derive(Debug)]
-pub(super) struct Seat<'a> {
-    hub: &'a Hub,
+pub struct Seat {
+    hub: Arc<Hub>,
     id: u64,
     keys: Vec<u64>,
     notify: Arc<Notify>,
 }
 
-impl Seat<'_> {
+impl Seat {
     /// Waits for the next wake; one since the last wait counts.
     pub async fn woken(&self) {
         self.notify.notified().await;
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Seat {
     fn drop(&mut self) {
         for key in &self.keys {
             self.hub.part(*key).lock().remove(&(*key, self.id));
@@ -127,13 +128,13 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    fn is_woken(seat: &Seat<'_>) -> bool {
+    fn is_woken(seat: &Seat) -> bool {
         seat.woken().now_or_never().is_some()
     }
 
     #[test]
     fn only_the_waiters_of_a_touched_key_are_woken() {
-        let hub = Hub::new();
+        let hub = Arc::new(Hub::new());
         let (one, two, both) = (hub.register(vec![1]), hub.register(vec![2]), hub.register(vec![1, 2]));
         for (keys, woken) in [
             (&[1][..], [true, false, true]),
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_wake_between_registering_and_waiting_is_not_lost() {
-        let hub = Hub::new();
+        let hub = Arc::new(Hub::new());
         let seat = hub.register(vec![7]);
         hub.wake([7]);
         assert!(is_woken(&seat));
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_seat_is_free_once_dropped() {
-        let hub = Hub::new();
+        let hub = Arc::new(Hub::new());
         let seats: Vec<_> = (0..10_000).map(|n| hub.register(vec![n % 3, 100 + n])).collect();
         assert_eq!(hub.waiters(), 10_000);
         drop(seats);
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn release_is_for_good() {
-        let hub = Hub::new();
+        let hub = Arc::new(Hub::new());
         let seat = hub.register(vec![7]);
         assert!(!hub.is_released());
         hub.release_all();

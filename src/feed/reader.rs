@@ -6,10 +6,12 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
+use super::hub::Seat;
 use super::journal::{self, Journal, Range};
 use super::query::{Error, Page, Query};
 use super::room::{Place, Room};
 use crate::domain::limits::{CHANGES_READS_MAX, CHANGES_ROOM_BYTES, CHANGES_SMALL_BYTES};
+use crate::domain::scope::Scope;
 use crate::domain::sequence::Sequence;
 
 /// Pages of at most so many changes are made without leaving the task, where they touch no file: some 100 µs.
@@ -82,15 +84,35 @@ impl Reader {
         if !page.changes.is_empty() || query.limit == 0 || query.block.is_zero() {
             return Ok(page);
         }
+        let seat = self.seat(&query.scopes);
+        self.wait(&query, page.position(), &seat).await
+    }
+
+    /// A seat for who asks for the same scopes again and again: to take one and to give it back costs as much as there are scopes.
+    pub fn seat(&self, scopes: &[Scope]) -> Seat {
+        self.0.journal.hub().register(scopes.iter().map(|scope| journal::key(scope.as_str().as_bytes())).collect())
+    }
+
+    /// As [`Self::changes`], for who has a seat for the scopes of the query. One caller at a time.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub async fn changes_at(&self, seat: &Seat, query: Query) -> Result<Page, Error> {
+        if !self.0.journal.has_begun() {
+            return Err(Error::NotBegun);
+        }
+        self.wait(&query, query.since, seat).await
+    }
+
+    /// Looks, and waits for something to see, within the query's time.
+    async fn wait(&self, query: &Query, mut since: Sequence, seat: &Seat) -> Result<Page, Error> {
         let deadline = Instant::now().checked_add(query.block).map(tokio::time::Instant::from_std);
-        let hub = self.0.journal.hub();
-        let seat = hub.register(query.scopes.iter().map(|scope| journal::key(scope.as_str().as_bytes())).collect());
-        let mut since = page.position();
         loop {
-            // What is behind `since` has been looked at; registered as we are, nothing can be missed any more.
-            let page = self.look(&query, since).await?;
-            if !page.changes.is_empty() || hub.is_released() {
-                return Ok(told(page, &query));
+            // What is behind `since` has been looked at; with our seat taken, nothing can be missed any more.
+            let page = self.look(query, since).await?;
+            if !page.changes.is_empty() || self.0.journal.hub().is_released() {
+                return Ok(told(page, query));
             }
             since = page.position();
             let woken = match deadline {
@@ -101,7 +123,7 @@ impl Reader {
                 }
             };
             if !woken {
-                return self.look(&query, since).await.map(|page| told(page, &query));
+                return self.look(query, since).await.map(|page| told(page, query));
             }
         }
     }

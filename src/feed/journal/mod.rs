@@ -236,7 +236,7 @@ impl Journal {
     }
 
     /// Who waits for changes.
-    pub(in crate::feed) fn hub(&self) -> &Hub {
+    pub(in crate::feed) fn hub(&self) -> &Arc<Hub> {
         &self.0.hub
     }
 }
@@ -252,7 +252,7 @@ struct Shared {
     syncer: Syncer,
     state: RwLock<State>,
     tail: RwLock<Tail>,
-    hub: Hub,
+    hub: Arc<Hub>,
     buffers: Arc<Buffers>,
     durable: watch::Sender<Lsn>,
     failure: watch::Sender<Option<Failure>>,

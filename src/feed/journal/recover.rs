@@ -64,7 +64,7 @@ pub(super) fn open(config: Config, medium: Arc<dyn Medium>) -> Result<(Writer, J
         meta: Mutex::new(meta),
         appender: Mutex::new(Appender::new(active)),
         state: RwLock::new(state),
-        hub: Hub::new(),
+        hub: Arc::new(Hub::new()),
         buffers: Arc::new(Buffers::new(fetch::WINDOW_BYTES_MAX)),
         durable: watch::Sender::new(end_lsn),
         failure: watch::Sender::new(None),
