@@ -22,6 +22,7 @@ const ALL: &[&str] = &[
     "V7__callbacks",
     "V8__publish",
     "V9__history",
+    "V10__header_bytes",
 ];
 
 async fn migrated() -> (Client, Settings) {
