@@ -62,7 +62,7 @@ pub async fn measure(client: &Client, arrivals: &Arrivals, round: usize, count: 
     let late = crate::lateness::sorted(arrivals.take(count).await.iter().map(|arrival| arrival.late_millis));
     assert_eq!(late.len(), count, "each timer fires once");
     // What is settled behind the callbacks is not to meet the next round.
-    let pending = "select exists (select from walclock.runs where state = 'running')";
+    let pending = "select exists (select from walclock.under_way)";
     while client.query_one(pending, &[]).await.expect("an answer").get::<_, bool>(0) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -72,7 +72,7 @@ pub async fn measure(client: &Client, arrivals: &Arrivals, name: &str, count: us
 
 /// In milliseconds, sorted: from the begin of each INSERT's transaction to its claim, and from there to the request.
 async fn legs(client: &Client, name: &str) -> [Vec<f64>; 2] {
-    let settled = "select exists (select from walclock.runs where state = 'running')";
+    let settled = "select exists (select from walclock.under_way)";
     while client.query_one(settled, &[]).await.expect("an answer").get::<_, bool>(0) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

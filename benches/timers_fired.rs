@@ -20,7 +20,8 @@ const PEER_SHARE: f64 = 23_300.0 / 101_000.0;
 /// By how much walclock is to be faster.
 const AHEAD_MIN: f64 = 1.5;
 /// Each timer is inserted into `runs`, and its run updated once. Whatever moves it and keeps what became of it needs as many.
-const VERSIONS_MAX: f64 = 2.0;
+/// And one for each claim, with room for those that are not full.
+const VERSIONS_MAX: f64 = 2.05;
 /// Batches of 500 rows, one to claim and one to settle: 0.004, with room for those that are not full and the leases'.
 const STATEMENTS_MAX: f64 = 0.05;
 /// The slot of the round before, where there was one.
@@ -182,8 +183,7 @@ async fn until(receiver: &Receiver, count: u64) -> Instant {
 
 /// Waits until every outcome has been written. It is asked seldom: each time PostgreSQL walks over what was deleted.
 async fn settled(client: &Client) {
-    let query =
-        "select exists (select from walclock.timers) or exists (select from walclock.runs where state = 'running')";
+    let query = "select exists (select from walclock.timers) or exists (select from walclock.under_way)";
     while client.query_one(query, &[]).await.expect("an answer").get::<_, bool>(0) {
         tokio::time::sleep(Duration::from_millis(25)).await;
     }

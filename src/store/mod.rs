@@ -68,6 +68,7 @@ pub struct Store {
     schedules: Pool,
     watch: Pool,
     process: Arc<dispatch::Process>,
+    under_way: Arc<dispatch::UnderWay>,
 }
 
 impl Store {
@@ -82,6 +83,7 @@ impl Store {
             watch: pool::new(&config, tls.clone(), WATCH_CONNECTIONS, &[pool::OPEN]),
             claims: pool::new(&config, tls, CLAIM_CONNECTIONS, &[pool::OPEN, pool::DISPATCH, pool::CLAIMS]),
             process: Arc::new(dispatch::Process::own()),
+            under_way: Arc::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! PostgreSQL at rest: the contract of the dispatcher's port, and what only a real server can show.
 
 mod callbacks;
+mod claims;
 mod connections;
 mod doctor;
 mod fences;

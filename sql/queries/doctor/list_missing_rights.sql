@@ -7,13 +7,13 @@ select format('%s on %s', privilege, c.oid::regclass)
 from pg_class c
 cross join (values ('select'), ('insert'), ('update'), ('delete')) as dml (privilege)
 where c.relnamespace = (select oid from pg_namespace where nspname = 'walclock')
-  and c.relname in ('timers', 'runs', 'attempts', 'namespaces', 'shards', 'dispatchers', 'schedules', 'occurrences')
+  and c.relname in ('timers', 'runs', 'claims', 'attempts', 'namespaces', 'shards', 'dispatchers', 'schedules', 'occurrences')
   and not has_table_privilege(c.oid, privilege)
 union all
 select format('select on %s', c.oid::regclass)
 from pg_class c
 where c.relnamespace = (select oid from pg_namespace where nspname = 'walclock')
-  and c.relname = 'walclock_migrations'
+  and c.relname in ('walclock_migrations', 'under_way')
   and not has_table_privilege(c.oid, 'select')
 union all
 select format('execute on function %s', oid::regprocedure)

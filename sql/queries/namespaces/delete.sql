@@ -4,5 +4,5 @@ delete from walclock.namespaces
 where name = $1
   and not exists (select from walclock.timers where namespace = $1)
   and not exists (select from walclock.schedules where namespace = $1)
-  and not exists (select from walclock.runs where state = 'running' and namespace = $1)
+  and not exists (select from walclock.under_way where namespace = $1)
 returning name

@@ -3,6 +3,7 @@
 -- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], $4 limit bigint
 --
 -- Unwanted is what put_back.sql would not put back: what is cancelled, or has a newer timer of its id beside it.
+-- What is under way is listed by the claims, the oldest of which come first.
 -- On `= any (array[…])` see timers/claim.sql.
 with held as materialized (
     select shards.shard, shards.epoch
@@ -10,11 +11,21 @@ with held as materialized (
     join walclock.shards on shards.shard = any (array[lease.shard]) and shards.epoch = lease.epoch
     where shards.owner = $1 and shards.expires_at > clock_timestamp()
     for key share of shards
+), leases as materialized (
+    select array_agg(shard) as shards, array_agg(epoch) as epochs from held
+), listed as materialized (
+    select claims.claimed_at, run.namespace, run.id
+    from walclock.claims
+    cross join lateral unnest(claims.namespaces, claims.ids) as run (namespace, id)
+    order by claims.number
 ), left_behind as materialized (
-    select runs.namespace, runs.id, runs.claimed_at, held.epoch
-    from held
-    join walclock.runs on runs.shard = held.shard
-    where runs.state = 'running' and runs.epoch < held.epoch
+    select runs.namespace, runs.id, runs.claimed_at, leases.epochs[array_position(leases.shards, runs.shard)] as epoch
+    from leases
+    cross join listed
+    join walclock.runs
+        on runs.namespace = any (array[listed.namespace]) and runs.id = listed.id and runs.claimed_at = listed.claimed_at
+    -- Null, and so not less, where the shard is not held.
+    where runs.answered_at is null and runs.epoch < leases.epochs[array_position(leases.shards, runs.shard)]
     limit $4
     for no key update of runs
 )

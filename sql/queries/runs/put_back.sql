@@ -5,7 +5,8 @@
 -- $6 claimed_at timestamptz[], $7 shards smallint[], $8 epochs bigint[], their attempts: $9 sent_at timestamptz[],
 -- $10 answered_at timestamptz[], $11 status smallint[], $12 reply text[], $13 error text[],
 -- $14 due_at timestamptz[] (when it is to be due again), $15 anew boolean[] (true: as a timer without attempts),
--- $16 deferred boolean[] (true: no attempt was made), $17 longest wait for a row text (null: the session's)
+-- $16 deferred boolean[] (true: no attempt was made), $17 longest wait for a row text (null: the session's), and $18 the numbers
+-- of claims bigint[] of which nothing is under way any more then, as finish.sql takes them
 --
 -- A client may have inserted a new timer of the same id meanwhile, which may even have been claimed: then that one is what
 -- the client wants, and this run has failed. So has one that is cancelled: a later occurrence of its schedule is in its place,
@@ -88,5 +89,11 @@ with bound as materialized (
     select namespace, id, claimed_at, attempts, due_at, sent, answered, answer, body, error
     from back
     where is_put and not deferred
+), over as materialized (
+    select number from walclock.claims
+    where number = any ($18::bigint[]) and (select count(*) from back) = cardinality($4::text[])
+    for update skip locked
+), forgotten as (
+    delete from walclock.claims using over where claims.number = any (array[over.number])
 )
 select number from back

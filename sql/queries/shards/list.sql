@@ -3,6 +3,6 @@ select shards.shard, shards.owner, shards.epoch, shards.expires_at, coalesce(und
        clock_timestamp() as now
 from walclock.shards
 left join (
-    select shard, count(*) as runs from walclock.runs where state = 'running' group by shard
+    select shard, count(*) as runs from walclock.under_way group by shard
 ) as under_way using (shard)
 order by shards.shard

@@ -10,6 +10,7 @@
 -- could also mean to walk the whole of it in order, which looks cheap while the table is small, and the plan is kept.
 -- Likewise due_at is spelt out, or the index of all that is due could be walked.
 -- A client may have written any number of attempts: one that cannot be counted on must not fail the claim of the others.
+-- What was taken is noted in walclock.claims, in the same statement: there whoever takes over finds it.
 -- adopted_by is the claimer's: one that takes over what it has claimed itself is alive, which counts as no adoption.
 -- A run's key is new: to be claimed again the timer must have been inserted again, which is later than this claim. Were
 -- the server's clock set back to this very microsecond meanwhile, the statement would fail and succeed when repeated.
@@ -29,25 +30,31 @@ with held as materialized (
     join walclock.timers on timers.namespace = any (array[wanted.namespace]) and timers.id = wanted.id
     where coalesce(timers.retry_at, timers.execute_at) <= $8
     for update of timers skip locked
-), taken as (
+), moment as materialized (
+    select clock_timestamp() as now
+), taken as materialized (
     delete from walclock.timers using found where timers.ctid = found.place
-    returning timers.*, found.epoch, clock_timestamp() as claimed_at
+    returning timers.*, found.epoch, (select now from moment) as claimed_at
+), noted as (
+    insert into walclock.claims (claimed_at, namespaces, ids)
+    select claimed_at, array_agg(namespace), array_agg(id) from taken group by claimed_at
+    returning number
 )
 insert into walclock.runs as run (
     namespace, id, claimed_at, shard, epoch, execute_at, retry_at, due_at,
     callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
     retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
-    attempts, first_attempt_at, last_error, created_at, updated_at, adopted_by
+    attempts, first_attempt_at, last_error, created_at, updated_at, adopted_by, noted
 )
 select
     namespace, id, claimed_at, shard, epoch, execute_at, retry_at, due_at,
     callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
     retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
-    least(attempts, 2147483646) + 1, coalesce(first_attempt_at, claimed_at), last_error, created_at, updated_at, $1
+    least(attempts, 2147483646) + 1, coalesce(first_attempt_at, claimed_at), last_error, created_at, updated_at, $1, true
 from taken
 returning
     namespace, id, claimed_at, epoch, execute_at, retry_at,
     callback_url, callback_method, callback_headers, callback_timeout_seconds, payload,
     retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
     attempts, first_attempt_at, last_error, created_at, updated_at, adoptions,
-    (select secrets from walclock.namespaces where name = $9) as secrets
+    (select secrets from walclock.namespaces where name = $9) as secrets, (select number from noted) as claim

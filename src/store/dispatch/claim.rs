@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 
+use super::under_way::UnderWay;
 use super::{Leases, row};
 use crate::dispatch::ports::{ClaimRequest, Claimed, Entry};
 use crate::domain::causes;
@@ -15,12 +17,18 @@ use crate::domain::run::Run;
 use crate::domain::timer::TimerKey;
 use crate::domain::webhook::Secret;
 use crate::store::pool::Lent;
+use crate::store::time::Span;
 use crate::store::{Error, partitions};
 
 const CLAIM: &str = include_str!("../../../sql/queries/timers/claim.sql");
 const FIND_LEFT: &str = include_str!("../../../sql/queries/timers/find_left.sql");
 const ADOPT: &str = include_str!("../../../sql/queries/runs/adopt.sql");
+const FORGET: &str = include_str!("../../../sql/queries/runs/forget.sql");
 const READ_SECRETS: &str = include_str!("../../../sql/queries/namespaces/read_secrets.sql");
+
+/// From what age on it is looked whether a claim is over: mostly, who made it has seen its end before, which costs less. If
+/// the clock was set, it is looked earlier or later.
+const CLAIM_AGE_MIN: Duration = Duration::from_secs(60);
 
 /// Timers as the statements take them.
 struct Wanted<'a> {
@@ -44,14 +52,14 @@ impl<'a> Wanted<'a> {
 }
 
 /// Moves timers to runs, and says of the others where they stand.
-pub async fn claim(client: &Lent, mut request: ClaimRequest) -> Result<Claimed, Error> {
+pub async fn claim(client: &Lent, under_way: &UnderWay, mut request: ClaimRequest) -> Result<Claimed, Error> {
     // In the order of the keys, as rows are best locked; each once, under the newest of its epochs.
     request.timers.sort_unstable_by(|a, b| (&a.0, b.1).cmp(&(&b.0, a.1)));
     request.timers.dedup_by(|later, earlier| later.0 == earlier.0);
     let mut claimed = Claimed::default();
     for timers in request.timers.chunks(limits::BATCH_ROWS_MAX) {
-        let runs = match take_at_once(client, &request, timers).await {
-            Err(error) if error.is_about_rows() => take_apart(client, &request, timers).await?,
+        let runs = match take_at_once(client, under_way, &request, timers).await {
+            Err(error) if error.is_about_rows() => take_apart(client, under_way, &request, timers).await?,
             answer => answer?,
         };
         if runs.len() < timers.len() {
@@ -64,13 +72,18 @@ pub async fn claim(client: &Lent, mut request: ClaimRequest) -> Result<Claimed, 
     Ok(claimed)
 }
 
-async fn take_at_once(client: &Lent, request: &ClaimRequest, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
+async fn take_at_once(
+    client: &Lent,
+    under_way: &UnderWay,
+    request: &ClaimRequest,
+    timers: &[(TimerKey, Epoch)],
+) -> Result<Vec<Run>, Error> {
     let wanted = Wanted::new(timers);
-    match take(client, request, &wanted).await {
+    match take(client, under_way, request, &wanted).await {
         // There is no partition for today: the clock was set, or nobody has made any for a week. No reason to stop.
         Err(error) if error.sql_state() == Some(&SqlState::CHECK_VIOLATION) => {
             partitions::make(client).await?;
-            take(client, request, &wanted).await
+            take(client, under_way, request, &wanted).await
         }
         answer => answer,
     }
@@ -78,10 +91,15 @@ async fn take_at_once(client: &Lent, request: &ClaimRequest, timers: &[(TimerKey
 
 /// Claims each timer alone, so that one whose row cannot be moved stays behind by itself. What the database refuses has not
 /// happened: nothing of it is in doubt.
-async fn take_apart(client: &Lent, request: &ClaimRequest, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
+async fn take_apart(
+    client: &Lent,
+    under_way: &UnderWay,
+    request: &ClaimRequest,
+    timers: &[(TimerKey, Epoch)],
+) -> Result<Vec<Run>, Error> {
     let mut runs = Vec::with_capacity(timers.len());
     for one in timers.chunks(1) {
-        match take(client, request, &Wanted::new(one)).await {
+        match take(client, under_way, request, &Wanted::new(one)).await {
             Ok(run) => runs.extend(run),
             Err(error) if error.is_about_rows() => {
                 let timer = one.first().map(|(key, _)| tracing::field::display(key));
@@ -95,7 +113,12 @@ async fn take_apart(client: &Lent, request: &ClaimRequest, timers: &[(TimerKey, 
     Ok(runs)
 }
 
-async fn take(client: &Lent, request: &ClaimRequest, wanted: &Wanted<'_>) -> Result<Vec<Run>, Error> {
+async fn take(
+    client: &Lent,
+    under_way: &UnderWay,
+    request: &ClaimRequest,
+    wanted: &Wanted<'_>,
+) -> Result<Vec<Run>, Error> {
     let namespaces: BTreeSet<&str> = wanted.namespaces.iter().copied().collect();
     let only = namespaces.first().filter(|_| namespaces.len() == 1);
     let (rows, secrets) = client
@@ -121,10 +144,13 @@ async fn take(client: &Lent, request: &ClaimRequest, wanted: &Wanted<'_>) -> Res
             }
         })
         .await?;
-    match (only, rows.first()) {
-        (Some(namespace), Some(row)) => runs(&rows, &HashMap::from([(*namespace, row::secrets(row, "secrets"))])),
-        _ => runs(&rows, &by_namespace(&secrets)),
-    }
+    let Some(row) = rows.first() else { return Ok(Vec::new()) };
+    let runs = match only {
+        Some(namespace) => runs(&rows, &HashMap::from([(*namespace, row::secrets(row, "secrets"))])),
+        None => runs(&rows, &by_namespace(&secrets)),
+    }?;
+    under_way.claimed(row.get("claim"), row.get("claimed_at"), runs.len());
+    Ok(runs)
 }
 
 async fn find_left(client: &Lent, owner: &Owner, wanted: &Wanted<'_>) -> Result<Vec<Entry>, Error> {
@@ -136,8 +162,10 @@ async fn find_left(client: &Lent, owner: &Owner, wanted: &Wanted<'_>) -> Result<
     Ok(rows.await?.iter().map(row::entry).collect())
 }
 
-/// Takes over what older epochs left running in the shards that are held.
+/// Takes over what older epochs left running in the shards that are held. It is looked for among the claims: so those that are
+/// over are forgotten first, for which this is asked for often enough.
 pub async fn adopt(client: &Lent, owner: &Owner, leases: &[Lease], limit: usize) -> Result<Vec<Run>, Error> {
+    forget(client).await?;
     let leases: Leases = leases.iter().copied().collect();
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let (rows, secrets) = client
@@ -154,6 +182,23 @@ pub async fn adopt(client: &Lent, owner: &Owner, leases: &[Lease], limit: usize)
         run.unwanted = row.get("unwanted");
     }
     Ok(runs)
+}
+
+/// Forgets the claims of which nothing is under way any more.
+async fn forget(client: &Lent) -> Result<(), Error> {
+    let mut behind = 0_i64;
+    loop {
+        let row = client.ask("looking for claims that are over", async {
+            let statement = client.prepare_cached(FORGET).await?;
+            client.query_one(&statement, &[&behind, &limits::CLAIMS_LOOKED_AT_MAX, &Span(CLAIM_AGE_MIN)]).await
+        });
+        let row = row.await?;
+        let (looked_at, last): (i64, Option<i64>) = (row.get(0), row.get(1));
+        behind = last.unwrap_or(behind);
+        if looked_at < limits::CLAIMS_LOOKED_AT_MAX {
+            return Ok(());
+        }
+    }
 }
 
 async fn read_secrets(client: &Lent, namespaces: &BTreeSet<&str>) -> Result<Vec<Row>, tokio_postgres::Error> {

@@ -5,8 +5,10 @@ mod lease;
 pub(super) mod load;
 mod row;
 mod settle;
+mod under_way;
 
 pub(super) use lease::Process;
+pub(super) use under_way::UnderWay;
 
 use std::collections::BTreeSet;
 
@@ -37,7 +39,7 @@ impl ports::Store for Store {
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed, Unavailable> {
         let client = Lent::from(&self.claims).await?;
-        Ok(claim::claim(&client, request).await?)
+        Ok(claim::claim(&client, &self.under_way, request).await?)
     }
 
     async fn adopt(&self, owner: &Owner, leases: &[Lease], limit: usize) -> Result<Vec<Run>, Unavailable> {
@@ -47,7 +49,7 @@ impl ports::Store for Store {
 
     async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<Written>, Unavailable> {
         let client = Lent::from(&self.dispatch).await?;
-        let written = settle::settle(&client, owner, settlements).await?;
+        let written = settle::settle(&client, &self.under_way, owner, settlements).await?;
         Ok(written.into_iter().map(|written| written.map_err(Unavailable::from)).collect())
     }
 

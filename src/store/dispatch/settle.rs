@@ -3,11 +3,12 @@
 use tokio_postgres::types::ToSql;
 
 use super::Leases;
+use super::under_way::UnderWay;
 use crate::clock::Timestamp;
 use crate::domain::callback::Verdict;
 use crate::domain::lease::{Lease, Owner};
 use crate::domain::limits;
-use crate::domain::run::{Ending, Settlement, State};
+use crate::domain::run::{Ending, RunKey, Settlement, State};
 use crate::domain::stored;
 use crate::store::Error;
 use crate::store::pool::Lent;
@@ -27,6 +28,12 @@ struct Placed<'a, T> {
     outcome: T,
 }
 
+impl<T> Placed<'_, T> {
+    fn run(&self) -> &RunKey {
+        &self.settlement.run.key
+    }
+}
+
 /// When a timer that is put back is due again.
 #[derive(Clone, Copy)]
 struct Again {
@@ -40,6 +47,7 @@ struct Again {
 /// Writes back how runs ended. Says of each whether it was written, or why it could not be while others were.
 pub async fn settle(
     client: &Lent,
+    under_way: &UnderWay,
     owner: &Owner,
     settlements: &[Settlement],
 ) -> Result<Vec<Result<bool, Error>>, Error> {
@@ -58,12 +66,13 @@ pub async fn settle(
             Ending::Defer(at) => put_back(at, false, true),
         }
     }
+    let writer = Writer { client, under_way, owner };
     let mut written: Vec<_> = settlements.iter().map(|_| Ok(false)).collect();
     for batch in over.chunks(limits::BATCH_ROWS_MAX) {
-        mark(&mut written, finish(client, owner, batch).await?);
+        mark(&mut written, writer.finish(batch).await?);
     }
     for batch in back.chunks(limits::BATCH_ROWS_MAX) {
-        put_back(client, owner, batch, &mut written).await?;
+        writer.put_back(batch, &mut written).await?;
     }
     Ok(written)
 }
@@ -131,74 +140,87 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// Ends runs in place; returns the places of those that were.
-async fn finish(client: &Lent, owner: &Owner, batch: &[Placed<'_, State>]) -> Result<Vec<usize>, Error> {
-    let states: Vec<&str> = batch.iter().map(|placed| placed.outcome.as_str()).collect();
-    let attempts = Attempts::new(batch);
-    let mut parameters = attempts.parameters(owner);
-    parameters.push(&states);
-    let rows = client.ask("settling runs", async {
-        let statement = client.prepare_cached(FINISH).await?;
-        client.query(&statement, &parameters).await
-    });
-    Ok(places(batch, &rows.await?))
+/// Writes batches of outcomes.
+struct Writer<'a> {
+    client: &'a Lent,
+    under_way: &'a UnderWay,
+    owner: &'a Owner,
 }
 
-/// Moves runs back to timers, and marks those that were moved, or superseded.
-///
-/// A client that has inserted the same id and not yet committed makes the whole batch wait until the lock times out, and
-/// what one row cannot be written for fails all. Then each is tried alone, so that one holds up itself only; its place says
-/// why.
-async fn put_back(
-    client: &Lent,
-    owner: &Owner,
-    batch: &[Placed<'_, Again>],
-    written: &mut [Result<bool, Error>],
-) -> Result<(), Error> {
-    match put_back_at_once(client, owner, batch, None).await {
-        Err(error) if error.is_about_one() => {}
-        places => {
-            mark(written, places?);
-            return Ok(());
-        }
+impl Writer<'_> {
+    /// Ends runs in place; returns the places of those that were.
+    async fn finish(&self, batch: &[Placed<'_, State>]) -> Result<Vec<usize>, Error> {
+        let states: Vec<&str> = batch.iter().map(|placed| placed.outcome.as_str()).collect();
+        let attempts = Attempts::new(batch);
+        let mut parameters = attempts.parameters(self.owner);
+        parameters.push(&states);
+        self.write("settling runs", FINISH, batch, parameters).await
     }
-    for one in batch {
-        match put_back_at_once(client, owner, std::slice::from_ref(one), Some(PART_LOCK_WAIT)).await {
-            Ok(places) => mark(written, places),
-            Err(error) if error.is_about_one() => written[one.place] = Err(error),
-            Err(error) => return Err(error),
+
+    /// Moves runs back to timers, and marks those that were moved, or superseded.
+    ///
+    /// A client that has inserted the same id and not yet committed makes the whole batch wait until the lock times out, and
+    /// what one row cannot be written for fails all. Then each is tried alone, so that one holds up itself only; its place says
+    /// why.
+    async fn put_back(&self, batch: &[Placed<'_, Again>], written: &mut [Result<bool, Error>]) -> Result<(), Error> {
+        match self.put_back_at_once(batch, None).await {
+            Err(error) if error.is_about_one() => {}
+            places => {
+                mark(written, places?);
+                return Ok(());
+            }
         }
+        for one in batch {
+            match self.put_back_at_once(std::slice::from_ref(one), Some(PART_LOCK_WAIT)).await {
+                Ok(places) => mark(written, places),
+                Err(error) if error.is_about_one() => written[one.place] = Err(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Waits for a row that another transaction holds at most `lock_wait`, as PostgreSQL writes it, or as its session does.
+    async fn put_back_at_once(
+        &self,
+        batch: &[Placed<'_, Again>],
+        lock_wait: Option<&str>,
+    ) -> Result<Vec<usize>, Error> {
+        let again_at: Vec<Timestamp> = batch.iter().map(|placed| placed.outcome.at).collect();
+        let anew: Vec<bool> = batch.iter().map(|placed| placed.outcome.anew).collect();
+        let deferred: Vec<bool> = batch.iter().map(|placed| placed.outcome.deferred).collect();
+        let attempts = Attempts::new(batch);
+        let mut parameters = attempts.parameters(self.owner);
+        parameters.extend([&again_at as &(dyn ToSql + Sync), &anew, &deferred, &lock_wait]);
+        self.write("putting timers back", PUT_BACK, batch, parameters).await
+    }
+
+    /// Runs a statement that settles these runs, and whose last parameter is the claims that are over then; returns the places of
+    /// the runs that it has settled.
+    async fn write<T>(
+        &self,
+        doing: &'static str,
+        statement: &str,
+        batch: &[Placed<'_, T>],
+        mut parameters: Vec<&(dyn ToSql + Sync)>,
+    ) -> Result<Vec<usize>, Error> {
+        let over = self.under_way.over_with(batch.iter().map(Placed::run));
+        parameters.push(&over);
+        let rows = self.client.ask(doing, async {
+            let statement = self.client.prepare_cached(statement).await?;
+            self.client.query(&statement, &parameters).await
+        });
+        let settled: Vec<_> = rows.await?.iter().filter_map(|row| numbered(batch, row)).collect();
+        let forgotten = if settled.len() == batch.len() { &*over } else { &[] };
+        self.under_way.settled(settled.iter().map(|placed| placed.run()), forgotten);
+        Ok(settled.iter().map(|placed| placed.place).collect())
+    }
 }
 
-/// Waits for a row that another transaction holds at most `lock_wait`, as PostgreSQL writes it, or as its session does.
-async fn put_back_at_once(
-    client: &Lent,
-    owner: &Owner,
-    batch: &[Placed<'_, Again>],
-    lock_wait: Option<&str>,
-) -> Result<Vec<usize>, Error> {
-    let again_at: Vec<Timestamp> = batch.iter().map(|placed| placed.outcome.at).collect();
-    let anew: Vec<bool> = batch.iter().map(|placed| placed.outcome.anew).collect();
-    let deferred: Vec<bool> = batch.iter().map(|placed| placed.outcome.deferred).collect();
-    let attempts = Attempts::new(batch);
-    let mut parameters = attempts.parameters(owner);
-    parameters.extend([&again_at as &(dyn ToSql + Sync), &anew, &deferred, &lock_wait]);
-    let rows = client.ask("putting timers back", async {
-        let statement = client.prepare_cached(PUT_BACK).await?;
-        client.query(&statement, &parameters).await
-    });
-    Ok(places(batch, &rows.await?))
-}
-
-/// The places that the numbers of these rows, counted from 1 within the batch, stand for.
-fn places<T>(batch: &[Placed<'_, T>], rows: &[tokio_postgres::Row]) -> Vec<usize> {
-    let place = |row: &tokio_postgres::Row| {
-        let number = usize::try_from(row.get::<_, i64>(0)).ok()?;
-        batch.get(number.checked_sub(1)?).map(|placed| placed.place)
-    };
-    rows.iter().filter_map(place).collect()
+/// The one that the number of this row, counted from 1 within the batch, stands for.
+fn numbered<'a, 'b, T>(batch: &'a [Placed<'b, T>], row: &tokio_postgres::Row) -> Option<&'a Placed<'b, T>> {
+    let number = usize::try_from(row.get::<_, i64>(0)).ok()?;
+    batch.get(number.checked_sub(1)?)
 }
 
 fn error(verdict: &Verdict) -> Option<&str> {

@@ -72,10 +72,16 @@ async fn a_day_with_a_run_under_way_is_kept() {
     let a = contract::owner("a");
     let grant = contract::lease(&world, &a, 256).await;
     contract::run(&world, &a, &grant, &contract::key("first")).await;
-    let age = "update walclock.runs set claimed_at = '2020-01-01 12:00+00'";
+    let age = "update walclock.runs set claimed_at = '2020-01-01 12:00+00';
+               update walclock.claims set claimed_at = '2020-01-01 12:00+00'";
     world.client.batch_execute(age).await.unwrap();
     partitions::tick(&world.store, WEEK).await.unwrap();
     assert_eq!(old_partitions(&world).await, 2);
+    // Its claim is still there, and says nothing by itself.
+    let end = "update walclock.runs set state = 'succeeded', answered_at = now()";
+    world.client.batch_execute(end).await.unwrap();
+    partitions::tick(&world.store, WEEK).await.unwrap();
+    assert_eq!(old_partitions(&world).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,7 @@ const ALL: &[&str] = &[
     "V8__publish",
     "V9__history",
     "V10__header_bytes",
+    "V11__claims",
 ];
 
 async fn migrated() -> (Client, Settings) {
@@ -377,7 +378,10 @@ async fn rows_that_nobody_could_ask_for_are_published_only_by_force() {
 async fn a_migration_does_not_make_everybody_wait_for_a_table_that_is_in_use() {
     let (mut client, settings) = migrated().await;
     let undo = "delete from walclock.walclock_migrations where version >= 5;
-                drop function walclock.follow_move, walclock.header_bytes, walclock.publish_faults cascade;
+                drop function walclock.follow_move, walclock.header_bytes, walclock.publish_faults, walclock.note_run cascade;
+                drop table walclock.claims cascade;
+                alter table walclock.runs drop column noted;
+                create index runs_running_by_shard on walclock.runs (shard) where state = 'running';
                 do $$ declare bad record; begin
                     for bad in select conrelid::regclass as relation, conname from pg_constraint where not convalidated loop
                         execute format('alter table %s drop constraint %I', bad.relation, bad.conname);

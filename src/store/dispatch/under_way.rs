@@ -1,0 +1,164 @@
+//! The claims of this process, and of how many runs each has not seen the end: so a claim is forgotten together with its last
+//! run, and nobody has to look for its end.
+//!
+//! What counts is that every run of a claim was seen to be settled, which is for good: no lease and no clock has a say. What is not
+//! seen here, because an answer was lost or another dispatcher took over, is left to who looks (`forget.sql`). So all of it may
+//! be dropped at any time.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use crate::clock::Timestamp;
+use crate::domain::limits::CLAIMS_KNOWN_MAX;
+use crate::domain::run::RunKey;
+
+/// What is known of this process's claims.
+#[derive(Default)]
+pub struct UnderWay(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    /// By the moment of the claim, which all of its runs bear.
+    claims: HashMap<Timestamp, Claim>,
+    /// Of which nothing is under way any more, and which were not forgotten with their last runs, as these were settled at once by
+    /// several statements.
+    over: Vec<i64>,
+}
+
+/// What was claimed at one moment.
+#[derive(Default)]
+struct Claim {
+    /// The number of the claim; of several where they were of one moment.
+    numbers: Vec<i64>,
+    /// Runs whose end was not seen, 1 or more.
+    left: usize,
+}
+
+impl UnderWay {
+    /// Takes in a claim of so many runs.
+    pub fn claimed(&self, number: i64, at: Timestamp, runs: usize) {
+        let mut known = self.0.lock();
+        if known.claims.len() >= CLAIMS_KNOWN_MAX {
+            known.claims.clear();
+        }
+        let claim = known.claims.entry(at).or_default();
+        claim.numbers.push(number);
+        claim.left += runs;
+    }
+
+    /// The claims of which nothing is under way any more once these runs are settled, each of which is told once.
+    pub fn over_with<'a>(&self, runs: impl Iterator<Item = &'a RunKey>) -> Vec<i64> {
+        let mut known = self.0.lock();
+        let mut over = std::mem::take(&mut known.over);
+        for (at, settling) in count(runs) {
+            if let Some(claim) = known.claims.get(&at).filter(|claim| claim.left == settling) {
+                over.extend(&claim.numbers);
+            }
+        }
+        over
+    }
+
+    /// Takes in runs that are surely settled, each once, and which claims were forgotten with them.
+    pub fn settled<'a>(&self, runs: impl Iterator<Item = &'a RunKey>, forgotten: &[i64]) {
+        let mut known = self.0.lock();
+        for (at, settled) in count(runs) {
+            let Some(claim) = known.claims.get_mut(&at) else { continue };
+            claim.left = claim.left.saturating_sub(settled);
+            if claim.left == 0
+                && let Some(claim) = known.claims.remove(&at)
+            {
+                known.over.extend(claim.numbers.iter().filter(|number| !forgotten.contains(number)));
+            }
+        }
+        // More than that are found without being told.
+        known.over.truncate(CLAIMS_KNOWN_MAX);
+    }
+}
+
+/// How many of these runs were claimed at each moment.
+fn count<'a>(runs: impl Iterator<Item = &'a RunKey>) -> HashMap<Timestamp, usize> {
+    let mut counts = HashMap::new();
+    for run in runs {
+        *counts.entry(run.claimed_at).or_default() += 1;
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::timer::TimerKey;
+
+    fn runs(at: i64, count: usize) -> Vec<RunKey> {
+        let claimed_at = Timestamp::from_micros(at);
+        (0..count).map(|id| RunKey { timer: TimerKey::new("space", &id.to_string()), claimed_at }).collect()
+    }
+
+    /// Settles these runs, and says which claims are over with them.
+    fn settle(known: &UnderWay, runs: &[RunKey]) -> Vec<i64> {
+        let over = known.over_with(runs.iter());
+        known.settled(runs.iter(), &over);
+        over
+    }
+
+    fn claim(known: &UnderWay, number: i64, at: i64, count: usize) -> Vec<RunKey> {
+        known.claimed(number, Timestamp::from_micros(at), count);
+        runs(at, count)
+    }
+
+    #[test]
+    fn a_claim_is_over_with_its_last_run_and_told_once() {
+        let known = UnderWay::default();
+        let (first, second) = (claim(&known, 7, 100, 3), claim(&known, 8, 200, 1));
+        assert_eq!(settle(&known, &first[..2]), [0; 0]);
+        let mut over = settle(&known, &[&first[2..], &second].concat());
+        over.sort_unstable();
+        assert_eq!(over, [7, 8]);
+        assert_eq!(settle(&known, &first), [0; 0]);
+    }
+
+    #[test]
+    fn claims_of_one_moment_are_over_together() {
+        let known = UnderWay::default();
+        let (first, second) = (claim(&known, 7, 100, 2), claim(&known, 8, 100, 2));
+        assert_eq!(settle(&known, &first), [0; 0]);
+        assert_eq!(settle(&known, &second), [7, 8]);
+    }
+
+    #[test]
+    fn a_claim_that_two_statements_end_at_once_is_told_to_the_next() {
+        let known = UnderWay::default();
+        let all = claim(&known, 7, 100, 5);
+        let (one, other) = all.split_at(3);
+        let over = [known.over_with(one.iter()), known.over_with(other.iter())];
+        assert_eq!(over, [[0; 0]; 2], "neither of them knows what becomes of the other");
+        known.settled(one.iter(), &[]);
+        known.settled(other.iter(), &[]);
+        assert_eq!(settle(&known, &[]), [7]);
+        assert_eq!(settle(&known, &[]), [0; 0]);
+    }
+
+    #[test]
+    fn what_was_not_settled_keeps_its_claim() {
+        let known = UnderWay::default();
+        let all = claim(&known, 7, 100, 3);
+        // The statement ended one of them only: so it has forgotten nothing.
+        assert_eq!(known.over_with(all.iter()), [7]);
+        known.settled(all[..1].iter(), &[]);
+        assert_eq!(settle(&known, &all[1..2]), [0; 0]);
+        assert_eq!(settle(&known, &all[2..]), [7]);
+    }
+
+    #[test]
+    fn claims_that_never_end_here_do_not_fill_the_memory() {
+        let known = UnderWay::default();
+        let first = claim(&known, 0, 0, 1);
+        for number in 1..=i64::try_from(CLAIMS_KNOWN_MAX).unwrap() {
+            claim(&known, number, number, 1);
+        }
+        assert_eq!(known.0.lock().claims.len(), 1);
+        // One that was dropped is never told to be over.
+        assert_eq!(settle(&known, &first), [0; 0]);
+    }
+}
