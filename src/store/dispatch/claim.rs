@@ -149,7 +149,7 @@ async fn take(
         Some(namespace) => runs(&rows, &HashMap::from([(*namespace, row::secrets(row, "secrets"))])),
         None => runs(&rows, &by_namespace(&secrets)),
     }?;
-    under_way.claimed(row.get("claim"), row.get("claimed_at"), runs.len());
+    under_way.claimed(row.get("claim"), runs.iter().map(|run| &run.key));
     Ok(runs)
 }
 
