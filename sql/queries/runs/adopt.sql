@@ -1,6 +1,6 @@
 -- Takes over the runs that an older epoch left running in the shards that the caller holds, and counts by how many
 -- dispatchers that was done, one after the other.
--- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], $4 limit bigint
+-- $1 owner text, its leases: $2 shards smallint[] and $3 epochs bigint[], $4 limit bigint, $5 number of the claim to begin with bigint
 --
 -- Unwanted is what put_back.sql would not put back: what is cancelled, or has a newer timer of its id beside it.
 -- What is under way is listed by the claims, the oldest of which come first.
@@ -14,12 +14,13 @@ with held as materialized (
 ), leases as materialized (
     select array_agg(shard) as shards, array_agg(epoch) as epochs from held
 ), listed as materialized (
-    select claims.claimed_at, run.namespace, run.id
+    select claims.number, claims.claimed_at, run.namespace, run.id
     from walclock.claims
     cross join lateral unnest(claims.namespaces, claims.ids) as run (namespace, id)
+    where claims.number >= $5
     order by claims.number
 ), left_behind as materialized (
-    select runs.namespace, runs.id, runs.claimed_at, leases.epochs[array_position(leases.shards, runs.shard)] as epoch
+    select listed.number, runs.namespace, runs.id, runs.claimed_at, leases.epochs[array_position(leases.shards, runs.shard)] as epoch
     from leases
     cross join listed
     join walclock.runs
@@ -48,4 +49,5 @@ returning
         select from walclock.runs as newer
         where newer.namespace = any (array[run.namespace]) and newer.id = run.id and newer.shard = run.shard
           and newer.claimed_at > run.claimed_at
-    ) as unwanted
+    ) as unwanted,
+    left_behind.number as claim

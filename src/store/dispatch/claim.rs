@@ -163,15 +163,26 @@ async fn find_left(client: &Lent, owner: &Owner, wanted: &Wanted<'_>) -> Result<
 }
 
 /// Takes over what older epochs left running in the shards that are held. It is looked for among the claims: so those that are
-/// over are forgotten first, for which this is asked for often enough.
-pub async fn adopt(client: &Lent, owner: &Owner, leases: &[Lease], limit: usize) -> Result<Vec<Run>, Error> {
-    forget(client).await?;
-    let leases: Leases = leases.iter().copied().collect();
+/// over are forgotten first, for which this is asked for often enough. Where there is more than the limit, whoever asks again for
+/// the same leases goes on from there.
+pub async fn adopt(
+    client: &Lent,
+    under_way: &UnderWay,
+    owner: &Owner,
+    held: &[Lease],
+    limit: usize,
+) -> Result<Vec<Run>, Error> {
+    let begin = under_way.adopts_from(held);
+    if begin.is_none() {
+        forget(client).await?;
+    }
+    let begin = begin.unwrap_or(0);
+    let (leases, full): (Leases, _) = (held.iter().copied().collect(), limit);
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let (rows, secrets) = client
         .ask("adopting runs", async {
             let statement = client.prepare_cached(ADOPT).await?;
-            let rows = client.query(&statement, &[&owner.0, &leases.shards, &leases.epochs, &limit]).await?;
+            let rows = client.query(&statement, &[&owner.0, &leases.shards, &leases.epochs, &limit, &begin]).await?;
             let namespaces: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
             let secrets = read_secrets(client, &namespaces).await?;
             Ok::<_, tokio_postgres::Error>((rows, secrets))
@@ -180,6 +191,9 @@ pub async fn adopt(client: &Lent, owner: &Owner, leases: &[Lease], limit: usize)
     let mut runs = runs(&rows, &by_namespace(&secrets))?;
     for (run, row) in runs.iter_mut().zip(&rows) {
         run.unwanted = row.get("unwanted");
+    }
+    if let Some(last) = rows.iter().map(|row| row.get("claim")).max().filter(|_| rows.len() >= full) {
+        under_way.adopted(held, last);
     }
     Ok(runs)
 }

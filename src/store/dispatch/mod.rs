@@ -44,7 +44,7 @@ impl ports::Store for Store {
 
     async fn adopt(&self, owner: &Owner, leases: &[Lease], limit: usize) -> Result<Vec<Run>, Unavailable> {
         let client = Lent::from(&self.dispatch).await?;
-        Ok(claim::adopt(&client, owner, leases, limit).await?)
+        Ok(claim::adopt(&client, &self.under_way, owner, leases, limit).await?)
     }
 
     async fn settle(&self, owner: &Owner, settlements: &[Settlement]) -> Result<Vec<Written>, Unavailable> {

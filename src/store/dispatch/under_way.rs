@@ -11,6 +11,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use parking_lot::Mutex;
 
 use crate::clock::Timestamp;
+use crate::domain::lease::Lease;
 use crate::domain::limits::CLAIMS_KNOWN_MAX;
 use crate::domain::run::RunKey;
 
@@ -25,6 +26,8 @@ struct Known {
     /// Of which nothing is under way any more, and which were not forgotten with their last runs, as these were settled at once by
     /// several statements.
     over: Vec<i64>,
+    /// For which leases runs are being adopted, and the last claim that was looked at.
+    adopting: Option<(Vec<Lease>, i64)>,
 }
 
 /// What was claimed at one moment.
@@ -76,6 +79,20 @@ impl UnderWay {
         }
         // More than that are found without being told.
         known.over.truncate(CLAIMS_KNOWN_MAX);
+    }
+
+    /// The claim that an adoption for these leases goes on with; none where it begins. It goes on once: whatever becomes of it, the
+    /// next one begins anew unless it was told of.
+    ///
+    /// What older epochs of these leases left was all there before they were granted: nothing is added before that claim.
+    pub fn adopts_from(&self, leases: &[Lease]) -> Option<i64> {
+        let adopting = self.0.lock().adopting.take();
+        adopting.filter(|(of, _)| of == leases).map(|(_, last)| last)
+    }
+
+    /// Takes in that as many runs as were asked for were adopted for these leases, the last one of this claim: there may be more.
+    pub fn adopted(&self, leases: &[Lease], last: i64) {
+        self.0.lock().adopting = Some((leases.to_vec(), last));
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 use walclock::dispatch::ports::Store as _;
+use walclock::domain::lease::Lease;
 use walclock::domain::run::{Run, RunKey};
 use walclock::domain::shard::Shard;
 use walclock::domain::timer::TimerKey;
@@ -137,6 +138,43 @@ async fn an_adoption_forgets_what_has_been_over_for_a_while() {
     let grant = contract::lease(&world, &a, Shard::COUNT).await;
     assert!(world.store.adopt(&a, &grant.held, 10).await.unwrap().is_empty());
     assert_eq!(claims(&world.client).await, [["1500"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adoption_goes_on_where_the_last_one_was_full() {
+    let (world, a, b) = (Postgres::new().await, contract::owner("a"), contract::owner("b"));
+    let grant = contract::lease(&world, &a, Shard::COUNT).await;
+    for pair in [["1", "2"], ["3", "4"]] {
+        let keys = pair.map(contract::key);
+        for key in &keys {
+            contract::put_due(&world, key).await;
+        }
+        assert_eq!(contract::claim(&world, &a, &grant, &keys.iter().collect::<Vec<_>>()).await.runs.len(), 2);
+    }
+    for shard in Shard::all() {
+        contract::World::expire(&world, shard).await;
+    }
+    let other = Postgres::new_on(&world.url).await;
+    let held = contract::lease(&other, &b, Shard::COUNT).await.held;
+    let adopt = async |leases: &[Lease], limit| {
+        let runs = other.store.adopt(&b, leases, limit).await.unwrap();
+        let mut ids: Vec<String> = runs.iter().map(|run| run.key.timer.id.to_string()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let leave_again = "update walclock.runs set epoch = 0 where id in ('1', '3')";
+    assert_eq!(adopt(&held, 3).await.len(), 3);
+    world.client.batch_execute(leave_again).await.unwrap();
+    // The rest, without another look at the first claim.
+    assert_eq!(adopt(&held, 3).await, ["3", "4"]);
+    assert_eq!(adopt(&held, 3).await, ["1"], "the next one begins anew");
+    assert_eq!(adopt(&held, 3).await, [""; 0]);
+    // So does one for other leases.
+    world.client.batch_execute(leave_again).await.unwrap();
+    assert_eq!(adopt(&held, 2).await, ["1", "3"]);
+    world.client.batch_execute(leave_again).await.unwrap();
+    let most: Vec<Lease> = held.iter().filter(|lease| lease.shard != contract::key("4").shard()).copied().collect();
+    assert_eq!(adopt(&most, 3).await, ["1", "3"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
