@@ -76,14 +76,17 @@ impl Store {
     pub fn new(config: Config) -> Result<Self, pg::Error> {
         let tls = config.settings.connector()?;
         let connections = config.connections.clamp(1, 1000);
+        let under_way: Arc<dispatch::UnderWay> = Arc::default();
+        let known = under_way.clone();
+        let opens = move || known.forget();
         Ok(Self {
             general: pool::new(&config, tls.clone(), connections, &[pool::OPEN]),
-            dispatch: pool::new(&config, tls.clone(), DISPATCH_CONNECTIONS, &[pool::OPEN, pool::DISPATCH]),
+            dispatch: pool::telling(&config, tls.clone(), DISPATCH_CONNECTIONS, &[pool::OPEN, pool::DISPATCH], opens),
             schedules: pool::new(&config, tls.clone(), SCHEDULE_CONNECTIONS, &[pool::OPEN]),
             watch: pool::new(&config, tls.clone(), WATCH_CONNECTIONS, &[pool::OPEN]),
             claims: pool::new(&config, tls, CLAIM_CONNECTIONS, &[pool::OPEN, pool::DISPATCH, pool::CLAIMS]),
             process: Arc::new(dispatch::Process::own()),
-            under_way: Arc::default(),
+            under_way,
         })
     }
 

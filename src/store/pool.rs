@@ -42,6 +42,17 @@ const APPLICATION_NAME: &str = "walclock";
 
 /// A pool of at most `connections`, each of which begins with the statements of `session`.
 pub fn new(config: &Config, tls: MakeRustlsConnect, connections: usize, session: &[&str]) -> Pool {
+    telling(config, tls, connections, session, || ())
+}
+
+/// The same; `opens` is called for each connection before anybody uses it, and must not wait.
+pub fn telling(
+    config: &Config,
+    tls: MakeRustlsConnect,
+    connections: usize,
+    session: &[&str],
+    opens: impl Fn() + Send + Sync + 'static,
+) -> Pool {
     let manager = Manager::from_config(
         driver_config(&config.settings, config.connect_timeout),
         tls,
@@ -56,6 +67,7 @@ pub fn new(config: &Config, tls: MakeRustlsConnect, connections: usize, session:
         .recycle_timeout(Some(config.connect_timeout))
         .post_create(Hook::async_fn(move |client, _| {
             let session = session.clone();
+            opens();
             Box::pin(async move { client.batch_execute(&session).await.map_err(HookError::Backend) })
         }))
         .build()

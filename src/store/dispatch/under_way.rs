@@ -1,9 +1,9 @@
 //! The claims of this process, and of which runs each has not seen the end: so a claim is forgotten together with its last
 //! run, and nobody has to look for its end.
 //!
-//! What counts is that every run of a claim was seen to be settled, which is for good: no lease and no clock has a say. What is not
-//! seen here, because an answer was lost or another dispatcher took over, is left to who looks (`forget.sql`). So all of it may
-//! be dropped at any time.
+//! What counts is that every run of a claim was seen to be settled, which is for good on one and the same server: no lease and no
+//! clock has a say. What is not seen here, because an answer was lost or another dispatcher took over, is left to who looks
+//! (`forget.sql`). So all of it may be dropped at any time.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -40,6 +40,12 @@ struct Claim {
 }
 
 impl UnderWay {
+    /// Drops all that is known. To be called before anything is asked on another connection: it may lead to a standby that was
+    /// promoted without the last settles that were seen, and on which their runs are under way again.
+    pub fn forget(&self) {
+        *self.0.lock() = Known::default();
+    }
+
     /// Takes in a claim of these runs, all of one moment.
     pub fn claimed<'a>(&self, number: i64, runs: impl Iterator<Item = &'a RunKey>) {
         let mut known = self.0.lock();

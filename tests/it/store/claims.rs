@@ -178,6 +178,26 @@ async fn an_adoption_goes_on_where_the_last_one_was_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_promotion_has_undone_is_still_listed() {
+    let (world, runs) = claimed(&["1", "2"]).await;
+    let a = contract::owner("a");
+    assert_eq!(contract::settle(&world, &a, &[contract::succeeded(&runs[0])]).await, [true]);
+    // As on a standby that had the claim when it was promoted, but not this settle.
+    let undo = "update walclock.runs set state = 'running', answered_at = null, sent_at = null where id = '1'";
+    world.client.batch_execute(undo).await.unwrap();
+    let end = "select pg_terminate_backend(pid, 100000) from pg_stat_activity
+               where datname = current_database() and pid <> pg_backend_pid()";
+    world.client.execute(end, &[]).await.unwrap();
+    let last = [contract::succeeded(&runs[1])];
+    support::eventually(support::PATIENCE, "the last one is settled", async || {
+        let written = world.store.settle(&a, &last).await.ok()?;
+        matches!(*written, [Ok(true)]).then_some(())
+    })
+    .await;
+    assert_eq!(under_way(&world.client).await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_somebody_looks_at_holds_up_no_settle_and_no_look() {
     let (world, runs) = claimed(&["1", "2"]).await;
     let a = contract::owner("a");
