@@ -1,8 +1,10 @@
 //! The dispatcher's statements go by index, whatever the tables held when they were planned.
 
 use tokio_postgres::Client;
+use walclock::domain::shard::Shard;
 
 use super::world::Postgres;
+use crate::contract;
 use crate::support;
 
 const STATEMENTS: &[(&str, &str)] = &[
@@ -77,7 +79,36 @@ async fn a_load_reads_a_page_and_not_the_table() {
     // The whole table would be 100,000 rows on more than 2,000 pages.
     let plan = lines(&client, &format!("explain (analyze, buffers, costs off, timing off) {load}")).await;
     assert!(plan[0].contains("rows=500"), "{plan:#?}");
+    assert!(pages(&plan) < 1000, "{plan:#?}");
+}
+
+/// How many pages this plan has read.
+fn pages(plan: &[String]) -> u32 {
     let buffers = plan.iter().find_map(|line| line.trim().strip_prefix("Buffers: shared ")).unwrap();
-    let pages: u32 = buffers.split(' ').filter_map(|part| part.split('=').nth(1)?.parse::<u32>().ok()).sum();
-    assert!(pages < 1000, "{plan:#?}");
+    buffers.split(' ').filter_map(|part| part.split('=').nth(1)?.parse::<u32>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adoption_looks_up_the_runs_of_its_own_shards_only() {
+    let world = Postgres::new().await;
+    let client = session(&world).await;
+    let grant = contract::lease(&world, &contract::owner("a"), Shard::COUNT).await;
+    let fill = "insert into walclock.timers (namespace, id, execute_at, callback_url)
+                select 'space', n::text, now(), 'http://localhost' from generate_series(1, 2000) n";
+    world.client.batch_execute(fill).await.unwrap();
+    for from in (1..=2000).step_by(500) {
+        let keys: Vec<_> = (from..from + 500).map(|id| contract::key(&id.to_string())).collect();
+        let claimed = contract::claim(&world, &contract::owner("a"), &grant, &keys.iter().collect::<Vec<_>>()).await;
+        assert_eq!(claimed.runs.len(), 500);
+    }
+    let leave = "update walclock.shards set epoch = epoch + 1, owner = 'b' where shard = 7 returning epoch";
+    let epoch: i64 = world.client.query_one(leave, &[]).await.unwrap().get(0);
+    let adopt = format!(
+        "explain (analyze, buffers, costs off, timing off) execute adopt ('b', '{{7}}', '{{{epoch}}}', 500, 0)"
+    );
+    let plan = lines(&client, &adopt).await;
+    // Each look-up reads 2 at least.
+    assert!(pages(&plan) < 2000, "{plan:#?}");
+    let adopted = "select count(*) from walclock.runs where adopted_by = 'b'";
+    assert!(world.client.query_one(adopted, &[]).await.unwrap().get::<_, i64>(0) > 0);
 }
