@@ -80,7 +80,7 @@ fn called(receiver: &Receiver) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_statement_over_very_many_timers_is_followed() {
     let world = World::new().await;
-    let (count, apart) = if soak() > 1 { (1_000_000, "30 microseconds") } else { (100_000, "150 microseconds") };
+    let (count, apart) = if soak() > 1 { (1_000_000, "30 microseconds") } else { (50_000, "300 microseconds") };
     let url = world.receiver.url();
     world
         .run(&format!(
