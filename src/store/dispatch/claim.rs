@@ -56,10 +56,11 @@ pub async fn claim(client: &Lent, under_way: &UnderWay, mut request: ClaimReques
     // In the order of the keys, as rows are best locked; each once, under the newest of its epochs.
     request.timers.sort_unstable_by(|a, b| (&a.0, b.1).cmp(&(&b.0, a.1)));
     request.timers.dedup_by(|later, earlier| later.0 == earlier.0);
+    let claimer = Claimer { client, under_way, request: &request };
     let mut claimed = Claimed::default();
     for timers in request.timers.chunks(limits::BATCH_ROWS_MAX) {
-        let runs = match take_at_once(client, under_way, &request, timers).await {
-            Err(error) if error.is_about_rows() => take_apart(client, under_way, &request, timers).await?,
+        let runs = match claimer.take_at_once(timers).await {
+            Err(error) if error.is_about_rows() => claimer.take_apart(timers).await?,
             answer => answer?,
         };
         if runs.len() < timers.len() {
@@ -72,85 +73,80 @@ pub async fn claim(client: &Lent, under_way: &UnderWay, mut request: ClaimReques
     Ok(claimed)
 }
 
-async fn take_at_once(
-    client: &Lent,
-    under_way: &UnderWay,
-    request: &ClaimRequest,
-    timers: &[(TimerKey, Epoch)],
-) -> Result<Vec<Run>, Error> {
-    let wanted = Wanted::new(timers);
-    match take(client, under_way, request, &wanted).await {
-        // There is no partition for today: the clock was set, or nobody has made any for a week. No reason to stop.
-        Err(error) if error.sql_state() == Some(&SqlState::CHECK_VIOLATION) => {
-            partitions::make(client).await?;
-            take(client, under_way, request, &wanted).await
-        }
-        answer => answer,
-    }
+/// Takes timers of one request.
+struct Claimer<'a> {
+    client: &'a Lent,
+    under_way: &'a UnderWay,
+    request: &'a ClaimRequest,
 }
 
-/// Claims each timer alone, so that one whose row cannot be moved stays behind by itself. What the database refuses has not
-/// happened: nothing of it is in doubt.
-async fn take_apart(
-    client: &Lent,
-    under_way: &UnderWay,
-    request: &ClaimRequest,
-    timers: &[(TimerKey, Epoch)],
-) -> Result<Vec<Run>, Error> {
-    let mut runs = Vec::with_capacity(timers.len());
-    for one in timers.chunks(1) {
-        match take(client, under_way, request, &Wanted::new(one)).await {
-            Ok(run) => runs.extend(run),
-            Err(error) if error.is_about_rows() => {
-                let timer = one.first().map(|(key, _)| tracing::field::display(key));
-                let cause = causes::innermost(&error);
-                tracing::error!(timer, cause, "a timer cannot be claimed");
-                metrics::counter!("walclock_unclaimable_timers_total").increment(1);
+impl Claimer<'_> {
+    async fn take_at_once(&self, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
+        let wanted = Wanted::new(timers);
+        match self.take(&wanted).await {
+            // There is no partition for today: the clock was set, or nobody has made any for a week. No reason to stop.
+            Err(error) if error.sql_state() == Some(&SqlState::CHECK_VIOLATION) => {
+                partitions::make(self.client).await?;
+                self.take(&wanted).await
             }
-            Err(error) => return Err(error),
+            answer => answer,
         }
     }
-    Ok(runs)
-}
 
-async fn take(
-    client: &Lent,
-    under_way: &UnderWay,
-    request: &ClaimRequest,
-    wanted: &Wanted<'_>,
-) -> Result<Vec<Run>, Error> {
-    let namespaces: BTreeSet<&str> = wanted.namespaces.iter().copied().collect();
-    let only = namespaces.first().filter(|_| namespaces.len() == 1);
-    let (rows, secrets) = client
-        .ask("claiming timers", async {
-            let statement = client.prepare_cached(CLAIM).await?;
-            let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
-                &request.owner.0,
-                &wanted.leases.shards,
-                &wanted.leases.epochs,
-                &wanted.namespaces,
-                &wanted.ids,
-                &wanted.shards,
-                &wanted.epochs,
-                &request.until,
-                &only,
-            ];
-            let claim = client.query(&statement, &parameters);
-            match only {
-                // Few timers are mostly of one namespace, and in a hurry: one statement.
-                Some(_) => Ok((claim.await?, Vec::new())),
-                // Both are on their way at once: one round trip.
-                None => tokio::try_join!(claim, read_secrets(client, &namespaces)),
+    /// Claims each timer alone, so that one whose row cannot be moved stays behind by itself. What the database refuses has not
+    /// happened: nothing of it is in doubt.
+    async fn take_apart(&self, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
+        let mut runs = Vec::with_capacity(timers.len());
+        for one in timers.chunks(1) {
+            match self.take(&Wanted::new(one)).await {
+                Ok(run) => runs.extend(run),
+                Err(error) if error.is_about_rows() => {
+                    let timer = one.first().map(|(key, _)| tracing::field::display(key));
+                    let cause = causes::innermost(&error);
+                    tracing::error!(timer, cause, "a timer cannot be claimed");
+                    metrics::counter!("walclock_unclaimable_timers_total").increment(1);
+                }
+                Err(error) => return Err(error),
             }
-        })
-        .await?;
-    let Some(row) = rows.first() else { return Ok(Vec::new()) };
-    let runs = match only {
-        Some(namespace) => runs(&rows, &HashMap::from([(*namespace, row::secrets(row, "secrets"))])),
-        None => runs(&rows, &by_namespace(&secrets)),
-    }?;
-    under_way.claimed(row.get("claim"), runs.iter().map(|run| &run.key));
-    Ok(runs)
+        }
+        Ok(runs)
+    }
+
+    async fn take(&self, wanted: &Wanted<'_>) -> Result<Vec<Run>, Error> {
+        let namespaces: BTreeSet<&str> = wanted.namespaces.iter().copied().collect();
+        let only = namespaces.first().filter(|_| namespaces.len() == 1);
+        let (rows, secrets) = self
+            .client
+            .ask("claiming timers", async {
+                let statement = self.client.prepare_cached(CLAIM).await?;
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 9] = [
+                    &self.request.owner.0,
+                    &wanted.leases.shards,
+                    &wanted.leases.epochs,
+                    &wanted.namespaces,
+                    &wanted.ids,
+                    &wanted.shards,
+                    &wanted.epochs,
+                    &self.request.until,
+                    &only,
+                ];
+                let claim = self.client.query(&statement, &parameters);
+                match only {
+                    // Few timers are mostly of one namespace, and in a hurry: one statement.
+                    Some(_) => Ok((claim.await?, Vec::new())),
+                    // Both are on their way at once: one round trip.
+                    None => tokio::try_join!(claim, read_secrets(self.client, &namespaces)),
+                }
+            })
+            .await?;
+        let Some(row) = rows.first() else { return Ok(Vec::new()) };
+        let runs = match only {
+            Some(namespace) => runs(&rows, &HashMap::from([(*namespace, row::secrets(row, "secrets"))])),
+            None => runs(&rows, &by_namespace(&secrets)),
+        }?;
+        self.under_way.claimed(row.get("claim"), runs.iter().map(|run| &run.key));
+        Ok(runs)
+    }
 }
 
 async fn find_left(client: &Lent, owner: &Owner, wanted: &Wanted<'_>) -> Result<Vec<Entry>, Error> {
@@ -172,17 +168,19 @@ pub async fn adopt(
     held: &[Lease],
     limit: usize,
 ) -> Result<Vec<Run>, Error> {
-    let begin = under_way.adopts_from(held);
-    if begin.is_none() {
-        forget(client).await?;
-    }
-    let begin = begin.unwrap_or(0);
-    let (leases, full): (Leases, _) = (held.iter().copied().collect(), limit);
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let begin = match under_way.adopts_from(held) {
+        Some(number) => number,
+        None => {
+            forget(client).await?;
+            0
+        }
+    };
+    let leases: Leases = held.iter().copied().collect();
+    let rows_max = i64::try_from(limit).unwrap_or(i64::MAX);
     let (rows, secrets) = client
         .ask("adopting runs", async {
             let statement = client.prepare_cached(ADOPT).await?;
-            let rows = client.query(&statement, &[&owner.0, &leases.shards, &leases.epochs, &limit, &begin]).await?;
+            let rows = client.query(&statement, &[&owner.0, &leases.shards, &leases.epochs, &rows_max, &begin]).await?;
             let namespaces: BTreeSet<&str> = rows.iter().map(|row| row.get(0)).collect();
             let secrets = read_secrets(client, &namespaces).await?;
             Ok::<_, tokio_postgres::Error>((rows, secrets))
@@ -192,7 +190,7 @@ pub async fn adopt(
     for (run, row) in runs.iter_mut().zip(&rows) {
         run.unwanted = row.get("unwanted");
     }
-    if let Some(last) = rows.iter().map(|row| row.get("claim")).max().filter(|_| rows.len() >= full) {
+    if let Some(last) = rows.iter().map(|row| row.get("claim")).max().filter(|_| rows.len() >= limit) {
         under_way.adopted(held, last);
     }
     Ok(runs)
