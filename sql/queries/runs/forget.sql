@@ -1,10 +1,10 @@
--- Looks at some claims of some age, the oldest first: forgets those of which nothing is under way any more, and shortens those of which at
--- most half is. Returns how many were looked at, and the number of the last one.
+-- Looks at some claims of some age, the oldest first: forgets those of which nothing is under way any more, and shortens those
+-- of which at most half is. Returns how many were looked at, and the number of the last one.
 -- $1 number of the claim to begin behind bigint, $2 limit bigint, $3 age interval
 --
 -- A run that has an answer, or is a timer again, is never under way again, and a claim is seen together with all of its runs. So
 -- what nothing is seen of is over for good, whoever holds its shards.
--- Who has claimed forgets a claim with its last run (finish.sql); this finds what was ended by others, or put back.
+-- Who has claimed forgets a claim with its last run (finish.sql, put_back.sql); this finds what he did not see end.
 -- On `= any (array[…])` see timers/claim.sql.
 with looked_at as materialized (
     select number, claimed_at, namespaces, ids
