@@ -22,7 +22,7 @@ const AHEAD_MIN: f64 = 1.5;
 /// Each timer is inserted into `runs`, and its run updated once. Whatever moves it and keeps what became of it needs as many.
 /// And one for each claim, with room for those that are not full.
 const VERSIONS_MAX: f64 = 2.05;
-/// Batches of 500 rows, one to claim and one to settle: 0.004, with room for those that are not full and the leases'.
+/// Batches of 1,000 rows, one to claim and one to settle: 0.002, with room for those that are not full and the leases'.
 const STATEMENTS_MAX: f64 = 0.05;
 /// The slot of the round before, where there was one.
 pub const DROP_SLOT: &str =
@@ -57,7 +57,7 @@ pub async fn run() -> Vec<Verdict> {
             "transactions per fired timer",
             pick(|round| round.work.transactions),
             Target::AtMost(STATEMENTS_MAX),
-            "batches of 500, and the leases",
+            "batches of 1,000, and the leases",
         ),
     ]
 }

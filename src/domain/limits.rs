@@ -140,11 +140,11 @@ pub const ERROR_BYTES_MAX: usize = 1024;
 /// From which take-over on a run that was left without an outcome counts as a failed attempt: a process may be killed now and
 /// then, but a callback that ends its dispatcher each time must not end all of them for ever.
 pub const ADOPTIONS_MAX: u32 = 3;
-/// Rows of one claim, settle or load statement: large enough to spread the round trip, small enough to hold locks
-/// for milliseconds only.
-pub const BATCH_ROWS_MAX: usize = 500;
+/// Rows of one claim, settle or load statement: large enough to spread the round trip and the locks on some 250 leases, small
+/// enough to hold locks for milliseconds only.
+pub const BATCH_ROWS_MAX: usize = 1000;
 /// Claims of one statement that looks whether they are over: at most 100,000 runs to look up, some hundred milliseconds.
-pub const CLAIMS_LOOKED_AT_MAX: i64 = 200;
+pub const CLAIMS_LOOKED_AT_MAX: i64 = 100;
 /// Claims whose runs a process counts down: more than are under way at once, as the runs of some end elsewhere; some MiB.
 pub const CLAIMS_KNOWN_MAX: usize = 50_000;
 /// Payload and headers of one timer together, as the table's constraints bound them, in bytes: what is being claimed counts as

@@ -123,7 +123,7 @@ impl Config {
             return Err("sweep_every and adopt_every must be longer than nothing");
         }
         if !(1..=BATCH_ROWS_MAX).contains(&self.batch_max) {
-            return Err("batch_max must be from 1 to 500");
+            return Err("batch_max must be from 1 to 1,000");
         }
         let counts = [self.queue_max, self.backlog_max, self.inflight_max, self.claims_max, self.settles_max];
         if counts.contains(&0) {
