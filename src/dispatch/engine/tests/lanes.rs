@@ -288,10 +288,14 @@ fn a_timer_is_not_put_back_while_a_newer_one_is_claimed() {
     assert!(matches!(effects[..], [Effect::Settle(_)]), "{effects:?}");
 }
 
+/// An engine that holds nothing yet, with one place, and pages of 500 timers, which are more than may be overdue in memory.
+fn cramped() -> Rig {
+    Rig { engine: Engine::new(Config { batch_max: 500, backlog_max: 400, inflight_max: 1, ..Config::default() }) }
+}
+
 #[test]
 fn what_falls_due_is_loaded_though_much_is_overdue() {
-    let mut rig =
-        Rig { engine: Engine::new(Config { batch_max: 500, backlog_max: 400, inflight_max: 1, ..Config::default() }) };
+    let mut rig = cramped();
     rig.step(START, all_in(1));
     rig.step(START, Event::Adopted(Ok(Vec::new())));
     let overdue = |id: u32| entry(&format!("{id:04}"), START.before(Duration::from_secs(1)));
@@ -329,10 +333,9 @@ fn overdue(count: usize, odd: u8, from: Timestamp) -> Vec<Entry> {
     ids.zip(0..).map(|(id, n)| entry(&id, from.after(Duration::from_micros(n)))).take(count).collect()
 }
 
-/// An engine with one place, whose first page is overdue and more than may be loaded of that.
+/// A [`cramped`] one whose first page is overdue.
 fn behind(shards: impl Fn(Shard) -> bool) -> (Rig, Vec<Effect>) {
-    let mut rig =
-        Rig { engine: Engine::new(Config { batch_max: 500, backlog_max: 400, inflight_max: 1, ..Config::default() }) };
+    let mut rig = cramped();
     let held = Shard::all().filter(|shard| shards(*shard)).map(|shard| Lease { shard, epoch: Epoch(1) }).collect();
     rig.step(START, Event::Holding(Holding { held, ..Holding::default() }));
     rig.step(START, Event::Adopted(Ok(Vec::new())));
@@ -386,8 +389,7 @@ fn what_falls_due_in_shards_taken_over_does_not_wait_for_what_is_read_past() {
 
 #[test]
 fn a_namespace_is_read_past_also_where_it_waited_for_its_leases() {
-    let mut rig =
-        Rig { engine: Engine::new(Config { batch_max: 500, backlog_max: 400, inflight_max: 1, ..Config::default() }) };
+    let mut rig = cramped();
     rig.step(START, all_in(1));
     rig.step(START, Event::Adopted(Ok(Vec::new())));
     rig.step(START, Event::Holding(Holding { unsure: Shard::all().collect(), ..Holding::default() }));
