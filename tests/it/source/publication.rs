@@ -86,12 +86,15 @@ async fn a_stream_that_ends_before_the_slot_is_looked_at_again_says_why() {
     client.batch_execute("create publication feed for table notes").await.unwrap();
     proxy.set(Fault::SlowLooks);
     let mut running = feed.start();
-    // PostgreSQL 18 goes on streaming, and says so on the way.
-    support::eventually(PATIENCE, "the feed tells of a gap", async || {
-        matches!(running.changes(before).await, Err(query::Error::TooOld)).then_some(())
-    })
-    .await;
     running.wait_for("live", |status| *status == Status::Streaming).await;
+    if support::server_major().await >= 18 {
+        // It does not end the stream, and warns once it is on its way.
+        support::eventually(PATIENCE, "the feed tells of a gap", async || {
+            matches!(running.changes(before).await, Err(query::Error::TooOld)).then_some(())
+        })
+        .await;
+    }
+    assert!(matches!(running.changes(before).await, Err(query::Error::TooOld)));
     insert(&client, 13..15).await;
     assert_eq!(running.ids(2).await, [13, 14]);
     running.stop().await;
