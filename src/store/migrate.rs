@@ -19,6 +19,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("V9__history", include_str!("../../sql/migrations/0009_history.sql")),
     ("V10__header_bytes", include_str!("../../sql/migrations/0010_header_bytes.sql")),
     ("V11__claims", include_str!("../../sql/migrations/0011_claims.sql")),
+    ("V12__checks", include_str!("../../sql/migrations/0012_checks.sql")),
 ];
 /// The table with what was run, in the schema that the migrations make.
 const HISTORY: &str = "walclock.walclock_migrations";

@@ -110,7 +110,7 @@ async fn a_callback_that_stood_before_it_was_refused_may_move() {
                   values ('n', 'old', '* * * * *', 'http://localhost/')";
     world.client.batch_execute(insert).await.unwrap();
     for table in ["timers", "schedules"] {
-        let constraint = format!("{table}_callback_headers_reserved");
+        let constraint = format!("{table}_fit");
         let ask = "select pg_get_constraintdef(oid) from pg_constraint where conname = $1";
         let definition: String = world.client.query_one(ask, &[&constraint]).await.unwrap().get(0);
         let age = format!(

@@ -281,7 +281,7 @@ async fn what_is_under_way_while_the_schema_is_migrated_is_found() {
     let world = Postgres::new().await;
     let undo = "delete from walclock.walclock_migrations where version >= 11;
                 drop table walclock.claims cascade;
-                drop function walclock.note_run cascade;
+                drop function walclock.note_run, walclock.is_fit cascade;
                 alter table walclock.runs drop column noted;
                 create index runs_running_by_shard on walclock.runs (shard) where state = 'running'";
     world.client.batch_execute(undo).await.unwrap();

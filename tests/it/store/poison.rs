@@ -33,7 +33,7 @@ async fn a_timer_that_cannot_be_read_is_claimed_with_nothing_to_call() {
         contract::put_due(&world, key).await;
     }
     // What the schema forbids, as a database might hold it whose constraints somebody has dropped.
-    let spoil = r#"alter table walclock.timers drop constraint timers_callback_headers_values;
+    let spoil = r#"alter table walclock.timers drop constraint timers_fit;
                    update walclock.timers set callback_headers = '{"a": 1}' where id = 'second'"#;
     world.client.batch_execute(spoil).await.unwrap();
     let grant = contract::lease(&world, &a, Shard::COUNT).await;

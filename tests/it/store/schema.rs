@@ -24,6 +24,7 @@ const ALL: &[&str] = &[
     "V9__history",
     "V10__header_bytes",
     "V11__claims",
+    "V12__checks",
 ];
 
 async fn migrated() -> (Client, Settings) {
@@ -86,7 +87,7 @@ async fn a_bare_insert_is_enough() {
     assert!(client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0));
 }
 
-/// A constraint of walclock.timers, and assignments that it refuses.
+/// A constraint of walclock.timers, or a rule of `walclock.is_fit`, and assignments that it refuses.
 const IMPOSSIBLE: &[(&str, &[&str])] = &[
     ("timers_namespace_length", &["namespace = ''", "namespace = repeat('ü', 128)"]),
     ("timers_namespace_characters", &["namespace = E'a\\nb'", "namespace = E'\\x7f'"]),
@@ -171,14 +172,56 @@ async fn impossible_timers_are_refused() {
         for assignment in *assignments {
             let error = client.batch_execute(&format!("update walclock.timers set {assignment}")).await;
             let error = error.expect_err(assignment);
-            let broken = error.as_db_error().and_then(|error| error.constraint());
-            assert_eq!(broken, Some(*constraint), "{assignment}: {error:?}");
+            let error = error.as_db_error().expect("an answer");
+            assert_eq!(error.constraint(), Some(*constraint), "{assignment}: {error:?}");
+            // Those of `walclock.is_fit` name the column, too.
+            let says_what_is_allowed = |column: &str| error.message().starts_with(&format!("{column} must "));
+            assert!(error.column().is_none_or(says_what_is_allowed), "{assignment}: {error:?}");
         }
     }
-    let all = "select conname::text from pg_constraint where conrelid = 'walclock.timers'::regclass and contype = 'c'";
+    let all = r"select conname::text from pg_constraint
+                where conrelid = 'walclock.timers'::regclass and contype = 'c' and conname <> 'timers_fit'
+                union all
+                select 'timers_' || rule[1]
+                from regexp_matches(pg_get_functiondef('walclock.is_fit'::regproc), 'array\[''\w+'', ''(\w+)''', 'g') as rule";
     let all: BTreeSet<String> = client.query(all, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     let tried: BTreeSet<String> = IMPOSSIBLE.iter().map(|(constraint, _)| (*constraint).to_owned()).collect();
     assert_eq!(all, tried, "each constraint is tried");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_which_value_of_which_row_and_what_is_allowed() {
+    let (client, _) = migrated().await;
+    let cases = [
+        (
+            "timers (namespace, id, execute_at, callback_url, callback_timeout_seconds) values
+                 ('shop', 'a', now(), 'http://h', 0), ('shop', 'b', now(), 'http://h', 1)",
+            "callback_timeout_seconds must be from 1 to 300, but is 0 (timer \"a\" of namespace \"shop\")",
+        ),
+        (
+            r"timers (namespace, id, execute_at, callback_url) values ('shop', E'a\nb', now(), 'http://h')",
+            r#"id must have no control characters, but is "a\nb" (timer "a\nb" of namespace "shop")"#,
+        ),
+        (
+            "timers (namespace, id, execute_at, callback_url) values ('shop', 'a', 'infinity', 'http://h')",
+            r#"execute_at must be from the year 1 to the year 9999, but is "infinity" (timer "a" of namespace "shop")"#,
+        ),
+        (
+            "schedules (namespace, id, cron, callback_url, callback_method) values ('shop', 'a', '* * * * *', 'http://h', 'post')",
+            r#"callback_method must be GET, POST, PUT, PATCH or DELETE, but is "post" (schedule "a" of namespace "shop")"#,
+        ),
+    ];
+    for (row, wanted) in cases {
+        let refused = client.batch_execute(&format!("insert into walclock.{row}")).await.expect_err(row);
+        let error = refused.as_db_error().expect("an answer");
+        assert_eq!((error.message(), error.schema()), (wanted, Some("walclock")));
+        assert_eq!(error.table(), row.split(' ').next());
+    }
+    let large = "insert into walclock.timers (namespace, id, execute_at, callback_url, payload)
+                 values ('shop', 'a', now(), 'http://h', to_json(repeat('x', 102400)))";
+    let refused = client.batch_execute(large).await.expect_err("too large");
+    let message = refused.as_db_error().expect("an answer").message();
+    assert!(message.starts_with("payload must have at most 102400 bytes, but is ") && message.len() < 400, "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -378,7 +421,8 @@ async fn rows_that_nobody_could_ask_for_are_published_only_by_force() {
 async fn a_migration_does_not_make_everybody_wait_for_a_table_that_is_in_use() {
     let (mut client, settings) = migrated().await;
     let undo = "delete from walclock.walclock_migrations where version >= 5;
-                drop function walclock.follow_move, walclock.header_bytes, walclock.publish_faults, walclock.note_run cascade;
+                drop function walclock.follow_move, walclock.header_bytes, walclock.publish_faults, walclock.note_run,
+                    walclock.is_fit cascade;
                 drop table walclock.claims cascade;
                 alter table walclock.runs drop column noted;
                 create index runs_running_by_shard on walclock.runs (shard) where state = 'running';
