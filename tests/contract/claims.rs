@@ -139,9 +139,12 @@ pub async fn a_claim_passes_by_a_held_row_and_says_so(world: &impl World) {
     put_due(world, &free).await;
     let held_at = put_due(world, &held).await.execute_at;
     let hold = world.hold(&held).await;
+    let left = [Entry { due_at: held_at, key: held.clone() }];
+    let alone = claim(world, &a, &grant, &[&held]).await;
+    assert!(alone.runs.is_empty() && alone.left == left, "{alone:?}");
     let claimed = claim(world, &a, &grant, &[&free, &held]).await;
     assert_eq!(claimed.runs.iter().map(|run| &run.key.timer).collect::<Vec<_>>(), [&free]);
-    assert_eq!(claimed.left, [Entry { due_at: held_at, key: held.clone() }]);
+    assert_eq!(claimed.left, left);
     world.end(hold).await;
     assert_eq!(claim(world, &a, &grant, &[&held]).await.runs.len(), 1);
 }

@@ -21,6 +21,7 @@ use crate::store::time::Span;
 use crate::store::{Error, partitions};
 
 const CLAIM: &str = include_str!("../../../sql/queries/timers/claim.sql");
+const CLAIM_ONE: &str = include_str!("../../../sql/queries/timers/claim_one.sql");
 const FIND_LEFT: &str = include_str!("../../../sql/queries/timers/find_left.sql");
 const ADOPT: &str = include_str!("../../../sql/queries/runs/adopt.sql");
 const FORGET: &str = include_str!("../../../sql/queries/runs/forget.sql");
@@ -82,12 +83,11 @@ struct Claimer<'a> {
 
 impl Claimer<'_> {
     async fn take_at_once(&self, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
-        let wanted = Wanted::new(timers);
-        match self.take(&wanted).await {
+        match self.take(timers).await {
             // There is no partition for today: the clock was set, or nobody has made any for a week. No reason to stop.
             Err(error) if error.sql_state() == Some(&SqlState::CHECK_VIOLATION) => {
                 partitions::make(self.client).await?;
-                self.take(&wanted).await
+                self.take(timers).await
             }
             answer => answer,
         }
@@ -98,7 +98,7 @@ impl Claimer<'_> {
     async fn take_apart(&self, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
         let mut runs = Vec::with_capacity(timers.len());
         for one in timers.chunks(1) {
-            match self.take(&Wanted::new(one)).await {
+            match self.take(one).await {
                 Ok(run) => runs.extend(run),
                 Err(error) if error.is_about_rows() => {
                     let timer = one.first().map(|(key, _)| tracing::field::display(key));
@@ -112,7 +112,27 @@ impl Claimer<'_> {
         Ok(runs)
     }
 
-    async fn take(&self, wanted: &Wanted<'_>) -> Result<Vec<Run>, Error> {
+    async fn take(&self, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
+        match timers {
+            [(key, epoch)] => self.take_one(key, *epoch).await,
+            _ => self.take_all(&Wanted::new(timers)).await,
+        }
+    }
+
+    async fn take_one(&self, key: &TimerKey, epoch: Epoch) -> Result<Vec<Run>, Error> {
+        let rows = self.client.ask("claiming a timer", async {
+            let statement = self.client.prepare_cached(CLAIM_ONE).await?;
+            let shard = i16::from(key.shard().0);
+            let (namespace, id) = (&*key.namespace, &*key.id);
+            let request = self.request;
+            self.client.query(&statement, &[&request.owner.0, &shard, &epoch.0, &namespace, &id, &request.until]).await
+        });
+        let rows = rows.await?;
+        let secrets = rows.iter().map(|row| (&*key.namespace, row::secrets(row, "secrets"))).collect();
+        self.taken(&rows, &secrets)
+    }
+
+    async fn take_all(&self, wanted: &Wanted<'_>) -> Result<Vec<Run>, Error> {
         let namespaces: BTreeSet<&str> = wanted.namespaces.iter().copied().collect();
         let only = namespaces.first().filter(|_| namespaces.len() == 1);
         let (rows, secrets) = self
@@ -139,12 +159,19 @@ impl Claimer<'_> {
                 }
             })
             .await?;
-        let Some(row) = rows.first() else { return Ok(Vec::new()) };
-        let runs = match only {
-            Some(namespace) => runs(&rows, &HashMap::from([(*namespace, row::secrets(row, "secrets"))])),
-            None => runs(&rows, &by_namespace(&secrets)),
-        }?;
-        self.under_way.claimed(row.get("claim"), runs.iter().map(|run| &run.key));
+        let secrets = match (only, rows.first()) {
+            (Some(namespace), Some(row)) => HashMap::from([(*namespace, row::secrets(row, "secrets"))]),
+            _ => by_namespace(&secrets),
+        };
+        self.taken(&rows, &secrets)
+    }
+
+    /// The runs that one statement has made, and their claim.
+    fn taken(&self, rows: &[Row], secrets: &HashMap<&str, Arc<[Secret]>>) -> Result<Vec<Run>, Error> {
+        let runs = runs(rows, secrets)?;
+        if let Some(row) = rows.first() {
+            self.under_way.claimed(row.get("claim"), runs.iter().map(|run| &run.key));
+        }
         Ok(runs)
     }
 }

@@ -14,78 +14,106 @@ use super::world::Postgres;
 use crate::contract::{self, World};
 use crate::support;
 
+/// The store's two statements of a claim.
+#[derive(Clone, Copy)]
+enum Statement {
+    One,
+    Many,
+}
+
 /// Claims a timer by the store's own statement, in a transaction that stays open.
-async fn claim_and_stay(world: &Postgres, owner: &Owner, key: &TimerKey, epoch: Epoch) -> Client {
+async fn claim_and_stay(world: &Postgres, owner: &Owner, key: &TimerKey, epoch: Epoch, statement: Statement) -> Client {
     let client = support::connect(&world.url).await;
-    client.batch_execute("begin").await.unwrap();
+    client.batch_execute("begin; set local lock_timeout = '1s'").await.unwrap();
     let until = world.store.now().await.unwrap();
-    let shard = i16::from(key.shard().0);
-    let (namespaces, ids) = (vec![&*key.namespace], vec![&*key.id]);
-    let (shards, epochs) = (vec![shard], vec![epoch.0]);
-    let sql = include_str!("../../../sql/queries/timers/claim.sql");
-    let parameters: [&(dyn ToSql + Sync); 9] =
-        [&owner.0, &shards, &epochs, &namespaces, &ids, &shards, &epochs, &until, &namespaces[0]];
-    let claimed = client.query(sql, &parameters).await.unwrap();
-    assert_eq!(claimed.len(), 1);
+    let (namespace, id, shard) = (&*key.namespace, &*key.id, i16::from(key.shard().0));
+    let claimed = match statement {
+        Statement::One => {
+            let sql = include_str!("../../../sql/queries/timers/claim_one.sql");
+            client.query(sql, &[&owner.0, &shard, &epoch.0, &namespace, &id, &until]).await
+        }
+        Statement::Many => {
+            let sql = include_str!("../../../sql/queries/timers/claim.sql");
+            let (namespaces, ids, shards, epochs) = (vec![namespace], vec![id], vec![shard], vec![epoch.0]);
+            let parameters: [&(dyn ToSql + Sync); 9] =
+                [&owner.0, &shards, &epochs, &namespaces, &ids, &shards, &epochs, &until, &namespace];
+            client.query(sql, &parameters).await
+        }
+    };
+    assert_eq!(claimed.unwrap().len(), 1);
     client
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_is_not_taken_over_while_a_claim_is_under_way() {
-    let world = Postgres::new().await;
-    let (a, b, key) = (contract::owner("a"), contract::owner("b"), contract::key("first"));
-    contract::put_due(&world, &key).await;
-    let grant = contract::lease(&world, &a, Shard::COUNT).await;
-    let claim = claim_and_stay(&world, &a, &key, contract::epoch(&grant, key.shard())).await;
-    world.expire(key.shard()).await;
-    // Were it taken now, the adoption would miss the run, and nobody would fire it again.
-    assert_eq!(contract::lease(&world, &b, Shard::COUNT).await.held, []);
-    claim.batch_execute("commit").await.unwrap();
-    let taken = contract::lease(&world, &b, Shard::COUNT).await;
-    assert_eq!(taken.held.len(), 1);
-    assert_eq!(world.store.adopt(&b, &taken.held, 10).await.unwrap().len(), 1);
+    for statement in [Statement::One, Statement::Many] {
+        let world = Postgres::new().await;
+        let (a, b, key) = (contract::owner("a"), contract::owner("b"), contract::key("first"));
+        contract::put_due(&world, &key).await;
+        let grant = contract::lease(&world, &a, Shard::COUNT).await;
+        let claim = claim_and_stay(&world, &a, &key, contract::epoch(&grant, key.shard()), statement).await;
+        world.expire(key.shard()).await;
+        // Were it taken now, the adoption would miss the run, and nobody would fire it again.
+        assert_eq!(contract::lease(&world, &b, Shard::COUNT).await.held, []);
+        claim.batch_execute("commit").await.unwrap();
+        let taken = contract::lease(&world, &b, Shard::COUNT).await;
+        assert_eq!(taken.held.len(), 1);
+        assert_eq!(world.store.adopt(&b, &taken.held, 10).await.unwrap().len(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_does_not_wait_for_a_claim_nor_a_claim_for_a_renewal() {
-    let world = Postgres::new().await;
-    let (a, key, other) = (contract::owner("a"), contract::key("first"), contract::key("other"));
-    contract::put_due(&world, &key).await;
-    let grant = contract::lease(&world, &a, Shard::COUNT).await;
-    let claim = claim_and_stay(&world, &a, &key, contract::epoch(&grant, key.shard())).await;
-    // A statement that waited would fail by its lock_timeout, for the claim never ends by itself.
-    assert_eq!(contract::lease(&world, &a, Shard::COUNT).await.held.len(), Shard::COUNT);
-    claim.batch_execute("commit").await.unwrap();
-    let renewal = support::connect(&world.url).await;
-    let renew = "begin; update walclock.shards set expires_at = clock_timestamp() + interval '1 hour'";
-    renewal.batch_execute(renew).await.unwrap();
-    contract::run(&world, &a, &grant, &other).await;
-    renewal.batch_execute("commit").await.unwrap();
+    for statement in [Statement::One, Statement::Many] {
+        let world = Postgres::new().await;
+        let (a, key, other) = (contract::owner("a"), contract::key("first"), contract::key("other"));
+        contract::put_due(&world, &key).await;
+        contract::put_due(&world, &other).await;
+        let grant = contract::lease(&world, &a, Shard::COUNT).await;
+        let claim = claim_and_stay(&world, &a, &key, contract::epoch(&grant, key.shard()), statement).await;
+        // A statement that waited would fail by its lock_timeout, for the claim never ends by itself.
+        assert_eq!(contract::lease(&world, &a, Shard::COUNT).await.held.len(), Shard::COUNT);
+        claim.batch_execute("commit").await.unwrap();
+        let renewal = support::connect(&world.url).await;
+        let renew = "begin; update walclock.shards set expires_at = clock_timestamp() + interval '1 hour'";
+        renewal.batch_execute(renew).await.unwrap();
+        let claim = claim_and_stay(&world, &a, &other, contract::epoch(&grant, other.shard()), statement).await;
+        claim.batch_execute("commit").await.unwrap();
+        renewal.batch_execute("commit").await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_waited_for_a_takeover_finds_itself_fenced() {
-    let world = Postgres::new().await;
-    let (a, key) = (contract::owner("a"), contract::key("first"));
-    contract::put_due(&world, &key).await;
-    let grant = contract::lease(&world, &a, Shard::COUNT).await;
-    let takeover = support::connect(&world.url).await;
-    takeover.batch_execute("begin; select from walclock.shards for update").await.unwrap();
-    let take = "update walclock.shards set owner = 'b', epoch = epoch + 1";
-    takeover.batch_execute(take).await.unwrap();
-    let epoch = contract::epoch(&grant, key.shard());
-    let request = ClaimRequest { owner: a, timers: vec![(key.clone(), epoch)], until: grant.now };
-    let store = world.store.clone();
-    let claim = tokio::spawn(async move { store.claim(request).await });
-    // The claim's snapshot is from before the commit, and shows the old owner.
-    let waiting = "select count(*) from pg_stat_activity
-                   where datname = current_database() and wait_event_type = 'Lock'";
-    let is_waiting = async || (world.client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(());
-    support::eventually(support::PATIENCE, "the claim waits for the takeover", is_waiting).await;
-    takeover.batch_execute("commit").await.unwrap();
-    let claimed = claim.await.unwrap().unwrap();
-    assert!(claimed.runs.is_empty() && claimed.left.is_empty(), "{claimed:?}");
-    assert!(world.timer(&key).await.is_some());
+    for keys in [&["first"][..], &["first", "second"]] {
+        let world = Postgres::new().await;
+        let a = contract::owner("a");
+        let keys: Vec<TimerKey> = keys.iter().map(|id| contract::key(id)).collect();
+        for key in &keys {
+            contract::put_due(&world, key).await;
+        }
+        let grant = contract::lease(&world, &a, Shard::COUNT).await;
+        let takeover = support::connect(&world.url).await;
+        takeover.batch_execute("begin; select from walclock.shards for update").await.unwrap();
+        let take = "update walclock.shards set owner = 'b', epoch = epoch + 1";
+        takeover.batch_execute(take).await.unwrap();
+        let timers = keys.iter().map(|key| (key.clone(), contract::epoch(&grant, key.shard()))).collect();
+        let request = ClaimRequest { owner: a, timers, until: grant.now };
+        let store = world.store.clone();
+        let claim = tokio::spawn(async move { store.claim(request).await });
+        // The claim's snapshot is from before the commit, and shows the old owner.
+        let waiting = "select count(*) from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        let is_waiting =
+            async || (world.client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) > 0).then_some(());
+        support::eventually(support::PATIENCE, "the claim waits for the takeover", is_waiting).await;
+        takeover.batch_execute("commit").await.unwrap();
+        let claimed = claim.await.unwrap().unwrap();
+        assert!(claimed.runs.is_empty() && claimed.left.is_empty(), "{claimed:?}");
+        for key in &keys {
+            assert!(world.timer(key).await.is_some());
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use crate::support;
 const STATEMENTS: &[(&str, &str)] = &[
     ("load", include_str!("../../../sql/queries/timers/load_entries.sql")),
     ("claim", include_str!("../../../sql/queries/timers/claim.sql")),
+    ("claim_one", include_str!("../../../sql/queries/timers/claim_one.sql")),
     ("find_left", include_str!("../../../sql/queries/timers/find_left.sql")),
     ("forget", include_str!("../../../sql/queries/runs/forget.sql")),
     ("adopt", include_str!("../../../sql/queries/runs/adopt.sql")),
