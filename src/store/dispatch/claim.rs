@@ -97,13 +97,12 @@ impl Claimer<'_> {
     /// happened: nothing of it is in doubt.
     async fn take_apart(&self, timers: &[(TimerKey, Epoch)]) -> Result<Vec<Run>, Error> {
         let mut runs = Vec::with_capacity(timers.len());
-        for one in timers.chunks(1) {
-            match self.take(one).await {
+        for (key, epoch) in timers {
+            match self.take_one(key, *epoch).await {
                 Ok(run) => runs.extend(run),
                 Err(error) if error.is_about_rows() => {
-                    let timer = one.first().map(|(key, _)| tracing::field::display(key));
                     let cause = causes::innermost(&error);
-                    tracing::error!(timer, cause, "a timer cannot be claimed");
+                    tracing::error!(timer = %key, cause, "a timer cannot be claimed");
                     metrics::counter!("walclock_unclaimable_timers_total").increment(1);
                 }
                 Err(error) => return Err(error),
