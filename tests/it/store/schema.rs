@@ -225,6 +225,24 @@ async fn a_refusal_says_which_value_of_which_row_and_what_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_may_insert_needs_no_right_for_the_check() {
+    let url = support::database().await;
+    let client = support::connect(&url).await;
+    let harden = "alter default privileges revoke execute on functions from public";
+    client.batch_execute(harden).await.unwrap();
+    migrate::run(&Settings::parse(&url).unwrap()).await.unwrap();
+    // The second one's headers are short in themselves, but not as the text of JSON.
+    let insert = r#"create role inserts_alone;
+                    grant usage on schema walclock to inserts_alone;
+                    grant insert on walclock.timers to inserts_alone;
+                    set role inserts_alone;
+                    insert into walclock.timers (namespace, id, execute_at, callback_url, callback_headers) values
+                        ('n', 'a', now(), 'http://localhost', '{}'),
+                        ('n', 'b', now(), 'http://localhost', jsonb_build_object('x', repeat('"', 5000)))"#;
+    client.batch_execute(insert).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_shard_of_a_row_is_the_one_that_the_server_computes() {
     let (client, _) = migrated().await;
     let insert = "insert into walclock.timers (namespace, id, execute_at, callback_url)
