@@ -1,5 +1,5 @@
 -- Moves one timer to a run, as claim.sql moves many: to begin that statement costs a quarter more than to begin this one, and most
--- timers are claimed alone.
+-- timers are claimed alone. From `taken` on they are to be the same, and a test compares what they make.
 -- $1 owner text, its lease: $2 shard smallint and $3 epoch bigint, the timer: $4 namespace text and $5 id text, $6 until timestamptz
 with taken as materialized (
     delete from walclock.timers

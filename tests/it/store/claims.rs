@@ -1,5 +1,6 @@
 //! What is under way is found by its claims, which are forgotten when it is over.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -48,6 +49,39 @@ async fn claimed(ids: &[&str]) -> (Postgres, Vec<Run>) {
     let mut runs = contract::claim(&world, &a, &grant, &keys.iter().collect::<Vec<_>>()).await.runs;
     runs.sort_by(|one, other| one.key.cmp(&other.key));
     (world, runs)
+}
+
+/// The two statements of a claim end alike, each in its own file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_becomes_the_same_run_alone_and_among_others() {
+    let world = Postgres::new().await;
+    let insert = r#"insert into walclock.namespaces (name, secrets) values ('space', '{whsec_AAAA}');
+        insert into walclock.timers (
+            namespace, id, execute_at, retry_at, callback_url, callback_method, callback_headers, callback_timeout_seconds,
+            payload, retry_attempts_max, retry_duration, retry_interval_first, retry_multiplier, retry_interval_max,
+            attempts, first_attempt_at, last_error, created_at, updated_at
+        )
+        select 'space', id, '2020-01-01', '2020-01-02', 'http://localhost/', 'PUT', '{"a": "b"}', 7, '[1]', 2147483647, '1 day',
+            '2 s', 3, '4 s', 2147483647, '2020-01-03', 'it failed', '2020-01-04', '2020-01-05'
+        from unnest(array['alone', 'one', 'other']) as id"#;
+    world.client.batch_execute(insert).await.unwrap();
+    let a = contract::owner("a");
+    let grant = contract::lease(&world, &a, Shard::COUNT).await;
+    let mut runs = Vec::new();
+    for ids in [&["alone"][..], &["one", "other"]] {
+        let keys: Vec<TimerKey> = ids.iter().map(|id| contract::key(id)).collect();
+        runs.extend(contract::claim(&world, &a, &grant, &keys.iter().collect::<Vec<_>>()).await.runs);
+    }
+    assert_eq!(runs.len(), 3);
+    let rows = "select count(distinct to_jsonb(runs) - '{id,claimed_at,shard}'::text[]) from walclock.runs";
+    assert_eq!(world.client.query_one(rows, &[]).await.unwrap().get::<_, i64>(0), 1);
+    let first = runs[0].key.clone();
+    for run in &mut runs {
+        run.timer.definition.key = first.timer.clone();
+        run.key = first.clone();
+    }
+    let shown: BTreeSet<String> = runs.iter().map(|run| format!("{run:?}")).collect();
+    assert_eq!(shown.len(), 1, "{shown:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
